@@ -1,0 +1,63 @@
+# testdb: databases for test suites, handed out by the server itself.
+#
+#   make && make install      build and install (PG_CONFIG=... picks the PostgreSQL)
+#   make DEBUG=1              with testdb's own checks (-DTESTDB_DEBUG); "make clean" when switching
+#   make demo                 throwaway server, 50 clones from 4 clients, a table of times
+#   make server, server-stop  a throwaway server to play with
+#   make test                 every test on throwaway servers; TESTS="regress t/001_basic.pl" picks some
+#
+# The last four need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+
+MODULE_big = testdb
+EXTENSION = testdb
+
+# The folder of this file, which is another one than the current in a VPATH build (make -f SRC/Makefile). PGXS adds
+# its own $(srcdir) in front of DATA and the tests, so they are listed relative to it.
+here := $(patsubst %/,%,$(dir $(firstword $(MAKEFILE_LIST))))
+list = $(sort $(patsubst $(here)/%,%,$(wildcard $(here)/$(1))))
+
+OBJS = $(patsubst %.c,%.o,$(call list,src/*.c))
+DATA = $(call list,sql/testdb--*.sql)
+
+# Tests are found by their files. They need shared_preload_libraries = 'testdb', so a plain installcheck needs a server
+# that was started with it, and TEMP_CONFIG for the TAP tests: "make test" sees to both.
+REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/testdb--%,$(call list,sql/*.sql)))
+ISOLATION = $(patsubst specs/%.spec,%,$(call list,specs/*.spec))
+TAP_TESTS = 1
+
+override PG_CPPFLAGS += -I$(here)/src $(if $(filter-out 0,$(DEBUG)),-DTESTDB_DEBUG)
+# Hidden: the short names of src/ must not meet those of the server or of other libraries.
+override PG_CFLAGS += -Wall -Wextra -fvisibility=hidden
+
+# Bitcode would serve JIT inlining, which nothing here gains from: build without clang and llvm.
+override with_llvm = no
+
+PG_CONFIG ?= pg_config
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+
+ifneq ($(PGXS),)
+include $(PGXS)
+
+# Core's headers are system headers, so that the compiler's warnings are about our code only.
+override CPPFLAGS := $(patsubst -I$(includedir_server),-isystem $(includedir_server),$(CPPFLAGS))
+
+# PGXS tracks headers only where PostgreSQL was configured with --enable-depend, and makes no subfolders.
+$(OBJS): $(wildcard $(here)/src/*.h) $(here)/Makefile
+ifneq ($(here),.)
+$(shell mkdir -p src)
+endif
+else
+.DEFAULT_GOAL := all
+all install installcheck uninstall clean:
+	@echo "No PostgreSQL to build against: install its development package (Debian: postgresql-server-dev-N), or set PG_CONFIG." >&2; exit 1
+endif
+
+demo:
+	@bash '$(here)/test/demo'
+server:
+	@bash '$(here)/test/server' start
+server-stop:
+	@bash '$(here)/test/server' stop
+test:
+	@bash '$(here)/test/run' $(TESTS)
+.PHONY: all install installcheck uninstall clean demo server server-stop test

@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between the supported major versions of PostgreSQL.
+ *
+ * No other file tests PG_VERSION_NUM.  A version is given up by deleting its
+ * branches here.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_COMPAT_H
+#define TESTDB_COMPAT_H
+
+#include "fmgr.h"
+#include "pgstat.h"
+#include "utils/backend_status.h"
+#if PG_VERSION_NUM >= 170000
+#include "utils/wait_event.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error "testdb needs PostgreSQL 15 or newer"
+#endif
+
+/*
+ * The library is compiled with -fvisibility=hidden, so that its short names
+ * cannot meet those of the server or of other libraries.  16 marks what must
+ * be seen; 15 leaves that to the platform's default.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+
+/*
+ * PG_FUNCTION_INFO_V1 for a function that must be seen; before 16 it does not
+ * mark the function itself.
+ */
+#define SQL_FUNCTION(name) \
+	PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
+/*
+ * Entry idx (1 to pgstat_fetch_stat_numbackends()) of this transaction's copy
+ * of the table of sessions.  Renamed in 16.
+ */
+static inline LocalPgBackendStatus *
+pgstat_local_beentry_compat(int idx)
+{
+#if PG_VERSION_NUM >= 160000
+	return pgstat_get_local_beentry_by_index(idx);
+#else
+	return pgstat_fetch_stat_local_beentry(idx);
+#endif
+}
+
+/*
+ * The number under which a wait appears in pg_stat_activity.  17 lets an
+ * extension name its waits; before, all of them are called "Extension".
+ * *cache is the caller's static variable, zero at first.
+ */
+static inline uint32
+wait_event_compat(uint32 *cache, const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	if (*cache == 0)
+		*cache = WaitEventExtensionNew(name);
+	return *cache;
+#else
+	(void) cache;
+	(void) name;
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+#endif							/* TESTDB_COMPAT_H */

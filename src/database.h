@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * database.h
+ *	  Making and removing a database.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_DATABASE_H
+#define TESTDB_DATABASE_H
+
+#include "guc.h"
+
+/* What the caller needs to know of a database's row. */
+typedef struct DatabaseInfo
+{
+	Oid			oid;
+	NameData	name;
+	Oid			owner;
+	bool		is_template;
+} DatabaseInfo;
+
+extern bool database_lookup(Oid oid, DatabaseInfo *info);
+extern Oid	database_choose_oid(void);
+extern bool database_lock_idle(Oid oid, const char *name, int *nprepared);
+extern void database_create(Oid oid, const char *name, Oid owner,
+							const char *template_name, TestdbMethod method);
+extern bool database_drop(Oid oid);
+extern void database_remove_files(Oid oid);
+extern char *database_describe_sessions(Oid oid);
+
+#endif							/* TESTDB_DATABASE_H */

@@ -1,0 +1,300 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *	  The SQL-callable functions: arguments, rights, errors.
+ *
+ * A function finds out, in the caller's session and with the caller's rights,
+ * what is asked for, as OIDs; a worker does it (request.c, worker.c).  What
+ * the worker relies on it checks again under its own locks.  Nothing is
+ * undone by a ROLLBACK, as with nextval().
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "database.h"
+#include "guc.h"
+#include "registry.h"
+#include "request.h"
+#include "testdb.h"
+
+/* Longest pause between two looks at a template in use, in ms. */
+#define TEMPLATE_POLL_MAX	20
+
+SQL_FUNCTION(testdb_clone);
+SQL_FUNCTION(testdb_drop);
+
+/*
+ * Raise an error unless testdb can do anything for this transaction.
+ */
+static void
+check_callable(const char *function)
+{
+	testdb_check_preloaded();
+	PreventCommandDuringRecovery(function);
+	PreventCommandIfReadOnly(function);
+}
+
+/*
+ * Argument number argno as the name of a database; what names it in messages.
+ *
+ * Errors: 22004 if it is NULL, 42602 if it is empty or too long.
+ */
+static char *
+get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	char	   *name;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("%s must not be empty", what)));
+	if (strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("%s is too long", what),
+				 errdetail("\"%s\" has %zu bytes; a database name has at most %d.",
+						   name, strlen(name), NAMEDATALEN - 1)));
+	return name;
+}
+
+/*
+ * Find the template and check that the caller may clone it; its OID.
+ *
+ * Errors: 3D000, 42501; 55006 if somebody is always connected to it.
+ */
+static Oid
+get_template(const char *name)
+{
+	DatabaseInfo info;
+	Oid			oid = get_database_oid(name, true);
+
+	if (!OidIsValid(oid) || !database_lookup(oid, &info))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("template database \"%s\" does not exist", name)));
+	if (!info.is_template && !has_privs_of_role(GetUserId(), info.owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to clone database \"%s\"", name),
+				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
+				 errhint("Its owner can run: ALTER DATABASE %s IS_TEMPLATE true",
+						 quote_identifier(name))));
+	if (oid == MyDatabaseId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot clone the currently open database"),
+				 errhint("Connect to another database, such as \"%s\", to call testdb_clone.",
+						 testdb_database)));
+	if (oid == request_worker_database())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot clone database \"%s\"", name),
+				 errdetail("The testdb workers are connected to it."),
+				 errhint("Set \"%s\" to another database and restart the server.",
+						 "testdb.database")));
+	return oid;
+}
+
+/*
+ * Raise the error that a template is in use.
+ */
+static void
+report_template_in_use(Oid template, const char *name, int nprepared)
+{
+	char	   *sessions = database_describe_sessions(template);
+
+	if (sessions == NULL && nprepared > 0)
+		sessions = psprintf(ngettext("There is %d prepared transaction using the database.",
+									 "There are %d prepared transactions using the database.",
+									 nprepared),
+							nprepared);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("source database \"%s\" is being accessed by other users", name),
+			 sessions ? errdetail_internal("%s", sessions) : 0,
+			 errhint("A template can be copied when nobody is connected to it. testdb_clone waited %d ms; see \"%s\".",
+					 testdb_template_timeout, "testdb.template_timeout")));
+}
+
+/*
+ * Sleep until nobody seems to be connected to the template, pause_ms
+ * milliseconds at least, or until the deadline; false if that has passed.
+ */
+static bool
+wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbTemplate");
+
+	do
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														   deadline);
+
+		if (left <= 0)
+			return false;
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(pause_ms, left), event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	} while (CountDBBackends(template) > 0);
+	return true;
+}
+
+/*
+ * Have a worker make the clone; while the template is in use, wait here, so
+ * that the worker is free for others.
+ */
+static void
+perform_clone(const RequestArgs *args, RequestResult *result)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz deadline = TimestampTzPlusMilliseconds(start, testdb_timeout);
+	TimestampTz template_deadline =
+		TimestampTzPlusMilliseconds(start, testdb_template_timeout);
+	long		pause_ms = 1;
+
+	for (;;)
+	{
+		request_perform(args, deadline, result);
+		if (!result->busy)
+			return;
+		if (!wait_for_template(args->database, pause_ms,
+							   Min(deadline, template_deadline)))
+			report_template_in_use(args->database,
+								   NameStr(args->database_name),
+								   result->nprepared);
+		pause_ms = Min(pause_ms * 2, TEMPLATE_POLL_MAX);
+	}
+}
+
+/*
+ * testdb_clone(template text, name text) returns name
+ */
+Datum
+testdb_clone(PG_FUNCTION_ARGS)
+{
+	RequestArgs args;
+	RequestResult result;
+	Name		name;
+
+	check_callable("testdb_clone()");
+	memset(&args, 0, sizeof(args));
+	args.kind = REQUEST_CLONE;
+	args.role = GetUserId();
+	args.method = testdb_method;
+	namestrcpy(&args.database_name, get_name_argument(fcinfo, 0, "template name"));
+	args.database = get_template(NameStr(args.database_name));
+	if (!PG_ARGISNULL(1))
+	{
+		args.name_given = true;
+		namestrcpy(&args.name, get_name_argument(fcinfo, 1, "database name"));
+		if (OidIsValid(get_database_oid(NameStr(args.name), true)))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_DATABASE),
+					 errmsg("database \"%s\" already exists", NameStr(args.name))));
+	}
+
+	/* Nothing may fail between the clone's being made and its name's return. */
+	name = (Name) palloc0(NAMEDATALEN);
+	perform_clone(&args, &result);
+	*name = result.name;
+	PG_RETURN_NAME(name);
+}
+
+/*
+ * Check that the caller may drop the clone of that name and OID.
+ *
+ * Errors: 42809 if testdb did not make it, 42501, 55006.
+ */
+static void
+check_droppable(Oid oid, const char *name)
+{
+	TestdbClone clone;
+	DatabaseInfo info;
+
+	if (!registry_lookup(oid, &clone))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("database \"%s\" was not made by testdb", name),
+				 errdetail("testdb_drop drops only what testdb_clone has made."),
+				 errhint("Use DROP DATABASE to drop other databases.")));
+	if (!database_lookup(oid, &info) ||
+		!has_privs_of_role(GetUserId(), info.owner))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
+	if (oid == MyDatabaseId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot drop the currently open database"),
+				 errhint("Connect to another database, such as \"%s\", to call testdb_drop.",
+						 testdb_database)));
+	if (oid == request_worker_database())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot drop database \"%s\"", name),
+				 errdetail("The testdb workers are connected to it."),
+				 errhint("Set \"%s\" to another database and restart the server.",
+						 "testdb.database")));
+}
+
+/*
+ * testdb_drop(name text, missing_ok boolean) returns boolean
+ */
+Datum
+testdb_drop(PG_FUNCTION_ARGS)
+{
+	RequestArgs args;
+	RequestResult result;
+	TimestampTz deadline;
+	char	   *name;
+	bool		missing_ok;
+
+	check_callable("testdb_drop()");
+	name = get_name_argument(fcinfo, 0, "database name");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("missing_ok must not be null")));
+	missing_ok = PG_GETARG_BOOL(1);
+
+	memset(&args, 0, sizeof(args));
+	args.kind = REQUEST_DROP;
+	args.role = GetUserId();
+	namestrcpy(&args.database_name, name);
+	args.database = get_database_oid(name, true);
+	if (!OidIsValid(args.database))
+	{
+		if (!missing_ok)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_DATABASE),
+					 errmsg("database \"%s\" does not exist", name)));
+		ereport(NOTICE,
+				(errmsg("database \"%s\" does not exist, skipping", name)));
+		PG_RETURN_BOOL(false);
+	}
+
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	request_wait_until_ready(deadline);
+	check_droppable(args.database, name);
+	request_perform(&args, deadline, &result);
+	PG_RETURN_BOOL(true);
+}

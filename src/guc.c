@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  The settings of testdb.
+ *
+ * Settings that size shared memory or start processes need a restart.  What
+ * bounds a caller's wait can be set per session, so that one impatient test
+ * does not have to change the server.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "guc.h"
+
+int			testdb_workers = 2;
+char	   *testdb_database = NULL;
+int			testdb_max_clones = 1000;
+int			testdb_max_templates = 64;
+int			testdb_lock_timeout = 5000;
+int			testdb_timeout = 60000;
+int			testdb_template_timeout = 5000;
+int			testdb_method = TESTDB_METHOD_FILE_COPY;
+
+static const struct config_enum_entry method_options[] = {
+	{"file_copy", TESTDB_METHOD_FILE_COPY, false},
+	{"wal_log", TESTDB_METHOD_WAL_LOG, false},
+	{NULL, 0, false}
+};
+
+/*
+ * Define every setting and reserve the prefix.
+ *
+ * Called once in the postmaster, from _PG_init, while
+ * shared_preload_libraries is being processed: PGC_POSTMASTER settings cannot
+ * be defined later.
+ */
+void
+guc_define(void)
+{
+	DefineCustomIntVariable("testdb.workers",
+							"Sets the number of background workers that make and drop databases.",
+							"Each takes one of max_worker_processes.",
+							&testdb_workers,
+							2, 1, TESTDB_MAX_WORKERS,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("testdb.database",
+							   "Sets the database that the background workers connect to.",
+							   "This database can be neither cloned nor dropped while the server runs.",
+							   &testdb_database,
+							   "postgres",
+							   PGC_POSTMASTER, 0,
+							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.max_clones",
+							"Sets the maximum number of databases made by testdb that exist at one time.",
+							"Shared memory is reserved for this many.",
+							&testdb_max_clones,
+							1000, 1, TESTDB_MAX_CLONES,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.max_templates",
+							"Sets the maximum number of template databases that have clones at one time.",
+							"Shared memory is reserved for this many.",
+							&testdb_max_templates,
+							64, 1, TESTDB_MAX_TEMPLATES,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.lock_timeout",
+							"Sets how long a background worker waits for a lock, or for the sessions that it ends.",
+							"A caller whose transaction holds what the worker needs gets an error after this time.",
+							&testdb_lock_timeout,
+							5000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.timeout",
+							"Sets the maximum time that a call of testdb_clone or testdb_drop may take.",
+							"What the call asked for is undone or finished in the background.",
+							&testdb_timeout,
+							60000, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.template_timeout",
+							"Sets how long testdb_clone waits for other sessions to leave the template.",
+							"0 means that a template in use is an error at once.",
+							&testdb_template_timeout,
+							5000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("testdb.method",
+							 "Selects how a database is made from its template.",
+							 "\"file_copy\" and \"wal_log\" are the strategies of CREATE DATABASE.",
+							 &testdb_method,
+							 TESTDB_METHOD_FILE_COPY, method_options,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("testdb");
+}

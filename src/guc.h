@@ -1,0 +1,40 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The settings of testdb.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_GUC_H
+#define TESTDB_GUC_H
+
+/* How a database is made from its template. */
+typedef enum TestdbMethod
+{
+	TESTDB_METHOD_FILE_COPY,	/* core's CREATE DATABASE, STRATEGY file_copy */
+	TESTDB_METHOD_WAL_LOG		/* core's CREATE DATABASE, STRATEGY wal_log */
+} TestdbMethod;
+
+#define TESTDB_MAX_WORKERS		64
+#define TESTDB_MAX_CLONES		100000
+#define TESTDB_MAX_TEMPLATES	10000
+
+/* Set at server start only. */
+extern int	testdb_workers;
+extern char *testdb_database;
+extern int	testdb_max_clones;
+extern int	testdb_max_templates;
+
+/* Read by the workers; changed by a reload. */
+extern int	testdb_lock_timeout;	/* ms */
+
+/* Read in the session that calls. */
+extern int	testdb_timeout;		/* ms */
+extern int	testdb_template_timeout;	/* ms */
+extern int	testdb_method;
+
+extern void guc_define(void);
+
+#endif							/* TESTDB_GUC_H */

@@ -1,0 +1,321 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease.c
+ *	  What is on disk about each database that testdb made.
+ *
+ * A file pg_testdb/clones/<oid> per database says that testdb made it, from
+ * what, for whom, and how far it has come.  It is what allows testdb to drop
+ * a database: without it, nothing is ever dropped.  It is written before the
+ * thing that it announces is done:
+ *
+ *	CREATING	before the database's directory and row are made
+ *	HELD		after its row was committed, before its name is handed out
+ *	DROPPING	before the first irreversible step of its removal
+ *	(removed)	after the removal of its row was committed
+ *
+ * After a crash, then: CREATING and DROPPING mean that whatever there is of
+ * the database must go, and that nobody has its name (or nobody wants it any
+ * more); HELD means that it lives on, or, if it has no row, that somebody
+ * dropped it with plain SQL.  A file that cannot be understood protects its
+ * database: testdb then never touches it, and says so.
+ *
+ * Each file is one fixed-size struct with a checksum, small enough to be
+ * written by a single system call within one sector.  Only one process writes
+ * the file of a given database at a time: the one that brought its entry in
+ * the registry into the state it has.  No lock is held here.
+ *
+ * The hooks at the end of this file notice when a clone is dropped with plain
+ * SQL; a worker then forgets its entry and its file.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "port/pg_crc32c.h"
+#include "storage/fd.h"
+
+#include "lease.h"
+#include "request.h"
+
+#define LEASE_MAGIC		0x7465737A
+#define LEASE_VERSION	1
+
+/* The content of a file. */
+typedef struct LeaseFile
+{
+	uint32		magic;
+	uint32		version;
+	Oid			oid;
+	Oid			template_oid;
+	Oid			owner;
+	uint32		state;			/* a LeaseState */
+	TimestampTz created_at;
+	NameData	template_name;
+	pg_crc32c	crc;			/* of all before it */
+} LeaseFile;
+
+StaticAssertDecl(sizeof(LeaseFile) <= 512,
+				 "a lease must fit into one disk sector");
+
+/*
+ * The checksum that a file's content should have.
+ */
+static pg_crc32c
+lease_checksum(const LeaseFile *file)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, file, offsetof(LeaseFile, crc));
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/*
+ * Put the path of a database's file, relative to the data directory, into
+ * path (MAXPGPATH bytes).
+ */
+static void
+lease_path(Oid oid, char *path)
+{
+	snprintf(path, MAXPGPATH, "%s/%u", TESTDB_LEASE_DIR, oid);
+}
+
+/*
+ * Make the directories that testdb keeps its files in, if they are not there.
+ *
+ * Errors: whatever the file system says.
+ */
+void
+lease_make_directories(void)
+{
+	static const char *const dirs[] = {TESTDB_DIR, TESTDB_LEASE_DIR};
+
+	for (int i = 0; i < (int) lengthof(dirs); i++)
+	{
+		if (MakePGDirectory(dirs[i]) == 0)
+			fsync_fname(i == 0 ? "." : dirs[i - 1], true);
+		else if (errno != EEXIST)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not create directory \"%s\": %m", dirs[i])));
+	}
+}
+
+/*
+ * Record a database in the given state, instead of what was recorded before.
+ * Durable on return, if fsync is on.
+ *
+ * Errors: whatever the file system says; the old record may then be lost.
+ */
+void
+lease_write(const TestdbClone *clone, LeaseState state)
+{
+	LeaseFile	file;
+	char		path[MAXPGPATH];
+	int			fd;
+
+	memset(&file, 0, sizeof(file));
+	file.magic = LEASE_MAGIC;
+	file.version = LEASE_VERSION;
+	file.oid = clone->oid;
+	file.template_oid = clone->template_oid;
+	file.owner = clone->owner;
+	file.state = state;
+	file.created_at = clone->created_at;
+	file.template_name = clone->template_name;
+	file.crc = lease_checksum(&file);
+
+	lease_path(clone->oid, path);
+	fd = OpenTransientFile(path, O_CREAT | O_WRONLY | PG_BINARY);
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", path)));
+
+	errno = 0;
+	if (pg_pwrite(fd, &file, sizeof(file), 0) != sizeof(file))
+	{
+		/* if write didn't set errno, assume problem is no disk space */
+		if (errno == 0)
+			errno = ENOSPC;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", path)));
+	}
+	if (pg_fsync(fd) != 0)
+		ereport(data_sync_elevel(ERROR),
+				(errcode_for_file_access(),
+				 errmsg("could not fsync file \"%s\": %m", path)));
+	if (CloseTransientFile(fd) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not close file \"%s\": %m", path)));
+	if (state == LEASE_CREATING)
+		fsync_fname(TESTDB_LEASE_DIR, true);
+}
+
+/*
+ * Read what is recorded about a database into *clone and *state; false if
+ * nothing is, or nothing that can be understood (which is logged).  The
+ * clone's own state in the registry is not set.
+ *
+ * Errors: whatever the file system says, except that there is no such file.
+ */
+bool
+lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
+{
+	LeaseFile	file;
+	char		path[MAXPGPATH];
+	int			fd;
+	int			nread;
+
+	lease_path(oid, path);
+	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		if (errno == ENOENT)
+			return false;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", path)));
+	}
+	nread = read(fd, &file, sizeof(file));
+	if (nread < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read file \"%s\": %m", path)));
+	CloseTransientFile(fd);
+
+	if (nread != sizeof(file) ||
+		file.magic != LEASE_MAGIC || file.version != LEASE_VERSION ||
+		file.oid != oid || file.crc != lease_checksum(&file) ||
+		file.state < LEASE_CREATING || file.state > LEASE_DROPPING)
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("file \"%s\" is not a valid lease", path),
+				 errdetail("testdb will not touch database %u.", oid),
+				 errhint("If that database is not needed, drop it with DROP DATABASE and remove the file.")));
+		return false;
+	}
+
+	memset(clone, 0, sizeof(*clone));
+	clone->oid = file.oid;
+	clone->template_oid = file.template_oid;
+	clone->template_name = file.template_name;
+	NameStr(clone->template_name)[NAMEDATALEN - 1] = '\0';
+	clone->owner = file.owner;
+	clone->created_at = file.created_at;
+	*state = file.state;
+	return true;
+}
+
+/*
+ * Remove what is recorded about a database; nothing happens if nothing is.
+ *
+ * Errors: whatever the file system says.
+ */
+void
+lease_remove(Oid oid)
+{
+	char		path[MAXPGPATH];
+
+	lease_path(oid, path);
+	if (unlink(path) != 0 && errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", path)));
+	fsync_fname(TESTDB_LEASE_DIR, true);
+}
+
+/*
+ * List the OIDs of the databases that something is recorded about.  Names
+ * that are no number are not ours and passed over.
+ *
+ * Errors: whatever the file system says.
+ */
+List *
+lease_list(void)
+{
+	List	   *oids = NIL;
+	DIR		   *dir = AllocateDir(TESTDB_LEASE_DIR);
+	struct dirent *de;
+
+	while ((de = ReadDir(dir, TESTDB_LEASE_DIR)) != NULL)
+	{
+		char	   *end;
+		unsigned long oid;
+
+		if (de->d_name[0] < '1' || de->d_name[0] > '9')
+			continue;
+		errno = 0;
+		oid = strtoul(de->d_name, &end, 10);
+		if (*end == '\0' && errno == 0 && oid <= OID_MAX)
+			oids = lappend_oid(oids, (Oid) oid);
+	}
+	FreeDir(dir);
+	return oids;
+}
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+/* Has this session's transaction dropped a clone? */
+static bool clone_dropped = false;
+
+/*
+ * object_access_hook: note that a clone is being dropped.
+ */
+static void
+lease_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
+					int sub_id, void *arg)
+{
+	TestdbClone clone;
+
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+
+	if (access == OAT_DROP && class_id == DatabaseRelationId &&
+		registry_lookup(object_id, &clone))
+		clone_dropped = true;
+}
+
+/*
+ * Transaction callback: when the drop is committed, have a worker look.  Until
+ * then the row is there for everybody else.
+ */
+static void
+lease_xact_callback(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (!clone_dropped)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		registry_set_recheck();
+		request_wake_workers();
+	}
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		clone_dropped = false;
+}
+
+/*
+ * Install the hooks; called once per process, from _PG_init.
+ */
+void
+lease_install_hooks(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = lease_object_access;
+	RegisterXactCallback(lease_xact_callback, NULL);
+}

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease.h
+ *	  What is on disk about each database that testdb made.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_LEASE_H
+#define TESTDB_LEASE_H
+
+#include "registry.h"
+
+/* In the data directory. */
+#define TESTDB_DIR			"pg_testdb"
+#define TESTDB_LEASE_DIR	TESTDB_DIR "/clones"
+
+/* How far a database has come.  The numbers are on disk: never reuse one. */
+typedef enum LeaseState
+{
+	LEASE_CREATING = 1,			/* its row may or may not be committed */
+	LEASE_HELD = 2,				/* complete, handed out */
+	LEASE_DROPPING = 3			/* its removal has begun */
+} LeaseState;
+
+extern void lease_make_directories(void);
+extern void lease_write(const TestdbClone *clone, LeaseState state);
+extern bool lease_read(Oid oid, TestdbClone *clone, LeaseState *state);
+extern void lease_remove(Oid oid);
+extern List *lease_list(void);
+extern void lease_install_hooks(void);
+
+#endif							/* TESTDB_LEASE_H */

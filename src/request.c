@@ -1,0 +1,717 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.c
+ *	  How a session asks a background worker for something, and gets its
+ *	  answer.
+ *
+ * A request sits in a slot in shared memory.  Its states:
+ *
+ *		FREE --session--> QUEUED --worker--> RUNNING --worker--> DONE
+ *		 ^                   |                  |                  |
+ *		 +-----session-------+                  |                  |
+ *		 +-----worker, if ABANDONED is set------+                  |
+ *		 +-----session---------------------------------------------+
+ *
+ * The session that fills a slot owns it until it frees it, or, if it goes
+ * away while a worker is at it (cancel, timeout, end of the session), until
+ * it sets ABANDONED; the worker then owns it, gets rid of what it has made,
+ * and frees it.  A session that goes away when the request is DONE gets rid
+ * of the result itself, by giving it back to the workers through the
+ * registry.  So a result always has exactly one owner.
+ *
+ * A worker that fails puts its error into the slot, and the session raises
+ * it.  A worker that is told to exit does the same from its exit callback
+ * (worker.c).  A process that crashes makes the postmaster restart all, with
+ * new shared memory.
+ *
+ * Queued requests are served in the order in which they came.  There are
+ * enough slots for each session to wait on one while each worker is busy with
+ * one whose session has gone, so a free slot can always be found.
+ *
+ * Locks.  The request lock guards everything in RequestSharedState but the
+ * condition variables, and is held for microseconds.  Sessions sleep on their
+ * slot's condition variable, workers on work_cv, both without a lock.  The
+ * deadlock detector cannot see that a session waits for a worker.  Every wait
+ * is therefore bounded: the worker's wait for locks by testdb.lock_timeout,
+ * the session's by its deadline; and a session that finds its worker waiting
+ * for a lock of its own gives up at once.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/array.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "registry.h"
+#include "request.h"
+
+#define REQUEST_TRANCHE		"testdb_request"
+
+/* How long to wait for a first worker before saying that there is none, ms. */
+#define NO_WORKER_GRACE		5000
+
+/* How often a waiting session looks at what its worker is doing, ms. */
+#define CHECK_INTERVAL		1000
+
+/* Longest texts of a worker's error that reach the session, in bytes. */
+#define MESSAGE_SIZE		512
+#define DETAIL_SIZE			1024
+
+typedef enum RequestState
+{
+	REQUEST_FREE,
+	REQUEST_QUEUED,
+	REQUEST_RUNNING,
+	REQUEST_DONE
+} RequestState;
+
+/* A worker's error; empty strings stand for what it did not say. */
+typedef struct RequestError
+{
+	int			sqlerrcode;
+	int			encoding;		/* of the texts: that of the workers' database */
+	char		message[MESSAGE_SIZE];
+	char		detail[DETAIL_SIZE];
+	char		hint[MESSAGE_SIZE];
+} RequestError;
+
+/* All fields are protected by the request lock, except cv. */
+typedef struct RequestSlot
+{
+	dlist_node	node;			/* in free or queue, by state */
+	RequestState state;
+	bool		abandoned;		/* RUNNING: the session has gone */
+	bool		failed;			/* DONE: error, not result, is set */
+	int			worker_pid;		/* RUNNING, DONE: who has it */
+	RequestArgs args;
+	RequestResult result;
+	RequestError error;
+	ConditionVariable cv;		/* the session waits here for DONE */
+} RequestSlot;
+
+/* All fields are protected by the request lock, except the two variables. */
+typedef struct RequestSharedState
+{
+	LWLock	   *lock;			/* the request lock; never changed */
+	ConditionVariable work_cv;	/* workers wait here for something to do */
+	ConditionVariable ready_cv; /* sessions wait here for ready */
+	bool		ready;			/* has the registry been rebuilt? */
+	bool		worker_seen;	/* has any worker ever started? */
+	Oid			worker_database;	/* what the workers are connected to */
+	int			worker_pids[TESTDB_MAX_WORKERS];	/* 0: not running */
+	dlist_head	free;
+	dlist_head	queue;			/* oldest first */
+	RequestSlot slots[FLEXIBLE_ARRAY_MEMBER];
+} RequestSharedState;
+
+static RequestSharedState *requests = NULL;
+
+/*
+ * The number of slots; see the head of this file.
+ */
+static int
+request_slot_count(void)
+{
+	return MaxBackends + testdb_workers;
+}
+
+/*
+ * Shared memory that requests need, in bytes.
+ */
+Size
+request_shmem_size(void)
+{
+	return add_size(offsetof(RequestSharedState, slots),
+					mul_size(request_slot_count(), sizeof(RequestSlot)));
+}
+
+/*
+ * Reserve shared memory and the lock; from shmem_request_hook only.
+ */
+void
+request_shmem_request(void)
+{
+	RequestAddinShmemSpace(request_shmem_size());
+	RequestNamedLWLockTranche(REQUEST_TRANCHE, 1);
+}
+
+/*
+ * Create the slots, or attach to them; from shmem_startup_hook only, with
+ * AddinShmemInitLock held.
+ */
+void
+request_shmem_init(void)
+{
+	bool		found;
+
+	requests = ShmemInitStruct("testdb requests", request_shmem_size(), &found);
+	if (found)
+		return;
+
+	memset(requests, 0, request_shmem_size());
+	requests->lock = &GetNamedLWLockTranche(REQUEST_TRANCHE)->lock;
+	ConditionVariableInit(&requests->work_cv);
+	ConditionVariableInit(&requests->ready_cv);
+	dlist_init(&requests->free);
+	dlist_init(&requests->queue);
+	for (int i = 0; i < request_slot_count(); i++)
+	{
+		ConditionVariableInit(&requests->slots[i].cv);
+		dlist_push_tail(&requests->free, &requests->slots[i].node);
+	}
+}
+
+/*
+ * Put a slot back among the free ones.  The request lock is held exclusively;
+ * the slot is in no list.
+ */
+static void
+slot_free(RequestSlot *slot)
+{
+	Assert(LWLockHeldByMeInMode(requests->lock, LW_EXCLUSIVE));
+
+	slot->state = REQUEST_FREE;
+	dlist_push_head(&requests->free, &slot->node);
+}
+
+/*
+ * Put a request into the queue and wake a worker.  Takes and releases the
+ * request lock.
+ */
+static RequestSlot *
+request_enqueue(const RequestArgs *args)
+{
+	RequestSlot *slot;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	if (dlist_is_empty(&requests->free))
+	{
+		LWLockRelease(requests->lock);
+		elog(ERROR, "out of testdb request slots");
+	}
+	slot = dlist_container(RequestSlot, node,
+						   dlist_pop_head_node(&requests->free));
+	slot->state = REQUEST_QUEUED;
+	slot->abandoned = false;
+	slot->failed = false;
+	slot->worker_pid = 0;
+	slot->args = *args;
+	memset(&slot->result, 0, sizeof(slot->result));
+	dlist_push_tail(&requests->queue, &slot->node);
+	LWLockRelease(requests->lock);
+
+	ConditionVariableSignal(&requests->work_cv);
+	return slot;
+}
+
+/*
+ * Give up a request, in whatever state it is.  Takes and releases the request
+ * lock.  Called when the session fails or ends while it waits.
+ */
+static void
+request_abandon(int code pg_attribute_unused(), Datum arg)
+{
+	RequestSlot *slot = (RequestSlot *) DatumGetPointer(arg);
+	Oid			unwanted = InvalidOid;
+
+	ConditionVariableCancelSleep();
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	switch (slot->state)
+	{
+		case REQUEST_QUEUED:
+			dlist_delete(&slot->node);
+			slot_free(slot);
+			break;
+		case REQUEST_RUNNING:
+			slot->abandoned = true;
+			break;
+		case REQUEST_DONE:
+			if (slot->args.kind == REQUEST_CLONE && !slot->failed)
+				unwanted = slot->result.oid;
+			slot_free(slot);
+			break;
+		case REQUEST_FREE:
+			break;
+	}
+	LWLockRelease(requests->lock);
+
+	if (OidIsValid(unwanted) &&
+		registry_set_state(unwanted, CLONE_LEASED, CLONE_GARBAGE))
+		ConditionVariableSignal(&requests->work_cv);
+}
+
+/*
+ * Raise the error that nobody serves requests.
+ */
+static void
+report_no_worker(bool worker_seen)
+{
+	if (worker_seen)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no testdb worker is running"),
+				 errdetail("The workers have ended, or cannot connect to database \"%s\".",
+						   testdb_database),
+				 errhint("See the server log, and the setting \"%s\".",
+						 "testdb.database")));
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no testdb worker could be started"),
+			 errdetail("The workers found no free place among the %d of \"%s\", or cannot connect to database \"%s\".",
+					   max_worker_processes, "max_worker_processes",
+					   testdb_database),
+			 errhint("See the server log. You might need to increase \"%s\", or set \"%s\" to a database that exists, and restart the server.",
+					 "max_worker_processes", "testdb.database")));
+}
+
+/*
+ * Is the process pid waiting for a lock that this session holds, or waits for
+ * in front of it?
+ */
+static bool
+is_blocked_by_me(int pid)
+{
+	ArrayType  *blockers;
+	int		   *pids;
+	int			npids;
+
+	blockers = DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids,
+													  Int32GetDatum(pid)));
+	pids = (int *) ARR_DATA_PTR(blockers);
+	npids = ArrayGetNItems(ARR_NDIM(blockers), ARR_DIMS(blockers));
+	for (int i = 0; i < npids; i++)
+		if (pids[i] == MyProcPid)
+			return true;
+	return false;
+}
+
+/*
+ * Raise an error if there is no use in waiting any longer for the request:
+ * no worker, a deadlock, no time left.  waited_ms is how long it has been.
+ * Takes and releases the request lock.
+ */
+static void
+request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
+{
+	bool		queued;
+	bool		worker_seen;
+	int			pid;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	queued = slot->state == REQUEST_QUEUED;
+	pid = slot->state == REQUEST_RUNNING ? slot->worker_pid : 0;
+	worker_seen = requests->worker_seen;
+	LWLockRelease(requests->lock);
+
+	if (queued)
+	{
+		/* A worker that was woken for this request may have died since. */
+		ConditionVariableBroadcast(&requests->work_cv);
+		if (waited_ms >= NO_WORKER_GRACE && request_workers_running() == 0)
+			report_no_worker(worker_seen);
+	}
+
+	if (pid != 0 && is_blocked_by_me(pid))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+				 errmsg("deadlock detected"),
+				 errdetail("This session waits for testdb worker %d, which waits for a lock that this session's transaction holds.",
+						   pid),
+				 errhint("Call testdb_clone and testdb_drop before the transaction changes databases, roles or tablespaces, or in a transaction of their own.")));
+
+	if (GetCurrentTimestamp() >= deadline)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling wait for a testdb worker due to timeout"),
+				 queued ?
+				 errdetail("All %d workers were busy.", request_workers_running()) :
+				 errdetail("Worker %d had not finished yet.", pid),
+				 errhint("You might need to increase \"%s\" or \"%s\".",
+						 "testdb.timeout", "testdb.workers")));
+}
+
+/*
+ * Sleep until the request is done.  Errors as request_check_progress, and
+ * whatever interrupts the session.
+ */
+static void
+request_wait(RequestSlot *slot, TimestampTz deadline)
+{
+	static uint32 wait_event = 0;
+	TimestampTz start = GetCurrentTimestamp();
+	uint32		event = wait_event_compat(&wait_event, "TestdbRequest");
+
+	ConditionVariablePrepareToSleep(&slot->cv);
+	for (;;)
+	{
+		bool		done;
+		TimestampTz now;
+		long		timeout;
+
+		LWLockAcquire(requests->lock, LW_SHARED);
+		done = slot->state == REQUEST_DONE;
+		LWLockRelease(requests->lock);
+		if (done)
+			break;
+
+		now = GetCurrentTimestamp();
+		timeout = TimestampDifferenceMilliseconds(now, deadline);
+		if (ConditionVariableTimedSleep(&slot->cv,
+										Min(timeout, CHECK_INTERVAL), event))
+			request_check_progress(slot,
+								   TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()),
+								   deadline);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/*
+ * Raise a worker's error in this session, in this session's encoding.
+ */
+static void
+raise_worker_error(RequestError *error)
+{
+	char	   *message = pg_any_to_server(error->message, strlen(error->message),
+										   error->encoding);
+	char	   *detail = pg_any_to_server(error->detail, strlen(error->detail),
+										  error->encoding);
+	char	   *hint = pg_any_to_server(error->hint, strlen(error->hint),
+										error->encoding);
+
+	ereport(ERROR,
+			(errcode(error->sqlerrcode),
+			 errmsg_internal("%s", message),
+			 detail[0] ? errdetail_internal("%s", detail) : 0,
+			 hint[0] ? errhint("%s", hint) : 0));
+}
+
+/*
+ * Copy a text of an error into a field of size bytes, cut where a character
+ * ends; NULL becomes the empty string.
+ */
+static void
+copy_error_text(char *field, Size size, const char *text)
+{
+	int			len = text ? pg_mbcliplen(text, strlen(text), size - 1) : 0;
+
+	if (len > 0)
+		memcpy(field, text, len);
+	field[len] = '\0';
+}
+
+/*
+ * Have a worker do something, and wait for it until deadline.
+ *
+ * *result is what it answered.  Holds no lock on entry, and none while it
+ * waits.
+ *
+ * Errors: the worker's own; 55000 and 53400 if there is no worker; 40P01 if
+ * the worker waits for this session; 57014 after the deadline; whatever
+ * interrupts the session.  In every case what the request made, or still
+ * makes, is given back.
+ */
+void
+request_perform(const RequestArgs *args, TimestampTz deadline,
+				RequestResult *result)
+{
+	RequestSlot *slot = request_enqueue(args);
+	RequestError error;
+	bool		failed;
+
+	PG_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
+	{
+		request_wait(slot, deadline);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
+
+	/* Nothing between the wait and here can fail, so nothing is lost. */
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	failed = slot->failed;
+	if (failed)
+		error = slot->error;
+	*result = slot->result;
+	slot_free(slot);
+	LWLockRelease(requests->lock);
+
+	if (failed)
+		raise_worker_error(&error);
+}
+
+/*
+ * Sleep until the registry has been rebuilt after the server's start, so that
+ * it can be asked what testdb made.
+ *
+ * Errors: 55000 and 53400 if there is no worker to do it; 57014 after the
+ * deadline; whatever interrupts the session.
+ */
+void
+request_wait_until_ready(TimestampTz deadline)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbStartup");
+	TimestampTz start = GetCurrentTimestamp();
+
+	if (request_is_ready())
+		return;
+
+	ConditionVariablePrepareToSleep(&requests->ready_cv);
+	while (!request_is_ready())
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling wait for testdb's start due to timeout"),
+					 errhint("See the server log. You might need to increase \"%s\".",
+							 "testdb.timeout")));
+		if (TimestampDifferenceExceeds(start, now, NO_WORKER_GRACE) &&
+			request_workers_running() == 0)
+			report_no_worker(request_worker_database() != InvalidOid);
+		(void) ConditionVariableTimedSleep(&requests->ready_cv,
+										   Min(TimestampDifferenceMilliseconds(now, deadline),
+											   CHECK_INTERVAL),
+										   event);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/*
+ * Take the oldest request from the queue: its slot's number, with *args
+ * filled; or -1 if there is none.  Takes and releases the request lock.
+ */
+int
+request_take(RequestArgs *args)
+{
+	RequestSlot *slot = NULL;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	if (requests->ready && !dlist_is_empty(&requests->queue))
+	{
+		slot = dlist_container(RequestSlot, node,
+							   dlist_pop_head_node(&requests->queue));
+		slot->state = REQUEST_RUNNING;
+		slot->worker_pid = MyProcPid;
+		*args = slot->args;
+	}
+	LWLockRelease(requests->lock);
+
+	return slot != NULL ? (int) (slot - requests->slots) : -1;
+}
+
+/*
+ * Answer a request that this worker has taken.  Takes and releases the
+ * request lock.
+ *
+ * If the session has gone, what was made for it becomes garbage.
+ */
+void
+request_finish(int slot_number, const RequestResult *result)
+{
+	RequestSlot *slot = &requests->slots[slot_number];
+	bool		abandoned;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	Assert(slot->state == REQUEST_RUNNING && slot->worker_pid == MyProcPid);
+	abandoned = slot->abandoned;
+	if (abandoned)
+		slot_free(slot);
+	else
+	{
+		slot->result = *result;
+		slot->state = REQUEST_DONE;
+	}
+	LWLockRelease(requests->lock);
+
+	if (!abandoned)
+		ConditionVariableBroadcast(&slot->cv);
+	else if (OidIsValid(result->oid) &&
+			 registry_set_state(result->oid, CLONE_LEASED, CLONE_GARBAGE))
+		ConditionVariableSignal(&requests->work_cv);
+}
+
+/*
+ * Answer a request that this worker has taken with an error.  Takes and
+ * releases the request lock.
+ */
+void
+request_fail(int slot_number, const ErrorData *edata)
+{
+	RequestSlot *slot = &requests->slots[slot_number];
+	bool		abandoned;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	Assert(slot->state == REQUEST_RUNNING && slot->worker_pid == MyProcPid);
+	abandoned = slot->abandoned;
+	if (abandoned)
+		slot_free(slot);
+	else
+	{
+		RequestError *error = &slot->error;
+
+		error->sqlerrcode = edata->sqlerrcode;
+		error->encoding = GetDatabaseEncoding();
+		copy_error_text(error->message, MESSAGE_SIZE, edata->message);
+		copy_error_text(error->detail, DETAIL_SIZE, edata->detail);
+		copy_error_text(error->hint, MESSAGE_SIZE, edata->hint);
+		slot->failed = true;
+		slot->state = REQUEST_DONE;
+	}
+	LWLockRelease(requests->lock);
+
+	if (!abandoned)
+		ConditionVariableBroadcast(&slot->cv);
+}
+
+/*
+ * Has the session gone whose request this worker has taken?  Takes and
+ * releases the request lock.
+ */
+bool
+request_abandoned(int slot_number)
+{
+	bool		abandoned;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	abandoned = requests->slots[slot_number].abandoned;
+	LWLockRelease(requests->lock);
+
+	return abandoned;
+}
+
+/*
+ * Sleep until somebody calls request_wake_workers, a request comes, or
+ * timeout_ms milliseconds have passed.  For workers; returns at once if a
+ * request is waiting.
+ */
+void
+request_wait_for_work(long timeout_ms)
+{
+	static uint32 wait_event = 0;
+	bool		work;
+
+	ConditionVariablePrepareToSleep(&requests->work_cv);
+	LWLockAcquire(requests->lock, LW_SHARED);
+	work = requests->ready && !dlist_is_empty(&requests->queue);
+	LWLockRelease(requests->lock);
+	if (!work)
+		(void) ConditionVariableTimedSleep(&requests->work_cv, timeout_ms,
+										   wait_event_compat(&wait_event,
+															 "TestdbWorkerMain"));
+	ConditionVariableCancelSleep();
+}
+
+/*
+ * Have every worker look for work.
+ */
+void
+request_wake_workers(void)
+{
+	ConditionVariableBroadcast(&requests->work_cv);
+}
+
+/*
+ * Say that worker number index is running, connected to database.  Takes and
+ * releases the request lock.
+ */
+void
+request_worker_attach(int index, Oid database)
+{
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	requests->worker_pids[index] = MyProcPid;
+	requests->worker_seen = true;
+	requests->worker_database = database;
+	LWLockRelease(requests->lock);
+}
+
+/*
+ * Say that worker number index is running no more, if it is this process.
+ * Takes and releases the request lock.
+ */
+void
+request_worker_detach(int index)
+{
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	if (requests->worker_pids[index] == MyProcPid)
+		requests->worker_pids[index] = 0;
+	LWLockRelease(requests->lock);
+}
+
+/*
+ * The number of workers that are running.  Takes and releases the request
+ * lock.
+ */
+int
+request_workers_running(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	for (int i = 0; i < testdb_workers; i++)
+		if (requests->worker_pids[i] != 0)
+			n++;
+	LWLockRelease(requests->lock);
+
+	return n;
+}
+
+/*
+ * The database that the workers are connected to, or InvalidOid if none has
+ * started yet.  Takes and releases the request lock.
+ */
+Oid
+request_worker_database(void)
+{
+	Oid			database;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	database = requests->worker_database;
+	LWLockRelease(requests->lock);
+
+	return database;
+}
+
+/*
+ * Say that the registry has been rebuilt, so that requests can be served.
+ * Takes and releases the request lock.
+ */
+void
+request_set_ready(void)
+{
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	requests->ready = true;
+	LWLockRelease(requests->lock);
+
+	ConditionVariableBroadcast(&requests->ready_cv);
+	request_wake_workers();
+}
+
+/*
+ * Has the registry been rebuilt?  Takes and releases the request lock.
+ */
+bool
+request_is_ready(void)
+{
+	bool		ready;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	ready = requests->ready;
+	LWLockRelease(requests->lock);
+
+	return ready;
+}

@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.h
+ *	  How a session asks a background worker for something, and gets its
+ *	  answer.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_REQUEST_H
+#define TESTDB_REQUEST_H
+
+#include "datatype/timestamp.h"
+
+typedef enum RequestKind
+{
+	REQUEST_CLONE,
+	REQUEST_DROP
+} RequestKind;
+
+/* What is asked for. */
+typedef struct RequestArgs
+{
+	RequestKind kind;
+	Oid			role;			/* who asks */
+	Oid			database;		/* CLONE: the template; DROP: the clone */
+	NameData	database_name;	/* what the caller called it, for messages */
+	int			method;			/* CLONE: a TestdbMethod */
+	bool		name_given;		/* CLONE: is name the caller's choice? */
+	NameData	name;			/* CLONE: the wanted name, if given */
+} RequestArgs;
+
+/* What comes back. */
+typedef struct RequestResult
+{
+	bool		busy;			/* CLONE: somebody is using the template */
+	int			nprepared;		/* CLONE, busy: prepared transactions in it */
+	Oid			oid;			/* CLONE: the new database */
+	NameData	name;			/* CLONE: its name */
+} RequestResult;
+
+extern Size request_shmem_size(void);
+extern void request_shmem_request(void);
+extern void request_shmem_init(void);
+
+/* For sessions. */
+extern void request_perform(const RequestArgs *args, TimestampTz deadline,
+							RequestResult *result);
+extern void request_wait_until_ready(TimestampTz deadline);
+
+/* For workers. */
+extern int	request_take(RequestArgs *args);
+extern void request_finish(int slot, const RequestResult *result);
+extern void request_fail(int slot, const ErrorData *edata);
+extern bool request_abandoned(int slot);
+extern void request_wait_for_work(long timeout_ms);
+extern void request_wake_workers(void);
+extern void request_worker_attach(int index, Oid database);
+extern void request_worker_detach(int index);
+extern int	request_workers_running(void);
+extern Oid	request_worker_database(void);
+extern void request_set_ready(void);
+extern bool request_is_ready(void);
+
+#endif							/* TESTDB_REQUEST_H */

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * testdb.c
+ *	  Hands out copies of template databases to test suites.
+ *
+ * This file only wires the parts together: settings, shared memory, hooks,
+ * workers.  What each part does stands at the head of its file; request.c is
+ * a good place to begin.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "lease.h"
+#include "registry.h"
+#include "request.h"
+#include "testdb.h"
+#include "worker.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static bool preloaded = false;
+
+/*
+ * shmem_request_hook: say how much shared memory and which locks are needed.
+ */
+static void
+testdb_shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	registry_shmem_request();
+	request_shmem_request();
+}
+
+/*
+ * shmem_startup_hook: create what is in shared memory, or attach to it.
+ */
+static void
+testdb_shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	registry_shmem_init();
+	request_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * Raise an error if the library was not preloaded: there is then no shared
+ * memory, and no worker.
+ */
+void
+testdb_check_preloaded(void)
+{
+	if (!preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("testdb must be loaded via \"%s\"",
+						"shared_preload_libraries"),
+				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'testdb'")));
+}
+
+/*
+ * Called when the library is loaded.
+ *
+ * Loaded by a single session, it defines nothing, so that its functions can
+ * say what is missing.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	preloaded = true;
+
+	guc_define();
+
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = testdb_shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = testdb_shmem_startup;
+	lease_install_hooks();
+
+	/* pg_upgrade wants no other process to write to its clusters. */
+	if (!IsBinaryUpgrade)
+		worker_register_all();
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * testdb.h
+ *	  What every SQL-callable function asks first.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_H
+#define TESTDB_H
+
+extern void testdb_check_preloaded(void);
+
+#endif							/* TESTDB_H */
