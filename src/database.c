@@ -234,9 +234,11 @@ end_sessions(Oid oid, const char *name)
 	TimestampTz start = GetCurrentTimestamp();
 	int			steps = 0;
 
+	/* This also refuses prepared transactions, which dropdb() waits for. */
+	TerminateOtherDBBackends(oid);
 	while (CountDBBackends(oid) > 0)
 	{
-		if (steps++ % TERMINATE_INTERVAL == 0)
+		if (++steps % TERMINATE_INTERVAL == 0)
 			TerminateOtherDBBackends(oid);
 
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
