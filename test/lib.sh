@@ -1,0 +1,384 @@
+# shellcheck shell=bash
+# Shared by the scripts in this folder: finds or installs PostgreSQL, builds testdb into a private folder, and runs
+# servers that nobody will miss.
+#
+# Nothing is built or written in the source tree, and nothing is installed beside the system's own packages: testdb is
+# installed into a folder of its own, which the throwaway server's configuration points to. Where PostgreSQL runs as
+# another user, because we are root, so does everything that handles its files.
+#
+# The folders that a script gets from prepare():
+#   $build   the copy of the source, what is built from it, and the installed files. Must allow execution: a library
+#            can't be loaded from a file system mounted noexec, as /dev/shm is in many containers
+#   $run     data directories, sockets and results, on tmpfs where there is one with enough room
+
+# Make's own variables would turn up in the make that builds; psql's and libpq's would lead to another server.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA \
+    PGSSLMODE PGCLIENTENCODING PGTZ PGDATESTYLE PGAPPNAME PGCONNECT_TIMEOUT PSQLRC
+
+# One locale everywhere, so that messages and sort order don't depend on whose machine it is. UTF-8, because the tests
+# have multi-byte names; in LANG as well, because PostgreSQL's test drivers drop LC_ALL.
+export LC_ALL=C.UTF-8 LANG=C.UTF-8
+unset LANGUAGE
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # for the scripts that source this
+cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/testdb
+lowest_major=15
+
+# Set by find_postgres(), pick_user(), prepare(), start_server(), step() and run_within().
+pg_config='' bindir='' major='' user='' build='' run='' port='' step_log='' job='' become=(env)
+
+# Debian packages that a script needs beyond what need_postgres() knows of.
+packages=()
+
+# say TEXT...: a line to the reader.
+say() {
+    printf '%s\n' "$*"
+}
+
+# die TEXT...: says what went wrong and ends the script.
+die() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+# now: the time in seconds, with a fraction. The comma is what some locales have for a point.
+now() {
+    printf '%s' "${EPOCHREALTIME/,/.}"
+}
+
+# since START: seconds since then, with one decimal.
+since() {
+    awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'
+}
+
+# step TEXT COMMAND...: runs the command quietly and says how long it took; shows all that it wrote if it fails.
+step() {
+    local text=$1 start status=0
+    shift
+    start=$(now)
+    step_log=$(mktemp)
+    "$@" >"$step_log" 2>&1 || status=$?
+    if [ "$status" -eq 0 ]; then
+        printf '%-62s %5s s\n' "$text" "$(since "$start")"
+    else
+        printf '%-62s  FAILED\n' "$text"
+        cat "$step_log" >&2
+    fi
+    rm -f "$step_log"
+    return "$status"
+}
+
+# is_debian: succeeds on Debian 12 and newer (testing and sid carry no number).
+is_debian() (
+    ID='' VERSION_ID=''
+    # shellcheck source=/dev/null
+    [ -r /etc/os-release ] && . /etc/os-release
+    [ "$ID" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ]
+)
+
+# apt_install PACKAGE...: installs Debian packages. A fresh machine has no package lists, an old one has stale ones:
+# they are fetched if the first try fails.
+apt_install() {
+    local i
+    local get=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
+    for i in 1 2; do
+        "${get[@]}" install --no-install-recommends "$@" && return 0
+        [ "$i" -eq 1 ] && "${get[@]}" update
+    done
+    return 1
+}
+
+# apt_install_postgres PACKAGE...: the same, but keeps Debian from creating and starting a server as the packages do by
+# default. That setting belongs to whoever installs PostgreSQL for good, so it goes away again.
+apt_install_postgres() {
+    local folder=/etc/postgresql-common/createcluster.d status=0
+    if dpkg-query -W -f '${Status}' postgresql-common 2>/dev/null | grep ' installed$' >/dev/null; then
+        apt_install "$@"
+        return
+    fi
+    mkdir -p "$folder"
+    echo 'create_main_cluster = false' >"$folder/testdb.conf"
+    apt_install "$@" || status=$?
+    rm -f "$folder/testdb.conf"
+    return "$status"
+}
+
+# need PACKAGE...: installs these Debian packages as root on Debian, or says that they are needed and ends.
+need() {
+    [ $# -gt 0 ] || return 0
+    if [ "$(id -u)" -ne 0 ] || ! is_debian; then
+        die "Missing on this machine (by the names of Debian's packages): $*
+Install them, as root on Debian or Ubuntu:
+    apt-get install --no-install-recommends $*
+or set PG_CONFIG to the pg_config of a PostgreSQL $lowest_major or newer that has its development files."
+    fi
+    say "Installing from Debian: $*"
+    step '  installed' apt_install_postgres "$@" || die "Could not install: $*"
+}
+
+# use_postgres PG_CONFIG: takes the PostgreSQL that this pg_config describes; fails, with the reason in $missing, if
+# that one can't build and run an extension.
+use_postgres() {
+    local version
+    missing="$1 does not run"
+    version=$("$1" --version 2>/dev/null) || return 1
+    major=$(sed -E 's/^[^0-9]*([0-9]+).*/\1/' <<<"$version")
+    bindir=$("$1" --bindir)
+    missing="$1 is of version $major, and $lowest_major or newer is needed"
+    [ "$major" -ge "$lowest_major" ] || return 1
+    missing="$1 has no development files (pgxs.mk, postgres.h) with it"
+    [ -r "$("$1" --pgxs)" ] && [ -r "$("$1" --includedir-server)/postgres.h" ] || return 1
+    missing="there is no server (initdb, postgres, psql) in $bindir"
+    [ -x "$bindir/initdb" ] && [ -x "$bindir/postgres" ] && [ -x "$bindir/psql" ] || return 1
+    pg_config=$1
+}
+
+# find_postgres: picks the PostgreSQL to work with: $PG_CONFIG and no other, else pg_config in the PATH, else the newest
+# of Debian's. On failure $major is the one to install: the newest server that is here, else the distribution's default.
+find_postgres() {
+    local candidate found=''
+    if [ -n "${PG_CONFIG:-}" ]; then
+        candidate=$(command -v "$PG_CONFIG") || die "PG_CONFIG=$PG_CONFIG is not there"
+        use_postgres "$candidate" || die "PG_CONFIG: $missing."
+        return 0
+    fi
+    if candidate=$(command -v pg_config) && use_postgres "$candidate"; then
+        return 0
+    fi
+    while read -r candidate; do
+        use_postgres "$candidate" && return 0
+        [ "$major" -ge "$lowest_major" ] && found=${found:-$major}
+    done < <(find /usr/lib/postgresql -maxdepth 3 -path '*/bin/pg_config' 2>/dev/null | sort -t/ -k5,5nr)
+    major=${found:-$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p')}
+    return 1
+}
+
+# need_postgres: has PostgreSQL with its development files, a compiler and what else stands in $packages, or ends.
+need_postgres() {
+    command -v gcc >/dev/null || command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    command -v make >/dev/null || packages+=(make)
+    if ! find_postgres; then
+        if [ -z "$major" ] && [ "$(id -u)" -eq 0 ] && is_debian; then
+            step 'Fetching package lists' apt-get -q update || die 'Could not fetch package lists.'
+            find_postgres || true
+        fi
+        packages+=("postgresql${major:+-$major}" "postgresql-server-dev-${major:-all}")
+    fi
+    need "${packages[@]}"
+    find_postgres || die "PostgreSQL was installed, but $missing."
+}
+
+# as_user COMMAND...: runs it as the user that the server runs as.
+as_user() {
+    HOME=$run "${become[@]}" "$@"
+}
+
+# pick_user: as root, chooses the user that the server runs as, since PostgreSQL refuses to run as root.
+pick_user() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    command -v runuser >/dev/null || die 'As root this needs runuser (of util-linux); or run it as another user.'
+    for user in postgres nobody daemon; do
+        if id -u "$user" >/dev/null 2>&1; then
+            become=(runuser -u "$user" --)
+            return 0
+        fi
+    done
+    die 'As root this needs another user to run the server as, such as postgres or nobody.'
+}
+
+# new_folder MEGABYTES CHECK CANDIDATE...: prints a new private folder of the server's user in the first of these that
+# has the room and passes the check. White space in a path is more than make can take.
+new_folder() {
+    local room=$1 check=$2 parent folder free
+    shift 2
+    for parent; do
+        [[ -d $parent && -w $parent && $parent != *[[:space:]]* ]] || continue
+        free=$(df -Pm "$parent" 2>/dev/null | awk 'NR == 2 { print $4 }')
+        [ "${free:-0}" -ge "$room" ] || continue
+        folder=$(mktemp -d "$parent/testdb.XXXXXX") || continue
+        if [ -n "$user" ]; then
+            chown "$user:" "$folder"
+        fi
+        if "$check" "$folder"; then
+            printf '%s' "$folder"
+            return 0
+        fi
+        rm -rf "$folder"
+    done
+    return 1
+}
+
+# can_execute FOLDER: the server's user can run a file that lies there.
+can_execute() {
+    local status=0
+    printf '#!/bin/sh\n' >"$1/try"
+    chmod 755 "$1/try"
+    (cd / && run=$1 as_user "$1/try") 2>/dev/null || status=$?
+    rm -f "$1/try"
+    return "$status"
+}
+
+# on_tmpfs FOLDER: what is written there stays in memory.
+on_tmpfs() {
+    [ "$(stat -f -c %T "$1" 2>/dev/null)" = tmpfs ]
+}
+
+# prepare MEGABYTES: makes $build and $run, with that much room in the latter.
+prepare() {
+    local temporary=("${TMPDIR:-/tmp}" /tmp /var/tmp)
+    pick_user
+    build=$(new_folder 200 can_execute /dev/shm "${temporary[@]}") ||
+        die "No folder to build in: /dev/shm, ${temporary[*]} have no room or forbid execution."
+    if ! run=$(new_folder "$1" on_tmpfs /dev/shm "${XDG_RUNTIME_DIR:-/dev/shm}" "${temporary[@]}"); then
+        run=$(new_folder "$1" can_execute "${temporary[@]}") || die "No folder with $1 MB of room for a server's data."
+        say "No tmpfs with $1 MB of room here: data lies on disk, in $run, and times will be longer."
+    fi
+    cd "$run" || exit
+    as_user "$bindir/postgres" --version >/dev/null 2>&1 || die "The user $user cannot run $bindir/postgres."
+}
+
+# copy_source: copies what a build needs to $build/src, without what another build left in the source folder.
+copy_source() {
+    local part
+    mkdir "$build/src"
+    for part in Makefile testdb.control sql src specs expected t; do
+        [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
+    done
+    find "$build/src" \( -name '*.o' -o -name '*.bc' -o -name '*.so' \) -delete
+    if [ -n "$user" ]; then
+        chown -R "$user:" "$build/src"
+    fi
+}
+
+# run_make ARGUMENT...: make for the chosen PostgreSQL, as the server's user. $DEBUG and $COPT reach it by environment.
+run_make() {
+    as_user make --no-print-directory PG_CONFIG="$pg_config" ${CC:+"CC=$CC"} "$@"
+}
+
+# run_within SECONDS COMMAND...: runs it as the server's user, in a process group that is ended as a whole when the time is
+# over (the status is 124 then), or when this script ends.
+run_within() {
+    local status=0
+    HOME=$run timeout "$1" "${become[@]}" "${@:2}" &
+    job=$!
+    wait "$job" || status=$?
+    job=''
+    return "$status"
+}
+
+# has_setting NAME: the server knows this configuration parameter.
+has_setting() {
+    "$bindir/postgres" --describe-config 2>/dev/null | grep "^$1"$'\t' >/dev/null
+}
+
+# build_testdb: compiles $build/src and installs the result into $build/installed, or into PostgreSQL itself if this
+# server can't load an extension from elsewhere. That is so before 18, except with Debian's patch (extension_destdir).
+build_testdb() {
+    run_make -C "$build/src" -j2 || return
+    if [ "$major" -ge 18 ] || has_setting extension_destdir; then
+        run_make -C "$build/src" install DESTDIR="$build/installed"
+    elif [ -w "$("$pg_config" --pkglibdir)" ] && [ -w "$("$pg_config" --sharedir)/extension" ]; then
+        become=(env) run_make -C "$build/src" install
+    else
+        echo "This PostgreSQL $major loads extensions from its own folders only, and $("$pg_config" --pkglibdir)" \
+            "is not yours to write: run this as its owner, or with a PostgreSQL 18 or newer."
+        return 1
+    fi
+}
+
+# print_config: the configuration lines with which a server finds and preloads the testdb that build_testdb() made.
+print_config() {
+    local library share
+    library=$build/installed$("$pg_config" --pkglibdir)
+    share=$build/installed$("$pg_config" --sharedir)
+    if [ -d "$library" ]; then
+        # Preloading goes by dynamic_library_path, CREATE EXTENSION by the other setting.
+        echo "dynamic_library_path = '$library:\$libdir'"
+        if [ "$major" -ge 18 ]; then
+            echo "extension_control_path = '$share:\$system'"
+        else
+            echo "extension_destdir = '$build/installed'"
+        fi
+    fi
+    echo "shared_preload_libraries = 'testdb'"
+}
+
+# start_server PORT PASSWORD: makes and starts a server in $run/data that has testdb in its database postgres, with its
+# socket in $run, where only the server's user and root get in. With a password it listens on localhost as well.
+start_server() {
+    local options=(-A trust)
+    if [ -n "$2" ]; then
+        options=(--auth-local=trust --auth-host=scram-sha-256 --pwfile="$run/password")
+        printf '%s\n' "$2" >"$run/password"
+        chmod 644 "$run/password"
+    fi
+    as_user "$bindir/initdb" -D "$run/data" -U postgres -E UTF8 --no-sync "${options[@]}" || return
+    rm -f "$run/password"
+    {
+        print_config
+        cat <<-END
+			port = $1
+			listen_addresses = '${2:+localhost}'
+			unix_socket_directories = '$run'
+			fsync = off
+			full_page_writes = off
+			synchronous_commit = off
+			wal_level = minimal
+			max_wal_senders = 0
+			shared_buffers = 128MB
+			max_connections = 100
+			autovacuum = on
+		END
+    } >>"$run/data/postgresql.conf"
+    as_user "$bindir/pg_ctl" start -s -w -D "$run/data" -l "$run/server.log" || { tail -n 20 "$run/server.log" && return 1; }
+    port=$1
+    psql_demo postgres -c 'CREATE EXTENSION testdb'
+}
+
+# psql_demo DATABASE OPTION...: psql for that server, which stops at the first error.
+psql_demo() {
+    "$bindir/psql" -X -q -v ON_ERROR_STOP=1 -h "$run" -p "$port" -U postgres -d "$1" "${@:2}"
+}
+
+# load_template: makes demo_template on that server.
+load_template() {
+    psql_demo postgres -c 'CREATE DATABASE demo_template'
+    psql_demo demo_template -f "$top/test/template.sql"
+    psql_demo postgres -c 'ALTER DATABASE demo_template IS_TEMPLATE true'
+}
+
+# stop_servers: stops every server whose data directory is below $run, at once: their data is about to go.
+stop_servers() {
+    local file
+    while read -r file; do
+        as_user "$bindir/pg_ctl" stop -s -m immediate -D "$(dirname "$file")" >/dev/null 2>&1 || true
+    done < <(find "$run" -name postmaster.pid 2>/dev/null)
+}
+
+# clean_up: stops the servers and removes the folders. Safe to call at any point, and twice.
+clean_up() {
+    cd /
+    rm -f "$step_log"
+    if [ -n "$job" ]; then
+        kill "$job" 2>/dev/null || true
+        wait "$job" || true
+        job=''
+    fi
+    if [ -n "$run" ]; then
+        stop_servers
+        rm -rf "$run"
+    fi
+    if [ -n "$build" ]; then
+        rm -rf "$build"
+    fi
+    build='' run=''
+}
+
+# clean_up_at_exit: has clean_up() called however the script ends.
+clean_up_at_exit() {
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' HUP TERM
+}
