@@ -11,6 +11,7 @@
 #define TESTDB_DATABASE_H
 
 #include "guc.h"
+#include "registry.h"
 
 /* What the caller needs to know of a database's row. */
 typedef struct DatabaseInfo
@@ -29,5 +30,20 @@ extern void database_create(Oid oid, const char *name, Oid owner,
 extern bool database_drop(Oid oid);
 extern void database_remove_files(Oid oid);
 extern char *database_describe_sessions(Oid oid);
+extern void database_end_sessions(Oid oid, const char *name);
+
+/* The native method. */
+extern bool database_read_row(Oid oid, TemplateRow *row);
+extern char *database_obstacle(Oid oid);
+extern uint64 database_dependencies(Oid oid);
+extern void database_insert_row(Oid oid, const char *name, Oid owner,
+								Oid template_oid);
+extern bool database_is_recyclable(Oid oid);
+extern void database_reset_row(Oid oid, const char *name, Oid owner,
+							   Oid template_oid, bool invalid);
+extern void database_sync_dependencies(Oid oid, Oid template_oid,
+									   uint64 fingerprint);
+extern void database_discard_buffers(Oid oid);
+extern void database_revive(Oid oid, Oid template_oid);
 
 #endif							/* TESTDB_DATABASE_H */

@@ -21,17 +21,22 @@
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
+#include "lease.h"
 #include "registry.h"
 #include "request.h"
 #include "testdb.h"
 
 /* Longest pause between two looks at a template in use, in ms. */
 #define TEMPLATE_POLL_MAX	20
+
+/* Longest wait for a spare before a clone is made for the caller, in ms. */
+#define SPARE_WAIT			100
 
 SQL_FUNCTION(testdb_clone);
 SQL_FUNCTION(testdb_drop);
@@ -161,11 +166,92 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
 }
 
 /*
+ * Take a spare of the template, if there is one that holds what is committed
+ * in it: no worker is needed for that, no catalog is changed.  Fills *result.
+ *
+ * The lease is on disk before the name is returned; if this process is killed
+ * in between, the database is removed when the server starts again.
+ *
+ * Errors: whatever the file system says.
+ */
+static SpareResult
+take_spare(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+	TemplateRow row;
+	SpareResult answer;
+
+	AcceptInvalidationMessages();
+	if (!database_read_row(args->database, &row))
+		return SPARE_STALE;
+	answer = registry_take_spare(args->database, args->role, &row, false, &clone);
+
+	/* What was done without a transaction ID counts when nobody is in it. */
+	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
+		answer = registry_take_spare(args->database, args->role, &row, true, &clone);
+	if (answer != SPARE_TAKEN)
+		return answer;
+
+	PG_TRY();
+	{
+		lease_write(&clone, LEASE_HELD);
+	}
+	PG_CATCH();
+	{
+		(void) registry_set_state(clone.oid, CLONE_LEASED, CLONE_GARBAGE);
+		request_wake_workers();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	result->oid = clone.oid;
+	result->name = clone.name;
+	return SPARE_TAKEN;
+}
+
+/*
+ * For request_wait_for_spare: has it still to be waited for?
+ */
+static bool
+spare_is_coming(void *arg)
+{
+	const RequestArgs *args = arg;
+	int			ncoming;
+
+	return registry_count_spares(args->database, args->role, &ncoming) == 0 &&
+		ncoming > 0;
+}
+
+/*
+ * Take a spare, waiting for one that is being made ready; false if there is
+ * none, so that a worker must help.
+ */
+static bool
+find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
+{
+	if (args->method != TESTDB_METHOD_NATIVE || args->name_given)
+		return false;
+	for (;;)
+	{
+		SpareResult answer = take_spare(args, result);
+		long		left;
+
+		if (answer == SPARE_TAKEN)
+			return true;
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (answer == SPARE_STALE || left <= 0 || !spare_is_coming(args))
+			return false;
+		request_wait_for_spare(spare_is_coming, args, Min(left, SPARE_WAIT));
+		if (spare_is_coming(args))
+			return false;
+	}
+}
+
+/*
  * Have a worker make the clone; while the template is in use, wait here, so
  * that the worker is free for others.
  */
 static void
-perform_clone(const RequestArgs *args, RequestResult *result)
+perform_clone(RequestArgs *args, RequestResult *result)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(start, testdb_timeout);
@@ -175,6 +261,8 @@ perform_clone(const RequestArgs *args, RequestResult *result)
 
 	for (;;)
 	{
+		if (find_spare(args, result, deadline))
+			return;
 		request_perform(args, deadline, result);
 		if (!result->busy)
 			return;

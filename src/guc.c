@@ -24,11 +24,13 @@ char	   *testdb_database = NULL;
 int			testdb_max_clones = 1000;
 int			testdb_max_templates = 64;
 int			testdb_lock_timeout = 5000;
+int			testdb_recycled = 8;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
-int			testdb_method = TESTDB_METHOD_FILE_COPY;
+int			testdb_method = TESTDB_METHOD_NATIVE;
 
 static const struct config_enum_entry method_options[] = {
+	{"native", TESTDB_METHOD_NATIVE, false},
 	{"file_copy", TESTDB_METHOD_FILE_COPY, false},
 	{"wal_log", TESTDB_METHOD_WAL_LOG, false},
 	{NULL, 0, false}
@@ -84,6 +86,14 @@ guc_define(void)
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	DefineCustomIntVariable("testdb.recycled",
+							"Sets how many dropped databases are kept for the next call, per template and owner.",
+							"More are kept if more were in use at one time. 0 drops all of them.",
+							&testdb_recycled,
+							8, 0, TESTDB_MAX_CLONES,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
 	DefineCustomIntVariable("testdb.timeout",
 							"Sets the maximum time that a call of testdb_clone or testdb_drop may take.",
 							"What the call asked for is undone or finished in the background.",
@@ -102,9 +112,9 @@ guc_define(void)
 
 	DefineCustomEnumVariable("testdb.method",
 							 "Selects how a database is made from its template.",
-							 "\"file_copy\" and \"wal_log\" are the strategies of CREATE DATABASE.",
+							 "\"native\" copies a snapshot of the template and recycles dropped databases; \"file_copy\" and \"wal_log\" are the strategies of CREATE DATABASE.",
 							 &testdb_method,
-							 TESTDB_METHOD_FILE_COPY, method_options,
+							 TESTDB_METHOD_NATIVE, method_options,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 

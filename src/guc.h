@@ -13,6 +13,7 @@
 /* How a database is made from its template. */
 typedef enum TestdbMethod
 {
+	TESTDB_METHOD_NATIVE,		/* testdb's own: snapshots and recycling */
 	TESTDB_METHOD_FILE_COPY,	/* core's CREATE DATABASE, STRATEGY file_copy */
 	TESTDB_METHOD_WAL_LOG		/* core's CREATE DATABASE, STRATEGY wal_log */
 } TestdbMethod;
@@ -29,6 +30,7 @@ extern int	testdb_max_templates;
 
 /* Read by the workers; changed by a reload. */
 extern int	testdb_lock_timeout;	/* ms */
+extern int	testdb_recycled;
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */

@@ -9,11 +9,12 @@
  * thing that it announces is done:
  *
  *	CREATING	before the database's directory and row are made
- *	HELD		after its row was committed, before its name is handed out
- *	DROPPING	before the first irreversible step of its removal
+ *	HELD		when it is complete, before its name is handed out
+ *	UNWANTED	before the first irreversible step of its removal, or of its
+ *				being made ready for the next caller; also while it is ready
  *	(removed)	after the removal of its row was committed
  *
- * After a crash, then: CREATING and DROPPING mean that whatever there is of
+ * After a crash, then: CREATING and UNWANTED mean that whatever there is of
  * the database must go, and that nobody has its name (or nobody wants it any
  * more); HELD means that it lives on, or, if it has no row, that somebody
  * dropped it with plain SQL.  A file that cannot be understood protects its
@@ -23,9 +24,6 @@
  * written by a single system call within one sector.  Only one process writes
  * the file of a given database at a time: the one that brought its entry in
  * the registry into the state it has.  No lock is held here.
- *
- * The hooks at the end of this file notice when a clone is dropped with plain
- * SQL; a worker then forgets its entry and its file.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -38,15 +36,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "access/xact.h"
-#include "catalog/objectaccess.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
 
 #include "lease.h"
-#include "request.h"
 
 #define LEASE_MAGIC		0x7465737A
 #define LEASE_VERSION	1
@@ -201,7 +195,7 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	if (nread != sizeof(file) ||
 		file.magic != LEASE_MAGIC || file.version != LEASE_VERSION ||
 		file.oid != oid || file.crc != lease_checksum(&file) ||
-		file.state < LEASE_CREATING || file.state > LEASE_DROPPING)
+		file.state < LEASE_CREATING || file.state > LEASE_UNWANTED)
 	{
 		ereport(LOG,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -267,55 +261,4 @@ lease_list(void)
 	}
 	FreeDir(dir);
 	return oids;
-}
-
-static object_access_hook_type prev_object_access_hook = NULL;
-
-/* Has this session's transaction dropped a clone? */
-static bool clone_dropped = false;
-
-/*
- * object_access_hook: note that a clone is being dropped.
- */
-static void
-lease_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
-					int sub_id, void *arg)
-{
-	TestdbClone clone;
-
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-
-	if (access == OAT_DROP && class_id == DatabaseRelationId &&
-		registry_lookup(object_id, &clone))
-		clone_dropped = true;
-}
-
-/*
- * Transaction callback: when the drop is committed, have a worker look.  Until
- * then the row is there for everybody else.
- */
-static void
-lease_xact_callback(XactEvent event, void *arg pg_attribute_unused())
-{
-	if (!clone_dropped)
-		return;
-	if (event == XACT_EVENT_COMMIT)
-	{
-		registry_set_recheck();
-		request_wake_workers();
-	}
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-		clone_dropped = false;
-}
-
-/*
- * Install the hooks; called once per process, from _PG_init.
- */
-void
-lease_install_hooks(void)
-{
-	prev_object_access_hook = object_access_hook;
-	object_access_hook = lease_object_access;
-	RegisterXactCallback(lease_xact_callback, NULL);
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * registry.c
- *	  Shared memory: which databases testdb made, from which templates.
+ *	  Shared memory: templates, their snapshots, and the databases that
+ *	  testdb made from them.
  *
  * The registry is the server's memory of what is also recorded on disk (see
  * lease.c).  It is rebuilt from there whenever shared memory is: at server
@@ -10,28 +11,46 @@
  *
  * The life of a clone:
  *
- *		(none) --add--> CREATING --> LEASED --> GARBAGE --remove--> (none)
- *						    |                      ^
- *						    +----------------------+
+ *		(none) --add--> CREATING ----> LEASED -----> GARBAGE --remove--> (none)
+ *							|           |  ^            ^
+ *							|  returned |  | taken      |
+ *							|           v  |            |
+ *							|	 RETURNED  SPARE ------>+
+ *							|           |  ^            |
+ *							|           v  |            |
+ *							|       RESTORING --------->+
+ *							+---------------------------+
  *
  *	CREATING	Set by the worker that makes the database, before anything of
  *				it exists.  If that worker fails or dies, it or its exit
  *				callback changes the state to GARBAGE.
  *	LEASED		Set by the same worker when the database is complete and its
- *				lease is on disk; found so at server start.  testdb_drop
- *				removes the entry; a caller who has gone in the meantime
- *				leaves GARBAGE.
+ *				lease is on disk, or by the session that takes a spare; found
+ *				so at server start.
+ *	RETURNED	Set by the worker that dropped it: the row in pg_database has
+ *				the name of the next life, and is marked invalid.
+ *	RESTORING	Set by the one worker that restores; its exit callback makes
+ *				it GARBAGE.
+ *	SPARE		Set by the same worker: the database equals the snapshot's
+ *				version.  In the template's list of spares.
  *	GARBAGE		Some worker removes whatever there is of the database, then
  *				the entry.  Failing that, it tries again later.
  *
  * A crash at any point ends in a restart that reads the disk: what is
- * recorded there as leased comes back as LEASED, everything else is removed.
+ * recorded there as held comes back as LEASED, everything else is removed.
+ *
+ * A template has two counters.  generation goes up before each commit in the
+ * template's database (freshness.c), version with each change of its snapshot
+ * (snapshot.c).  A snapshot is fresh if it was taken at the current
+ * generation; a spare is if its version is the snapshot's.  unverified says
+ * that a session has been in the template and may have changed it without a
+ * transaction ID; whether it did is found out when nobody is in it.
  *
  * Locks.  The registry lock guards membership: which clones and templates
- * have an entry.  Each template's mutex guards the fields of its clones'
- * entries.  Whoever needs both takes the registry lock first.  Both are held
- * for microseconds only: nothing here reads a file, touches a catalog or
- * waits.  Callers get copies.
+ * have an entry.  Each template has a mutex, which guards the fields of its
+ * entry and of its clones' entries.  Whoever needs both takes the registry
+ * lock first.  Both are held for microseconds only: nothing here reads a
+ * file, touches a catalog or waits.  Callers get copies.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -39,6 +58,7 @@
  */
 #include "postgres.h"
 
+#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/ipc.h"
@@ -53,30 +73,35 @@
 #define REGISTRY_TRANCHE	"testdb_registry"
 #define TEMPLATE_TRANCHE	"testdb_template"
 
+/* How long other workers leave a clone alone that one is removing, in ms. */
+#define GARBAGE_CLAIM		(60 * 1000)
+
 /* A clone's entry.  Membership: registry lock.  Fields: template's mutex. */
 typedef struct CloneEntry
 {
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
-	int			template_slot;	/* never changed */
+	int			slot;			/* of its template; never changed */
 	TimestampTz retry_at;		/* GARBAGE: not to be tried before */
+	dlist_node	node;			/* SPARE: in the template's list */
 } CloneEntry;
 
-/* A template's entry.  oid and nclones: registry lock. */
+/* A template's entry.  Membership: registry lock.  Fields: mutex. */
 typedef struct TemplateEntry
 {
 	LWLock	   *mutex;			/* never changed */
-	Oid			oid;			/* InvalidOid if the slot is free */
-	int			nclones;		/* entries that refer to this slot */
+	TestdbTemplate template;	/* template.oid: registry lock; InvalidOid if
+								 * the slot is free */
+	dlist_head	spares;			/* longest ready first */
 } TemplateEntry;
 
 typedef struct RegistrySharedState
 {
-	LWLock	   *lock;			/* the registry lock */
+	LWLock	   *lock;			/* the registry lock; never changed */
 	pg_atomic_uint64 serial;	/* see registry_next_serial; no lock */
-	pg_atomic_uint32 ngarbage;	/* clones in state GARBAGE; changed under the
-								 * clone's mutex, read without a lock as a
-								 * hint */
+	pg_atomic_uint32 epoch;		/* see registry_epoch; no lock to read */
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
+	pg_atomic_uint32 ngarbage;	/* clones in that state, and the next; changed */
+	pg_atomic_uint32 nreturned; /* under a mutex, read without as a hint */
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
@@ -134,16 +159,17 @@ registry_shmem_init(void)
 	{
 		LWLockPadded *mutexes = GetNamedLWLockTranche(TEMPLATE_TRANCHE);
 
+		memset(registry, 0, registry_state_size());
 		registry->lock = &GetNamedLWLockTranche(REGISTRY_TRANCHE)->lock;
 		pg_atomic_init_u64(&registry->serial, (uint64) GetCurrentTimestamp());
-		pg_atomic_init_u32(&registry->ngarbage, 0);
+		pg_atomic_init_u32(&registry->epoch, 1);
 		pg_atomic_init_u32(&registry->recheck, 0);
-		registry->nclones = 0;
+		pg_atomic_init_u32(&registry->ngarbage, 0);
+		pg_atomic_init_u32(&registry->nreturned, 0);
 		for (int i = 0; i < testdb_max_templates; i++)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
-			registry->templates[i].oid = InvalidOid;
-			registry->templates[i].nclones = 0;
+			dlist_init(&registry->templates[i].spares);
 		}
 	}
 
@@ -156,26 +182,61 @@ registry_shmem_init(void)
 }
 
 /*
- * The slot of a template, a new one if it has none; -1 if all are in use.
- * The registry lock is held exclusively.
+ * The entry of a template, or NULL.  The registry lock is held.
  */
-static int
-template_slot_acquire(Oid oid)
+static TemplateEntry *
+template_find(Oid oid)
 {
-	int			free_slot = -1;
+	Assert(LWLockHeldByMe(registry->lock));
+
+	for (int i = 0; i < testdb_max_templates; i++)
+		if (registry->templates[i].template.oid == oid)
+			return &registry->templates[i];
+	return NULL;
+}
+
+/*
+ * Has a template no clones?  The registry lock is held exclusively.
+ */
+static bool
+template_is_unused(const TemplateEntry *entry)
+{
+	for (int i = 0; i < CLONE_NSTATES; i++)
+		if (entry->template.nclones[i] > 0)
+			return false;
+	return true;
+}
+
+/*
+ * The entry of a template, a new one if it has none; NULL if all are in use.
+ * If the entry of a template without clones was taken for that, *evicted is
+ * its OID.  The registry lock is held exclusively.
+ */
+static TemplateEntry *
+template_enter(Oid oid, Oid *evicted)
+{
+	TemplateEntry *entry = template_find(oid);
 
 	Assert(LWLockHeldByMeInMode(registry->lock, LW_EXCLUSIVE));
 
-	for (int i = 0; i < testdb_max_templates; i++)
+	*evicted = InvalidOid;
+	if (entry != NULL)
+		return entry;
+	entry = template_find(InvalidOid);
+	for (int i = 0; entry == NULL && i < testdb_max_templates; i++)
+		if (template_is_unused(&registry->templates[i]))
+		{
+			entry = &registry->templates[i];
+			*evicted = entry->template.oid;
+		}
+	if (entry != NULL)
 	{
-		if (registry->templates[i].oid == oid)
-			return i;
-		if (free_slot < 0 && registry->templates[i].nclones == 0)
-			free_slot = i;
+		memset(&entry->template, 0, sizeof(entry->template));
+		entry->template.oid = oid;
+		dlist_init(&entry->spares);
+		pg_atomic_fetch_add_u32(&registry->epoch, 1);
 	}
-	if (free_slot >= 0)
-		registry->templates[free_slot].oid = oid;
-	return free_slot;
+	return entry;
 }
 
 /*
@@ -190,32 +251,54 @@ clone_find(Oid oid)
 }
 
 /*
- * The mutex that guards an entry's fields.  The registry lock is held, so
- * that the entry cannot go.
+ * The entry of a clone's template.  The registry lock is held, so that
+ * neither can go.
  */
-static LWLock *
-clone_mutex(CloneEntry *entry)
+static TemplateEntry *
+clone_template(CloneEntry *entry)
 {
-	return registry->templates[entry->template_slot].mutex;
+	return &registry->templates[entry->slot];
 }
 
 /*
- * Change the state of an entry.  Its mutex is held exclusively, or the
- * registry lock is.
+ * Take an entry out of, or put it into, what depends on its state: counters
+ * and the list of spares.  The template's mutex, or the registry lock, is held
+ * exclusively.
  */
 static void
-clone_change_state(CloneEntry *entry, CloneState to)
+clone_leave_state(CloneEntry *entry)
 {
+	TemplateEntry *template = clone_template(entry);
+
+	template->template.nclones[entry->clone.state]--;
 	if (entry->clone.state == CLONE_GARBAGE)
 		pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
-	entry->clone.state = to;
-	if (to == CLONE_GARBAGE)
+	else if (entry->clone.state == CLONE_RETURNED)
+		pg_atomic_fetch_sub_u32(&registry->nreturned, 1);
+	else if (entry->clone.state == CLONE_SPARE)
+		dlist_delete(&entry->node);
+}
+
+static void
+clone_enter_state(CloneEntry *entry, CloneState state)
+{
+	TemplateEntry *template = clone_template(entry);
+
+	entry->clone.state = state;
+	template->template.nclones[state]++;
+	template->template.peak = Max(template->template.peak,
+								  template->template.nclones[CLONE_LEASED]);
+	if (state == CLONE_GARBAGE)
 		pg_atomic_fetch_add_u32(&registry->ngarbage, 1);
+	else if (state == CLONE_RETURNED)
+		pg_atomic_fetch_add_u32(&registry->nreturned, 1);
+	else if (state == CLONE_SPARE)
+		dlist_push_tail(&template->spares, &entry->node);
 }
 
 /*
- * Enter a clone, in state CREATING or LEASED.  Takes and releases the registry
- * lock.
+ * Enter a clone, in state CREATING or LEASED, and its template, if that has
+ * no entry.  Takes and releases the registry lock.
  *
  * If testdb.max_clones or testdb.max_templates is reached, that is reported
  * as 53400 with the given elevel, and, if that is below ERROR, false is
@@ -225,35 +308,35 @@ bool
 registry_add(const TestdbClone *clone, int elevel)
 {
 	CloneEntry *entry = NULL;
-	int			slot = -1;
+	TemplateEntry *template = NULL;
+	Oid			evicted;
 	bool		full;
 	bool		found = false;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	full = registry->nclones >= testdb_max_clones;
 	if (!full)
-		slot = template_slot_acquire(clone->template_oid);
-	if (slot >= 0)
+		template = template_enter(clone->template_oid, &evicted);
+	if (template != NULL)
 		entry = hash_search(clone_hash, &clone->oid, HASH_ENTER_NULL, &found);
 	if (entry != NULL && !found)
 	{
-		Assert(clone->state != CLONE_GARBAGE);
 		entry->clone = *clone;
-		entry->template_slot = slot;
+		entry->slot = template - registry->templates;
 		entry->retry_at = 0;
-		registry->templates[slot].nclones++;
+		clone_enter_state(entry, clone->state);
 		registry->nclones++;
 	}
 	LWLockRelease(registry->lock);
 
-	if (full || (slot >= 0 && entry == NULL))
+	if (full || (template != NULL && entry == NULL))
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many databases made by testdb"),
 				 errdetail("All %d are in use.", testdb_max_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",
 						 "testdb.max_clones")));
-	else if (slot < 0)
+	else if (template == NULL)
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many templates have clones"),
@@ -280,9 +363,9 @@ registry_lookup(Oid oid, TestdbClone *clone)
 	entry = clone_find(oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_SHARED);
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
 		*clone = entry->clone;
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
@@ -290,29 +373,48 @@ registry_lookup(Oid oid, TestdbClone *clone)
 }
 
 /*
- * Change a clone's state, if it is the one that is expected; false if it was
- * another, or if there is no such clone.  Takes and releases the registry
- * lock and a mutex.
+ * Give a clone's entry the content of *clone, if its state is still the one
+ * that is expected; false if it is another, or if there is no such clone.
+ * Takes and releases the registry lock and a mutex.
  */
 bool
-registry_set_state(Oid oid, CloneState from, CloneState to)
+registry_update(const TestdbClone *clone, CloneState from)
 {
 	CloneEntry *entry;
 	bool		done = false;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_find(clone->oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_EXCLUSIVE);
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		done = entry->clone.state == from;
-		if (done && from != to)
-			clone_change_state(entry, to);
-		LWLockRelease(clone_mutex(entry));
+		if (done)
+		{
+			clone_leave_state(entry);
+			entry->clone = *clone;
+			entry->retry_at = 0;
+			clone_enter_state(entry, clone->state);
+		}
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
 	return done;
+}
+
+/*
+ * The same for the state alone.
+ */
+bool
+registry_set_state(Oid oid, CloneState from, CloneState to)
+{
+	TestdbClone clone;
+
+	if (!registry_lookup(oid, &clone))
+		return false;
+	clone.state = to;
+	return registry_update(&clone, from);
 }
 
 /*
@@ -328,9 +430,7 @@ registry_remove(Oid oid)
 	entry = clone_find(oid);
 	if (entry != NULL)
 	{
-		if (entry->clone.state == CLONE_GARBAGE)
-			pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
-		registry->templates[entry->template_slot].nclones--;
+		clone_leave_state(entry);
 		registry->nclones--;
 		hash_search(clone_hash, &oid, HASH_REMOVE, NULL);
 	}
@@ -347,24 +447,27 @@ registry_take_garbage(TestdbClone *clone)
 {
 	HASH_SEQ_STATUS scan;
 	CloneEntry *entry;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	bool		found = false;
 
 	if (pg_atomic_read_u32(&registry->ngarbage) == 0)
 		return false;
 
+	now = GetCurrentTimestamp();
 	LWLockAcquire(registry->lock, LW_SHARED);
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_EXCLUSIVE);
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
 		if (entry->clone.state == CLONE_GARBAGE && entry->retry_at <= now)
 		{
-			entry->retry_at = TimestampTzPlusMilliseconds(now, 60 * 1000);
+			entry->retry_at = TimestampTzPlusMilliseconds(now, GARBAGE_CLAIM);
 			*clone = entry->clone;
 			found = true;
 		}
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(mutex);
 		if (found)
 		{
 			hash_seq_term(&scan);
@@ -386,6 +489,15 @@ registry_has_garbage(void)
 }
 
 /*
+ * Is there any clone that waits to be restored?  Takes no lock.
+ */
+bool
+registry_has_returned(void)
+{
+	return pg_atomic_read_u32(&registry->nreturned) > 0;
+}
+
+/*
  * Say that a clone's removal failed and should be tried again in delay_ms
  * milliseconds.  Takes and releases the registry lock and a mutex.
  */
@@ -398,10 +510,10 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 	entry = clone_find(oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_EXCLUSIVE);
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		entry->retry_at =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay_ms);
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 }
@@ -409,26 +521,23 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 /*
  * Copy all clones into an array in the current memory context; *nclones is
  * their number.  Takes and releases the registry lock and mutexes.
- *
- * The array is made before the lock is taken, for the largest number that can
- * be: an error under an LWLock would be harmless, but the allocation may not
- * be quick.
  */
 TestdbClone *
 registry_list(int *nclones)
 {
 	HASH_SEQ_STATUS scan;
 	CloneEntry *entry;
-	TestdbClone *clones = palloc_array(TestdbClone, testdb_max_clones);
+	TestdbClone *clones;
 	int			n = 0;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
+	clones = palloc_array(TestdbClone, registry->nclones + 1);
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_SHARED);
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
 		clones[n++] = entry->clone;
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
@@ -446,8 +555,8 @@ registry_next_serial(void)
 }
 
 /*
- * Say that a clone may have been dropped by plain SQL, so that some worker
- * should compare the registry with pg_database.
+ * Say that a clone or a template may have been dropped by plain SQL, so that
+ * some worker should compare the registry with pg_database.
  */
 void
 registry_set_recheck(void)
@@ -463,4 +572,424 @@ registry_take_recheck(void)
 {
 	return pg_atomic_read_u32(&registry->recheck) != 0 &&
 		pg_atomic_exchange_u32(&registry->recheck, 0) != 0;
+}
+
+/*
+ * Are a template's row and settings what they were when it was last looked at?
+ */
+static bool
+template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
+{
+	return template->settings_generation == template->snapshot_settings &&
+		template->row.xmin == row->xmin &&
+		ItemPointerEquals(unconstify(ItemPointerData *, &template->row.tid),
+						  unconstify(ItemPointerData *, &row->tid));
+}
+
+/*
+ * Does a template's snapshot hold what is committed in it, as far as is
+ * known?  If ignore_unverified, what sessions without a transaction ID may
+ * have done does not count.  The mutex is held.
+ */
+static bool
+template_is_fresh(const TestdbTemplate *template, const TemplateRow *row,
+				  bool ignore_unverified)
+{
+	return template->has_snapshot &&
+		template->generation == template->snapshot_generation &&
+		(ignore_unverified || !template->unverified) &&
+		template_row_is_same(template, row);
+}
+
+/*
+ * Does a clone equal its template's snapshot?  The mutex is held.
+ */
+static bool
+clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
+{
+	return clone->version == template->version &&
+		clone->row_version == template->row_version;
+}
+
+/*
+ * Hand out a spare of a template for an owner: it becomes LEASED, and is
+ * copied to *clone.
+ *
+ * row is what the caller has just read of the template in pg_database;
+ * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
+ * be behind the template; SPARE_NONE if there is no spare that equals it.
+ * Takes and releases the registry lock and a mutex.
+ */
+SpareResult
+registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
+					bool ignore_unverified, TestdbClone *clone)
+{
+	TemplateEntry *template;
+	SpareResult result = SPARE_STALE;
+	dlist_iter	iter;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		if (template_is_fresh(&template->template, row, ignore_unverified))
+		{
+			result = SPARE_NONE;
+			dlist_foreach(iter, &template->spares)
+			{
+				CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+				if (entry->clone.owner != owner ||
+					!clone_is_current(&entry->clone, &template->template))
+					continue;
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_LEASED);
+				entry->clone.created_at = GetCurrentTimestamp();
+				*clone = entry->clone;
+				result = SPARE_TAKEN;
+				break;
+			}
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Take a spare that is behind the snapshot, to bring it up to date: it becomes
+ * RESTORING, and is copied to *clone.  False if there is none for the owner;
+ * any owner will do if that is InvalidOid.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
+{
+	TemplateEntry *template;
+	dlist_iter	iter;
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		dlist_foreach(iter, &template->spares)
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+			if ((OidIsValid(owner) && entry->clone.owner != owner) ||
+				clone_is_current(&entry->clone, &template->template))
+				continue;
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_RESTORING);
+			*clone = entry->clone;
+			found = true;
+			break;
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * How many spares of a template an owner has; *ncoming is how many clones of
+ * any owner are on their way to becoming one.  Takes and releases the
+ * registry lock and a mutex.
+ */
+int
+registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
+{
+	TemplateEntry *template;
+	dlist_iter	iter;
+	int			n = 0;
+
+	*ncoming = 0;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_SHARED);
+		dlist_foreach(iter, &template->spares)
+			if (dlist_container(CloneEntry, node, iter.cur)->clone.owner == owner)
+				n++;
+		*ncoming = template->template.nclones[CLONE_RETURNED] +
+			template->template.nclones[CLONE_RESTORING];
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Find a template and copy it to *template; false if it has no entry.  Takes
+ * and releases the registry lock and a mutex.
+ */
+bool
+registry_template(Oid oid, TestdbTemplate *template)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		*template = entry->template;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * The version of a template's row and settings, if they are still those that
+ * are known; 0 if not.  row is what the caller has just read.  Takes and
+ * releases the registry lock and a mutex.
+ */
+uint64
+registry_row_version(Oid oid, const TemplateRow *row)
+{
+	TestdbTemplate template;
+
+	if (!registry_template(oid, &template) ||
+		!template_row_is_same(&template, row))
+		return 0;
+	return template.row_version;
+}
+
+/*
+ * Make sure that a template has an entry, before its snapshot is taken, so
+ * that no commit in it goes unnoticed.  False if all entries are in use.  If
+ * the entry of a template without clones was taken for that, *evicted is its
+ * OID: its snapshot must go.  Takes and releases the registry lock.
+ */
+bool
+registry_enter_template(Oid oid, Oid *evicted)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = template_enter(oid, evicted);
+	LWLockRelease(registry->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * Enter what is now known of a template's snapshot, from *new; the counters
+ * that others change are left alone.  verified says that the files were
+ * compared, with no session in the template.  Takes and releases the registry
+ * lock and a mutex.
+ */
+void
+registry_set_snapshot(const TestdbTemplate *new, bool verified)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(new->oid);
+	if (entry != NULL)
+	{
+		TestdbTemplate *template = &entry->template;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		template->has_snapshot = true;
+		if (verified)
+			template->unverified = false;
+		template->snapshot_generation = new->snapshot_generation;
+		template->snapshot_settings = new->snapshot_settings;
+		template->version = new->version;
+		template->row_version = new->row_version;
+		template->row = new->row;
+		template->dependencies = new->dependencies;
+		template->files = new->files;
+		template->bytes = new->bytes;
+		template->taken_at = new->taken_at;
+		template->obstacle[0] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a template has no snapshot (any more), and why it can't have one:
+ * obstacle, or an empty string.  Takes and releases the registry lock and a
+ * mutex.
+ */
+void
+registry_clear_snapshot(Oid oid, const char *obstacle)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.has_snapshot = false;
+		strlcpy(entry->template.obstacle, obstacle,
+				sizeof(entry->template.obstacle));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Forget a template that has been dropped: its spares become garbage, its
+ * entry goes when it has no clones.  Takes and releases the registry lock and
+ * a mutex.
+ */
+void
+registry_forget_template(Oid oid)
+{
+	TemplateEntry *entry;
+	dlist_mutable_iter iter;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.has_snapshot = false;
+		dlist_foreach_modify(iter, &entry->spares)
+		{
+			CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+			clone_leave_state(spare);
+			clone_enter_state(spare, CLONE_GARBAGE);
+		}
+		LWLockRelease(entry->mutex);
+		if (template_is_unused(entry))
+		{
+			entry->template.oid = InvalidOid;
+			pg_atomic_fetch_add_u32(&registry->epoch, 1);
+		}
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Copy all templates into an array in the current memory context; *ntemplates
+ * is their number.  Takes and releases the registry lock and mutexes.
+ */
+TestdbTemplate *
+registry_list_templates(int *ntemplates)
+{
+	TestdbTemplate *templates = palloc_array(TestdbTemplate, testdb_max_templates);
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		if (!OidIsValid(entry->template.oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		templates[n++] = entry->template;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	*ntemplates = n;
+	return templates;
+}
+
+/*
+ * Has a database an entry as a template?  Takes and releases the registry
+ * lock.
+ */
+bool
+registry_is_template(Oid oid)
+{
+	bool		found;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	found = template_find(oid) != NULL;
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * A number that changes whenever a template gets or loses its entry, so that
+ * a session can remember whether it is in one.  Takes no lock.
+ */
+uint32
+registry_epoch(void)
+{
+	return pg_atomic_read_u32(&registry->epoch);
+}
+
+/* What template_note should note. */
+typedef enum TemplateNote
+{
+	NOTE_CHANGED,
+	NOTE_SETTINGS,
+	NOTE_LEFT
+} TemplateNote;
+
+/*
+ * Note something about a template; nothing happens if it has no entry.  Takes
+ * and releases the registry lock and a mutex.
+ */
+static void
+template_note(Oid oid, TemplateNote note)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		switch (note)
+		{
+			case NOTE_CHANGED:
+				entry->template.generation++;
+				break;
+			case NOTE_SETTINGS:
+				entry->template.settings_generation++;
+				break;
+			case NOTE_LEFT:
+				entry->template.unverified = true;
+				break;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a transaction that wrote to a template is about to commit.
+ */
+void
+registry_template_changed(Oid oid)
+{
+	template_note(oid, NOTE_CHANGED);
+}
+
+/*
+ * Say that a template's settings in pg_db_role_setting have changed.
+ */
+void
+registry_settings_changed(Oid oid)
+{
+	template_note(oid, NOTE_SETTINGS);
+}
+
+/*
+ * Say that a session that was in a template is ending.
+ */
+void
+registry_template_left(Oid oid)
+{
+	template_note(oid, NOTE_LEFT);
 }

@@ -48,6 +48,9 @@ extern void request_shmem_init(void);
 extern void request_perform(const RequestArgs *args, TimestampTz deadline,
 							RequestResult *result);
 extern void request_wait_until_ready(TimestampTz deadline);
+extern void request_wait_for_spare(bool (*wanted) (void *arg), void *arg,
+								   long timeout_ms);
+extern void request_spares_ready(void);
 
 /* For workers. */
 extern int	request_take(RequestArgs *args);

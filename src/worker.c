@@ -24,16 +24,24 @@
  * On an ERROR, and on FATAL through worker_exit(), the registry's entry
  * becomes GARBAGE; some worker then finds out what there is and removes it.
  * After a crash of the server worker 0 finds the lease, and does the same if
- * step 5 was not reached.
+ * step 5 was not reached.  With the native method step 1 is that of snapshot.c,
+ * and step 4 enters a row and copies the snapshot.
  *
- * And for a drop:
+ * For a drop:
  *
- *	1  lease: DROPPING					a clone that will be dropped again
+ *	1  lease: UNWANTED					a clone that will be dropped again
  *	2  dropdb(), commit					a row, valid or marked invalid; or none
  *	3  lease removed					an entry
  *	4  registry: entry removed			nothing
  *
- * If dropdb() refuses (a prepared transaction in the clone, say), the lease
+ * And for one after which the clone is recycled:
+ *
+ *	1  lease: UNWANTED					a clone that will be dropped again
+ *	2  sessions ended, row reset and	a row with another name, marked invalid
+ *	   renamed, commit
+ *	3  registry: RETURNED				the same, known to recycle.c
+ *
+ * If the drop is refused (a prepared transaction in the clone, say), the lease
  * is HELD again, and the clone stays as it was.
  *
  * Locks.  A worker holds no LWLock while it does any of this; heavyweight
@@ -48,6 +56,7 @@
 #include <sys/stat.h>
 
 #include "access/xact.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_tablespace_d.h"
 #include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
@@ -57,20 +66,24 @@
 #include "postmaster/interrupt.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
 #include "lease.h"
+#include "recycle.h"
 #include "registry.h"
 #include "request.h"
+#include "snapshot.h"
 #include "worker.h"
 
 /* How long an idle worker sleeps at most, in ms. */
@@ -188,9 +201,11 @@ rollback_work(void)
 static void
 worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 {
+	recycle_abandon();
 	if (OidIsValid(job.clone) &&
 		registry_set_state(job.clone, job.state, CLONE_GARBAGE))
 		request_wake_workers();
+	request_spares_ready();
 	if (job.request >= 0)
 	{
 		ErrorData	edata = {0};
@@ -255,17 +270,91 @@ check_name_free(const char *name)
 }
 
 /*
- * Make a clone: the steps at the head of this file.  *result is the answer,
- * which may be that the template is in use.
+ * Check that the role may clone the database; get_template in functions.c has
+ * done so, but that was before the locks.
  */
 static void
-make_clone(const RequestArgs *args, RequestResult *result)
+check_template_rights(Oid oid, Oid role, DatabaseInfo *template)
 {
-	TestdbClone clone;
-	DatabaseInfo template;
+	if (!database_lookup(oid, template))
+		elog(ERROR, "cache lookup failed for database %u", oid);
+	if (!template->is_template && !has_privs_of_role(role, template->owner))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_DATABASE, NameStr(template->name));
+}
+
+/*
+ * The name for a clone: the one that was asked for, or a new one.
+ */
+static void
+get_clone_name(const RequestArgs *args, const DatabaseInfo *template,
+			   NameData *name)
+{
+	if (args->name_given)
+		*name = args->name;
+	else
+		choose_name(NameStr(template->name), name);
+	check_name_free(NameStr(*name));
+}
+
+/*
+ * Enter a clone that is about to be made: steps 2 and 3 above.
+ */
+static void
+begin_clone(const RequestArgs *args, const DatabaseInfo *template,
+			TestdbClone *clone)
+{
 	char		activity[3 * NAMEDATALEN];
 
-	memset(&clone, 0, sizeof(clone));
+	memset(clone, 0, sizeof(*clone));
+	get_clone_name(args, template, &clone->name);
+	snprintf(activity, sizeof(activity), "testdb_clone: creating \"%s\" from \"%s\"",
+			 NameStr(clone->name), NameStr(template->name));
+	report_activity(activity);
+
+	clone->oid = database_choose_oid();
+	clone->template_oid = args->database;
+	clone->template_name = template->name;
+	clone->owner = args->role;
+	clone->created_at = GetCurrentTimestamp();
+	clone->state = CLONE_CREATING;
+	(void) registry_add(clone, ERROR);
+	job.clone = clone->oid;
+	job.state = CLONE_CREATING;
+	lease_write(clone, LEASE_CREATING);
+}
+
+/*
+ * Make a clone, which is complete and committed, the caller's: steps 5 and 6
+ * above.  from is the state that it has had until now.
+ */
+static void
+hand_out(TestdbClone *clone, CloneState from, RequestResult *result)
+{
+	lease_write(clone, LEASE_HELD);
+	clone->state = CLONE_LEASED;
+	if (!registry_update(clone, from))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" was dropped while it was being created",
+						NameStr(clone->name))));
+	job.state = CLONE_LEASED;
+	result->oid = clone->oid;
+	result->name = clone->name;
+}
+
+/*
+ * Make a clone through core's CREATE DATABASE: the steps at the head of this
+ * file.  *result is the answer, which may be that the template is in use.
+ */
+static void
+make_core_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbMethod method = args->method;
+	TestdbClone clone;
+	DatabaseInfo template;
+
+	if (method == TESTDB_METHOD_NATIVE)
+		method = TESTDB_METHOD_FILE_COPY;
 	begin_work();
 	if (!database_lock_idle(args->database, NameStr(args->database_name),
 							&result->nprepared))
@@ -274,42 +363,180 @@ make_clone(const RequestArgs *args, RequestResult *result)
 		commit_work();
 		return;
 	}
-	(void) database_lookup(args->database, &template);
-	if (!template.is_template && !has_privs_of_role(args->role, template.owner))
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_DATABASE, NameStr(template.name));
-
-	if (args->name_given)
-		result->name = args->name;
-	else
-		choose_name(NameStr(template.name), &result->name);
-	check_name_free(NameStr(result->name));
-	snprintf(activity, sizeof(activity), "testdb_clone: creating \"%s\" from \"%s\"",
-			 NameStr(result->name), NameStr(template.name));
-	report_activity(activity);
-
-	clone.oid = database_choose_oid();
-	clone.template_oid = args->database;
-	clone.template_name = template.name;
-	clone.owner = args->role;
-	clone.created_at = GetCurrentTimestamp();
-	clone.state = CLONE_CREATING;
-	(void) registry_add(&clone, ERROR);
-	job.clone = clone.oid;
-	job.state = CLONE_CREATING;
-
-	lease_write(&clone, LEASE_CREATING);
-	database_create(clone.oid, NameStr(result->name), args->role,
-					NameStr(template.name), args->method);
+	check_template_rights(args->database, args->role, &template);
+	begin_clone(args, &template, &clone);
+	database_create(clone.oid, NameStr(clone.name), args->role,
+					NameStr(template.name), method);
 	commit_work();
-	lease_write(&clone, LEASE_HELD);
+	hand_out(&clone, CLONE_CREATING, result);
+}
 
-	if (!registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("database \"%s\" was dropped while it was being created",
-						NameStr(result->name))));
-	job.state = CLONE_LEASED;
-	result->oid = clone.oid;
+/*
+ * Hand out a spare that has been taken from the registry, under the name that
+ * was asked for, if one was.  state is what it is in the registry.
+ */
+static void
+hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
+			   RequestResult *result)
+{
+	job.clone = clone->oid;
+	job.state = state;
+	if (args->name_given)
+	{
+		check_name_free(NameStr(args->name));
+		database_reset_row(clone->oid, NameStr(args->name), clone->owner,
+						   clone->template_oid, false);
+		clone->name = args->name;
+	}
+	commit_work();
+	clone->created_at = GetCurrentTimestamp();
+	hand_out(clone, state, result);
+}
+
+/*
+ * Hand out a spare of a template whose snapshot is locked, if there is one;
+ * one that is behind the snapshot is brought up to date first.
+ */
+static bool
+use_spare(const RequestArgs *args, const TestdbTemplate *template,
+		  RequestResult *result)
+{
+	TestdbClone clone;
+
+	if (registry_take_spare(args->database, args->role, &template->row, true,
+							&clone) == SPARE_TAKEN)
+	{
+		hand_out_spare(args, &clone, CLONE_LEASED, result);
+		return true;
+	}
+	while (registry_take_stale_spare(args->database, args->role, &clone))
+	{
+		job.clone = clone.oid;
+		job.state = CLONE_RESTORING;
+		if (recycle_update_spare(&clone, template))
+		{
+			hand_out_spare(args, &clone, CLONE_RESTORING, result);
+			return true;
+		}
+		(void) registry_set_state(clone.oid, CLONE_RESTORING, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+	}
+	return false;
+}
+
+/*
+ * Make a clone by the native method: hand out a spare, or make one from the
+ * snapshot; false if the template can't be cloned like that.
+ */
+static bool
+make_native_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+	SnapshotStatus status;
+
+	begin_work();
+	status = snapshot_ensure(args->database, NameStr(args->database_name),
+							 &template, &result->nprepared);
+	if (status != SNAPSHOT_FRESH)
+	{
+		result->busy = status == SNAPSHOT_BUSY;
+		commit_work();
+		return result->busy;
+	}
+	check_template_rights(args->database, args->role, &info);
+	if (!snapshot_lock(args->database, &template))
+	{
+		/* Another worker found it out of date in this instant. */
+		result->busy = true;
+		commit_work();
+		return true;
+	}
+	if (use_spare(args, &template, result))
+		return true;
+
+	begin_clone(args, &info, &clone);
+	database_insert_row(clone.oid, NameStr(clone.name), args->role, args->database);
+	snapshot_copy(&template, clone.oid);
+	commit_work();
+	clone.native = true;
+	clone.version = template.version;
+	clone.row_version = template.row_version;
+	hand_out(&clone, CLONE_CREATING, result);
+	return true;
+}
+
+/*
+ * Make a clone in the way that was asked for, or the nearest that is possible.
+ */
+static void
+make_clone(const RequestArgs *args, RequestResult *result)
+{
+	if (args->method != TESTDB_METHOD_NATIVE || !make_native_clone(args, result))
+		make_core_clone(args, result);
+}
+
+/*
+ * Should a clone that is being dropped be kept for another life?
+ */
+static bool
+is_worth_keeping(const TestdbClone *clone)
+{
+	TestdbTemplate template;
+	int			nspares;
+	int			ncoming;
+
+	if (!clone->native || !registry_template(clone->template_oid, &template) ||
+		!template.has_snapshot ||
+		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(clone->owner)) ||
+		!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(clone->template_oid)))
+		return false;
+	nspares = registry_count_spares(clone->template_oid, clone->owner, &ncoming);
+	return nspares + ncoming < Max(testdb_recycled, template.peak) &&
+		testdb_recycled > 0 &&
+		database_is_recyclable(clone->oid);
+}
+
+/*
+ * Take a clone back for another life: steps 1 to 3 above.  False if it must be
+ * dropped instead.
+ */
+static bool
+return_clone(TestdbClone *clone)
+{
+	TestdbTemplate template;
+	TemplateRow row;
+	DatabaseInfo info;
+
+	begin_work();
+	LockSharedObject(DatabaseRelationId, clone->oid, 0, AccessExclusiveLock);
+	if (!database_lookup(clone->oid, &info) || !is_worth_keeping(clone))
+	{
+		commit_work();
+		return false;
+	}
+	database_end_sessions(clone->oid, NameStr(info.name));
+
+	if (!registry_template(clone->template_oid, &template) ||
+		!database_read_row(clone->template_oid, &row) ||
+		!database_lookup(clone->template_oid, &info))
+	{
+		commit_work();
+		return false;
+	}
+	choose_name(NameStr(info.name), &clone->name);
+	clone->row_version = registry_row_version(clone->template_oid, &row);
+	database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+					   clone->template_oid, true);
+	database_sync_dependencies(clone->oid, clone->template_oid,
+							   template.dependencies);
+	commit_work();
+
+	clone->state = CLONE_RETURNED;
+	if (registry_update(clone, CLONE_LEASED))
+		request_wake_workers();
+	return true;
 }
 
 /*
@@ -336,10 +563,11 @@ drop_clone(const RequestArgs *args)
 
 	job.clone = clone.oid;
 	job.state = CLONE_LEASED;
-	lease_write(&clone, LEASE_DROPPING);
+	lease_write(&clone, LEASE_UNWANTED);
 	PG_TRY();
 	{
-		remove_clone(&clone);
+		if (!return_clone(&clone))
+			remove_clone(&clone);
 	}
 	PG_CATCH();
 	{
@@ -407,7 +635,7 @@ collect_garbage(const TestdbClone *clone)
 	report_activity(activity);
 	PG_TRY();
 	{
-		lease_write(clone, LEASE_DROPPING);
+		lease_write(clone, LEASE_UNWANTED);
 		remove_clone(clone);
 	}
 	PG_CATCH();
@@ -427,13 +655,30 @@ collect_garbage(const TestdbClone *clone)
 }
 
 /*
- * Forget the clones that have been dropped with plain SQL.
+ * Forget the clones and templates that have been dropped with plain SQL.
  */
 static void
 forget_dropped(void)
 {
 	TestdbClone *clones;
+	TestdbTemplate *templates;
 	int			n;
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		DatabaseInfo info;
+		bool		exists;
+
+		begin_work();
+		exists = database_lookup(templates[i].oid, &info);
+		commit_work();
+		if (!exists)
+		{
+			registry_forget_template(templates[i].oid);
+			snapshot_remove(templates[i].oid);
+		}
+	}
 
 	clones = registry_list(&n);
 	for (int i = 0; i < n; i++)
@@ -506,6 +751,7 @@ rebuild_registry(void)
 
 	begin_work();
 	lease_make_directories();
+	snapshot_remove_all();
 	oids = lease_list();
 	foreach(lc, oids)
 		if (restore_clone(lfirst_oid(lc)))
@@ -540,17 +786,55 @@ apply_settings(void)
 }
 
 /*
+ * Restore the clones that were returned.  If that fails, they are removed.
+ */
+static void
+recycle(void)
+{
+	report_activity("testdb: recycling databases");
+	PG_TRY();
+	{
+		begin_work();
+		recycle_returned();
+		commit_work();
+		recycle_publish();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = rollback_work();
+
+		recycle_abandon();
+		request_spares_ready();
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not recycle databases: %s", edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+	}
+	PG_END_TRY();
+}
+
+/*
  * Do one thing, if there is one to do; false if there was none.
+ *
+ * Worker 0 recycles.  Where there are others to serve requests meanwhile, that
+ * comes first; else last, so that more of them gather.
  */
 static bool
 work_once(void)
 {
+	bool		recycler = worker_index == 0;
 	RequestArgs args;
 	TestdbClone clone;
-	int			slot = request_take(&args);
+	int			slot;
 
-	if (slot >= 0)
+	if (recycler)
+		recycle_listen();
+	if (recycler && testdb_workers > 1 && registry_has_returned())
+		recycle();
+	else if ((slot = request_take(&args)) >= 0)
 		serve_request(slot, &args);
+	else if (recycler && registry_has_returned())
+		recycle();
 	else if (registry_take_garbage(&clone))
 		collect_garbage(&clone);
 	else if (registry_take_recheck())
