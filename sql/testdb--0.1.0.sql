@@ -55,3 +55,59 @@ COMMENT ON COLUMN testdb_clones.created_at IS 'when it was made';
 COMMENT ON COLUMN testdb_clones.sessions IS 'number of clients connected to it now';
 
 GRANT SELECT ON testdb_clones TO PUBLIC;
+
+CREATE FUNCTION testdb_templates(
+	OUT oid oid,
+	OUT method text,
+	OUT reason text,
+	OUT snapshot text,
+	OUT generation bigint,
+	OUT clones integer,
+	OUT spares integer,
+	OUT recycling integer,
+	OUT files integer,
+	OUT bytes bigint,
+	OUT checked_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'testdb_templates'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION testdb_templates() IS
+'the templates that have been cloned, as testdb remembers them; see the view testdb_templates';
+
+CREATE VIEW testdb_templates AS
+SELECT d.datname AS name,
+	t.method,
+	t.reason,
+	t.snapshot,
+	t.generation,
+	t.clones,
+	t.spares,
+	t.recycling,
+	t.files,
+	t.bytes,
+	t.checked_at
+FROM testdb_templates() t
+	JOIN pg_catalog.pg_database d ON d.oid = t.oid;
+
+COMMENT ON VIEW testdb_templates IS
+'the templates that have been cloned since the server started';
+COMMENT ON COLUMN testdb_templates.name IS 'name of the template';
+COMMENT ON COLUMN testdb_templates.method IS
+'how clones are made if testdb.method is native';
+COMMENT ON COLUMN testdb_templates.reason IS
+'why that is not the native method, or null';
+COMMENT ON COLUMN testdb_templates.snapshot IS
+'whether the snapshot holds what is committed in the template';
+COMMENT ON COLUMN testdb_templates.generation IS
+'number of transactions that were committed in the template, as far as counted';
+COMMENT ON COLUMN testdb_templates.clones IS 'number of clones that are handed out';
+COMMENT ON COLUMN testdb_templates.spares IS 'number of clones that are ready to be handed out';
+COMMENT ON COLUMN testdb_templates.recycling IS
+'number of dropped clones that are being made ready';
+COMMENT ON COLUMN testdb_templates.files IS 'number of files in the snapshot';
+COMMENT ON COLUMN testdb_templates.bytes IS 'size of the snapshot';
+COMMENT ON COLUMN testdb_templates.checked_at IS
+'when the snapshot was last compared with the template';
+
+GRANT SELECT ON testdb_templates TO PUBLIC;

@@ -282,6 +282,19 @@ database_end_sessions(Oid oid, const char *name)
 }
 
 /*
+ * Lock a database until the end of the transaction, so that nobody can connect
+ * to it, and fill *info; false if it does not exist (any more).
+ *
+ * Errors: 55P03 after lock_timeout.
+ */
+bool
+database_lock(Oid oid, DatabaseInfo *info)
+{
+	LockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
+	return database_lookup(oid, info);
+}
+
+/*
  * Drop a database, ending whatever is connected to it; false if it does not
  * exist (any more).
  *
@@ -293,8 +306,7 @@ database_drop(Oid oid)
 {
 	DatabaseInfo info;
 
-	LockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
-	if (!database_lookup(oid, &info))
+	if (!database_lock(oid, &info))
 		return false;
 	database_end_sessions(oid, NameStr(info.name));
 	dropdb(NameStr(info.name), false, false);
@@ -772,6 +784,19 @@ database_discard_buffers(Oid oid)
 {
 	DropDatabaseBuffers(oid);
 	ForgetDatabaseSyncRequests(oid);
+}
+
+/*
+ * Keep datfrozenxid and datminmxid of all databases as they are, until the end
+ * of the transaction.  A clone's row gets its template's: held from before
+ * these are compared with the snapshot's until the row is committed, this lock
+ * keeps pg_xact from being truncated in between, when only the clone needs it.
+ * vac_update_datfrozenxid() takes the same lock.
+ */
+void
+database_lock_horizons(void)
+{
+	LockDatabaseFrozenIds(ShareLock);
 }
 
 /*

@@ -27,6 +27,7 @@ extern Oid	database_choose_oid(void);
 extern bool database_lock_idle(Oid oid, const char *name, int *nprepared);
 extern void database_create(Oid oid, const char *name, Oid owner,
 							const char *template_name, TestdbMethod method);
+extern bool database_lock(Oid oid, DatabaseInfo *info);
 extern bool database_drop(Oid oid);
 extern void database_remove_files(Oid oid);
 extern char *database_describe_sessions(Oid oid);
@@ -43,6 +44,7 @@ extern void database_reset_row(Oid oid, const char *name, Oid owner,
 							   Oid template_oid, bool invalid);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
+extern void database_lock_horizons(void);
 extern void database_discard_buffers(Oid oid);
 extern void database_revive(Oid oid, Oid template_oid);
 

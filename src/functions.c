@@ -81,6 +81,38 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 }
 
 /*
+ * Raise an error if the database is one that testdb has made and nobody has
+ * got.
+ */
+static void
+check_handed_out(Oid oid, const char *name)
+{
+	TestdbClone clone;
+
+	if (registry_lookup(oid, &clone) && clone.state != CLONE_LEASED &&
+		clone.state != CLONE_GARBAGE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("database \"%s\" has not been handed out by testdb_clone",
+						name),
+				 errdetail("testdb keeps it ready for the next call of testdb_clone.")));
+}
+
+/*
+ * Raise the error that the caller's own session is in the template's way.
+ */
+static void
+report_own_database(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("cannot clone the currently open database"),
+			 errdetail("It can be copied when nobody is connected to it."),
+			 errhint("Connect to another database, such as \"%s\", to call testdb_clone.",
+					 testdb_database)));
+}
+
+/*
  * Find the template and check that the caller may clone it; its OID.
  *
  * Errors: 3D000, 42501; 55006 if somebody is always connected to it.
@@ -102,12 +134,9 @@ get_template(const char *name)
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
 				 errhint("Its owner can run: ALTER DATABASE %s IS_TEMPLATE true",
 						 quote_identifier(name))));
-	if (oid == MyDatabaseId)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot clone the currently open database"),
-				 errhint("Connect to another database, such as \"%s\", to call testdb_clone.",
-						 testdb_database)));
+	check_handed_out(oid, name);
+	if (oid == MyDatabaseId && testdb_method != TESTDB_METHOD_NATIVE)
+		report_own_database();
 	if (oid == request_worker_database())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -266,6 +295,8 @@ perform_clone(RequestArgs *args, RequestResult *result)
 		request_perform(args, deadline, result);
 		if (!result->busy)
 			return;
+		if (args->database == MyDatabaseId)
+			report_own_database();
 		if (!wait_for_template(args->database, pause_ms,
 							   Min(deadline, template_deadline)))
 			report_template_in_use(args->database,
@@ -329,6 +360,7 @@ check_droppable(Oid oid, const char *name)
 	if (!database_lookup(oid, &info) ||
 		!has_privs_of_role(GetUserId(), info.owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
+	check_handed_out(oid, name);
 	if (oid == MyDatabaseId)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -342,6 +374,22 @@ check_droppable(Oid oid, const char *name)
 				 errdetail("The testdb workers are connected to it."),
 				 errhint("Set \"%s\" to another database and restart the server.",
 						 "testdb.database")));
+}
+
+/*
+ * Say that there is no such database: an error, or, if missing_ok, a notice.
+ * Returns false.
+ */
+static bool
+report_missing(const char *name, bool missing_ok)
+{
+	if (!missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" does not exist", name)));
+	ereport(NOTICE,
+			(errmsg("database \"%s\" does not exist, skipping", name)));
+	return false;
 }
 
 /*
@@ -370,19 +418,11 @@ testdb_drop(PG_FUNCTION_ARGS)
 	namestrcpy(&args.database_name, name);
 	args.database = get_database_oid(name, true);
 	if (!OidIsValid(args.database))
-	{
-		if (!missing_ok)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_DATABASE),
-					 errmsg("database \"%s\" does not exist", name)));
-		ereport(NOTICE,
-				(errmsg("database \"%s\" does not exist, skipping", name)));
-		PG_RETURN_BOOL(false);
-	}
+		PG_RETURN_BOOL(report_missing(name, missing_ok));
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
 	request_wait_until_ready(deadline);
 	check_droppable(args.database, name);
 	request_perform(&args, deadline, &result);
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
 }

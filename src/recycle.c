@@ -272,6 +272,7 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 {
 	TemplateRow row;
 
+	database_lock_horizons();
 	if (!database_read_row(clone->template_oid, &row) ||
 		row.frozenxid != template->row.frozenxid ||
 		row.minmxid != template->row.minmxid)

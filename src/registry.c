@@ -819,9 +819,26 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 }
 
 /*
- * Say that a template has no snapshot (any more), and why it can't have one:
- * obstacle, or an empty string.  Takes and releases the registry lock and a
- * mutex.
+ * A template's spares become garbage.  Its mutex is held exclusively.
+ */
+static void
+discard_spares(TemplateEntry *entry)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		clone_leave_state(spare);
+		clone_enter_state(spare, CLONE_GARBAGE);
+	}
+}
+
+/*
+ * Say that a template has no snapshot (any more).  If it can't have one,
+ * obstacle says why, and its spares become garbage; else it is an empty
+ * string.  Takes and releases the registry lock and a mutex.
  */
 void
 registry_clear_snapshot(Oid oid, const char *obstacle)
@@ -836,6 +853,8 @@ registry_clear_snapshot(Oid oid, const char *obstacle)
 		entry->template.has_snapshot = false;
 		strlcpy(entry->template.obstacle, obstacle,
 				sizeof(entry->template.obstacle));
+		if (obstacle[0] != '\0')
+			discard_spares(entry);
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);
@@ -850,7 +869,6 @@ void
 registry_forget_template(Oid oid)
 {
 	TemplateEntry *entry;
-	dlist_mutable_iter iter;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = template_find(oid);
@@ -858,13 +876,7 @@ registry_forget_template(Oid oid)
 	{
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
-		dlist_foreach_modify(iter, &entry->spares)
-		{
-			CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
-
-			clone_leave_state(spare);
-			clone_enter_state(spare, CLONE_GARBAGE);
-		}
+		discard_spares(entry);
 		LWLockRelease(entry->mutex);
 		if (template_is_unused(entry))
 		{

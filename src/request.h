@@ -36,6 +36,7 @@ typedef struct RequestResult
 {
 	bool		busy;			/* CLONE: somebody is using the template */
 	int			nprepared;		/* CLONE, busy: prepared transactions in it */
+	bool		missing;		/* DROP: it has gone in the meantime */
 	Oid			oid;			/* CLONE: the new database */
 	NameData	name;			/* CLONE: its name */
 } RequestResult;

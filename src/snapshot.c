@@ -304,17 +304,16 @@ make_init_file(Oid oid)
 }
 
 /*
- * Do the template's files have to be compared with the snapshot's?  Only if
- * nobody is in it can it be found out what was done without a transaction ID.
+ * Is the snapshot behind what is committed in the template, or behind its
+ * horizons?  Until it is brought up to date, no clone can be made from it.
  */
 static bool
-files_may_differ(const TestdbTemplate *template, const TemplateRow *row)
+is_behind(const TestdbTemplate *template, const TemplateRow *row)
 {
 	return !template->has_snapshot ||
 		template->generation != template->snapshot_generation ||
 		template->row.frozenxid != row->frozenxid ||
-		template->row.minmxid != row->minmxid ||
-		(template->unverified && CountDBBackends(template->oid) == 0);
+		template->row.minmxid != row->minmxid;
 }
 
 /*
@@ -413,7 +412,6 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	template->row = row;
 	template->taken_at = GetCurrentTimestamp();
 	registry_set_snapshot(template, with_files);
-	template->has_snapshot = true;
 	UnlockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
 }
 
@@ -454,7 +452,8 @@ snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
 {
 	TemplateRow row;
 	char	   *obstacle;
-	bool		must_wait;
+	bool		behind;
+	bool		idle = false;
 
 	*nprepared = 0;
 	AcceptInvalidationMessages();
@@ -468,31 +467,29 @@ snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
 		(void) registry_template(oid, template);
 	}
 
-	if (files_may_differ(template, &row))
+	/*
+	 * Only if nobody is in the template can it be found out what was done
+	 * there without a transaction ID.
+	 */
+	behind = is_behind(template, &row);
+	if (behind || (template->unverified && CountDBBackends(oid) == 0))
 	{
 		if (CountDBBackends(oid) == 0)
 			make_init_file(oid);
-		must_wait = !template->has_snapshot ||
-			template->generation != template->snapshot_generation;
-		if (!database_lock_idle(oid, name, nprepared))
-		{
-			if (must_wait)
-				return SNAPSHOT_BUSY;
-		}
-		else
-		{
-			obstacle = database_obstacle(oid);
-			if (obstacle)
-			{
-				registry_clear_snapshot(oid, obstacle);
-				return SNAPSHOT_IMPOSSIBLE;
-			}
-			refresh_snapshot(template, true);
-			return SNAPSHOT_FRESH;
-		}
+		idle = database_lock_idle(oid, name, nprepared);
+		if (behind && !idle)
+			return SNAPSHOT_BUSY;
 	}
-	if (registry_row_version(oid, &row) == 0)
-		refresh_snapshot(template, false);
+	if (!idle && registry_row_version(oid, &row) != 0)
+		return SNAPSHOT_FRESH;
+
+	obstacle = database_obstacle(oid);
+	if (obstacle)
+	{
+		registry_clear_snapshot(oid, obstacle);
+		return SNAPSHOT_IMPOSSIBLE;
+	}
+	refresh_snapshot(template, idle);
 	return SNAPSHOT_FRESH;
 }
 

@@ -24,6 +24,7 @@
 #include "testdb.h"
 
 SQL_FUNCTION(testdb_clones);
+SQL_FUNCTION(testdb_templates);
 
 /* How many sessions a database has. */
 typedef struct SessionCount
@@ -95,6 +96,62 @@ testdb_clones(PG_FUNCTION_ARGS)
 		values[2] = NameGetDatum(&clones[i].template_name);
 		values[3] = TimestampTzGetDatum(clones[i].created_at);
 		values[4] = Int32GetDatum(sessions ? sessions->count : 0);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * What can be said of a template's snapshot, in a word.
+ */
+static const char *
+describe_state(const TestdbTemplate *template)
+{
+	if (template->obstacle[0] != '\0')
+		return "copied by CREATE DATABASE";
+	if (!template->has_snapshot)
+		return "no snapshot";
+	if (template->generation != template->snapshot_generation)
+		return "changed since";
+	return "current";
+}
+
+/*
+ * testdb_templates(): one row per template that is known.
+ */
+Datum
+testdb_templates(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TestdbTemplate *templates;
+	int			n;
+
+	testdb_check_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		TestdbTemplate *template = &templates[i];
+		Datum		values[11];
+		bool		nulls[11] = {false};
+		int			c = 0;
+
+		values[c++] = ObjectIdGetDatum(template->oid);
+		values[c++] = CStringGetTextDatum(template->obstacle[0] ? "file_copy" : "native");
+		nulls[c] = template->obstacle[0] == '\0';
+		values[c++] = CStringGetTextDatum(template->obstacle);
+		values[c++] = CStringGetTextDatum(describe_state(template));
+		values[c++] = Int64GetDatum((int64) template->generation);
+		values[c++] = Int32GetDatum(template->nclones[CLONE_LEASED]);
+		values[c++] = Int32GetDatum(template->nclones[CLONE_SPARE]);
+		values[c++] = Int32GetDatum(template->nclones[CLONE_RETURNED] +
+									template->nclones[CLONE_RESTORING]);
+		for (int k = c; k < c + 3; k++)
+			nulls[k] = template->taken_at == 0;
+		values[c++] = Int32GetDatum(template->files);
+		values[c++] = Int64GetDatum((int64) template->bytes);
+		values[c++] = TimestampTzGetDatum(template->taken_at);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -219,19 +219,15 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * Remove whatever there is of a clone, then its lease and its entry.
- *
- * Errors: those of database_drop; the entry is then GARBAGE or as it was.
+ * Commit the removal of a clone, of which there is nothing left, then remove
+ * its lease and its entry.
  */
 static void
-remove_clone(const TestdbClone *clone)
+finish_removal(Oid oid)
 {
-	begin_work();
-	if (!database_drop(clone->oid))
-		database_remove_files(clone->oid);
 	commit_work();
-	lease_remove(clone->oid);
-	registry_remove(clone->oid);
+	lease_remove(oid);
+	registry_remove(oid);
 }
 
 /*
@@ -433,6 +429,7 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 {
 	TestdbTemplate template;
 	TestdbClone clone;
+	TemplateRow row;
 	DatabaseInfo info;
 	SnapshotStatus status;
 
@@ -446,9 +443,15 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 		return result->busy;
 	}
 	check_template_rights(args->database, args->role, &info);
-	if (!snapshot_lock(args->database, &template))
+	if (args->name_given)
+		check_name_free(NameStr(args->name));
+	database_lock_horizons();
+	if (!snapshot_lock(args->database, &template) ||
+		!database_read_row(args->database, &row) ||
+		row.frozenxid != template.row.frozenxid ||
+		row.minmxid != template.row.minmxid)
 	{
-		/* Another worker found it out of date in this instant. */
+		/* It was changed in this instant: look at it again. */
 		result->busy = true;
 		commit_work();
 		return true;
@@ -458,6 +461,18 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 
 	begin_clone(args, &info, &clone);
 	database_insert_row(clone.oid, NameStr(clone.name), args->role, args->database);
+	CommandCounterIncrement();
+	if (database_dependencies(clone.oid) != template.dependencies)
+	{
+		/* The same, found out late: nothing but the entry is to be undone. */
+		PopActiveSnapshot();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(worker_cxt);
+		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+		result->busy = true;
+		return true;
+	}
 	snapshot_copy(&template, clone.oid);
 	commit_work();
 	clone.native = true;
@@ -487,7 +502,8 @@ is_worth_keeping(const TestdbClone *clone)
 	int			nspares;
 	int			ncoming;
 
-	if (!clone->native || !registry_template(clone->template_oid, &template) ||
+	if (!clone->native || registry_is_template(clone->oid) ||
+		!registry_template(clone->template_oid, &template) ||
 		!template.has_snapshot ||
 		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(clone->owner)) ||
 		!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(clone->template_oid)))
@@ -499,8 +515,9 @@ is_worth_keeping(const TestdbClone *clone)
 }
 
 /*
- * Take a clone back for another life: steps 1 to 3 above.  False if it must be
- * dropped instead.
+ * Take a clone back for another life, which is locked, with nobody in it, and
+ * commit: steps 2 and 3 above.  False, with nothing done, if its template has
+ * gone.
  */
 static bool
 return_clone(TestdbClone *clone)
@@ -509,22 +526,10 @@ return_clone(TestdbClone *clone)
 	TemplateRow row;
 	DatabaseInfo info;
 
-	begin_work();
-	LockSharedObject(DatabaseRelationId, clone->oid, 0, AccessExclusiveLock);
-	if (!database_lookup(clone->oid, &info) || !is_worth_keeping(clone))
-	{
-		commit_work();
-		return false;
-	}
-	database_end_sessions(clone->oid, NameStr(info.name));
-
 	if (!registry_template(clone->template_oid, &template) ||
 		!database_read_row(clone->template_oid, &row) ||
 		!database_lookup(clone->template_oid, &info))
-	{
-		commit_work();
 		return false;
-	}
 	choose_name(NameStr(info.name), &clone->name);
 	clone->row_version = registry_row_version(clone->template_oid, &row);
 	database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
@@ -542,39 +547,54 @@ return_clone(TestdbClone *clone)
 /*
  * Drop a clone: the steps at the head of this file.
  *
- * Errors: 3D000 if it has gone in the meantime; those of database_drop.
+ * The clone was found by its OID, which it keeps when it is handed out again:
+ * only if it still has the name that the caller gave is it the one that was
+ * meant.  If not, *result says that it is missing.
+ *
+ * Errors: those of database_drop.
  */
 static void
-drop_clone(const RequestArgs *args)
+drop_clone(const RequestArgs *args, RequestResult *result)
 {
 	TestdbClone clone;
+	DatabaseInfo info;
 	char		activity[2 * NAMEDATALEN];
+	const char *name = NameStr(args->database_name);
 
-	if (!registry_lookup(args->database, &clone))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("database \"%s\" does not exist",
-						NameStr(args->database_name)),
-				 errdetail("It has been dropped in the meantime.")));
-
-	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"",
-			 NameStr(args->database_name));
+	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"", name);
 	report_activity(activity);
+
+	begin_work();
+	if (!database_lock(args->database, &info) ||
+		strcmp(NameStr(info.name), name) != 0 ||
+		!registry_lookup(args->database, &clone) ||
+		clone.state != CLONE_LEASED)
+	{
+		result->missing = true;
+		commit_work();
+		return;
+	}
 
 	job.clone = clone.oid;
 	job.state = CLONE_LEASED;
 	lease_write(&clone, LEASE_UNWANTED);
 	PG_TRY();
 	{
-		if (!return_clone(&clone))
-			remove_clone(&clone);
+		bool		keep = is_worth_keeping(&clone);
+
+		database_end_sessions(clone.oid, name);
+		if (!keep || !return_clone(&clone))
+		{
+			(void) database_drop(clone.oid);
+			finish_removal(clone.oid);
+		}
 	}
 	PG_CATCH();
 	{
 		ErrorData  *edata = rollback_work();
 
 		job.clone = InvalidOid;
-		if (registry_lookup(clone.oid, &clone))
+		if (registry_lookup(clone.oid, &clone) && clone.state == CLONE_LEASED)
 			lease_write(&clone, LEASE_HELD);
 		ReThrowError(edata);
 	}
@@ -597,7 +617,7 @@ serve_request(int slot, const RequestArgs *args)
 		if (args->kind == REQUEST_CLONE)
 			make_clone(args, &result);
 		else
-			drop_clone(args);
+			drop_clone(args, &result);
 		HOLD_INTERRUPTS();
 		job.request = -1;
 		job.clone = InvalidOid;
@@ -636,7 +656,10 @@ collect_garbage(const TestdbClone *clone)
 	PG_TRY();
 	{
 		lease_write(clone, LEASE_UNWANTED);
-		remove_clone(clone);
+		begin_work();
+		if (!database_drop(clone->oid))
+			database_remove_files(clone->oid);
+		finish_removal(clone->oid);
 	}
 	PG_CATCH();
 	{
@@ -686,7 +709,7 @@ forget_dropped(void)
 		DatabaseInfo info;
 		bool		exists;
 
-		if (clones[i].state != CLONE_LEASED)
+		if (clones[i].state != CLONE_LEASED && clones[i].state != CLONE_SPARE)
 			continue;
 		begin_work();
 		exists = database_lookup(clones[i].oid, &info);
