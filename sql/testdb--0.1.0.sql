@@ -19,8 +19,26 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION testdb_drop(text, boolean) IS
 'drop a database that testdb_clone made, ending the sessions in it; not undone by ROLLBACK';
 
+CREATE FUNCTION testdb_prewarm(template text, spares integer)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'testdb_prewarm'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_prewarm(text, integer) IS
+'wait until that many copies of a template are ready for the current user, and return how many are';
+
+CREATE FUNCTION testdb_template_set(template text, spares integer)
+RETURNS void
+AS 'MODULE_PATHNAME', 'testdb_template_set'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_template_set(text, integer) IS
+'set how many copies of a template may be made ahead, instead of testdb.spares (null), until the server restarts';
+
 REVOKE ALL ON FUNCTION testdb_clone(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_drop(text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_prewarm(text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_template_set(text, integer) FROM PUBLIC;
 
 CREATE FUNCTION testdb_clones(
 	OUT oid oid,

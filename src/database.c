@@ -63,7 +63,6 @@
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/md.h"
 #include "storage/procarray.h"
@@ -78,8 +77,13 @@
 #include "compat.h"
 #include "database.h"
 
-/* How often sessions that do not end are told again, in ms. */
-#define TERMINATE_INTERVAL	100
+/* How long sessions may take to leave by themselves: 10 times 100 us. */
+#define LEAVE_STEPS			10
+#define LEAVE_STEP_US		100
+
+/* How long to sleep while they are made to leave, and then tell them again. */
+#define END_STEP_US			1000
+#define TERMINATE_STEPS		100
 
 /* How many sessions an error's detail names. */
 #define MAX_DESCRIBED		5
@@ -238,8 +242,21 @@ database_create(Oid oid, const char *name, Oid owner,
 }
 
 /*
+ * Sleep for a moment, while sessions are leaving.
+ */
+static void
+nap(int us)
+{
+	pg_usleep(us);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * End all sessions in a database, which is locked against new ones, and wait
  * until they have gone.
+ *
+ * Those whose clients have just disconnected are on their way out, and are
+ * given the time for that: telling them to end would fill the server log.
  *
  * Errors: 55006 if prepared transactions are in it, or if a session has not
  * ended after testdb.lock_timeout.
@@ -247,18 +264,15 @@ database_create(Oid oid, const char *name, Oid owner,
 void
 database_end_sessions(Oid oid, const char *name)
 {
-	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbSessionEnd");
 	TimestampTz start = GetCurrentTimestamp();
-	int			steps = 0;
+
+	for (int i = 0; i < LEAVE_STEPS && CountDBBackends(oid) > 0; i++)
+		nap(LEAVE_STEP_US);
 
 	/* This also refuses prepared transactions, which dropdb() waits for. */
 	TerminateOtherDBBackends(oid);
-	while (CountDBBackends(oid) > 0)
+	for (int i = 1; CountDBBackends(oid) > 0; i++)
 	{
-		if (++steps % TERMINATE_INTERVAL == 0)
-			TerminateOtherDBBackends(oid);
-
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
 									   testdb_lock_timeout))
 		{
@@ -272,12 +286,9 @@ database_end_sessions(Oid oid, const char *name)
 					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
 							 testdb_lock_timeout, "testdb.lock_timeout")));
 		}
-
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 1L, event);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		nap(i < LEAVE_STEPS ? LEAVE_STEP_US : END_STEP_US);
+		if (i % TERMINATE_STEPS == 0)
+			TerminateOtherDBBackends(oid);
 	}
 }
 

@@ -1597,7 +1597,9 @@ begin_changes(SyncRun *run)
 		return fail(run->error, errno, "create file", run->target,
 					FILESYNC_UNFINISHED);
 	run->marked = true;
-	close_quietly(fd);
+	if (!close_written(fd))
+		return fail(run->error, errno, "close file", run->target,
+					FILESYNC_UNFINISHED);
 	if ((run->options->flags & FILESYNC_FSYNC) && !sync_fd(run->target_fd))
 		return fail(run->error, errno, "fsync directory", run->target, NULL);
 	return true;
@@ -1954,7 +1956,8 @@ sync_changes(SyncRun *run)
 			return false;
 		ok = sync_fd(fd) ||
 			fail(run->error, errno, "fsync file", run->target, name);
-		close_quietly(fd);
+		if (!close_written(fd) && ok)
+			ok = fail(run->error, errno, "close file", run->target, name);
 		if (!ok || !check_point(run, 1))
 			return false;
 	}
@@ -2404,8 +2407,8 @@ filesync_remove_dir(const char *dir, const FilesyncOptions *options,
  * a system call is an IN_MODIFY: write, pwrite, writev, truncation, fallocate,
  * copying and sharing in the kernel.  It has to be IN_MODIFY and not only
  * IN_CLOSE_WRITE, because the server's processes keep files open.  The others
- * are about names.  IN_ATTRIB is left out: times and permissions are no
- * content, and our own restoring would cause most of them.
+ * are about names.  IN_ATTRIB is left out: owners and permissions are no
+ * content.  (Linux calls it an IN_MODIFY if only the mtime is set.)
  *
  * Not heard of are writes through a shared mapping, which PostgreSQL doesn't
  * make of relation files, writes through a hard link in another directory, and

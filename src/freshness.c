@@ -137,6 +137,16 @@ publish_notes(void)
 }
 
 /*
+ * Forget them.
+ */
+static void
+forget_notes(void)
+{
+	something_dropped = false;
+	changed_settings = NIL;
+}
+
+/*
  * The transaction callback.
  */
 static void
@@ -157,11 +167,11 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			break;
 		case XACT_EVENT_COMMIT:
 			publish_notes();
-			/* FALLTHROUGH */
+			forget_notes();
+			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			something_dropped = false;
-			changed_settings = NIL;
+			forget_notes();
 			break;
 		default:
 			break;

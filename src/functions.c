@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -30,6 +31,7 @@
 #include "lease.h"
 #include "registry.h"
 #include "request.h"
+#include "snapshot.h"
 #include "testdb.h"
 
 /* Longest pause between two looks at a template in use, in ms. */
@@ -40,6 +42,8 @@
 
 SQL_FUNCTION(testdb_clone);
 SQL_FUNCTION(testdb_drop);
+SQL_FUNCTION(testdb_prewarm);
+SQL_FUNCTION(testdb_template_set);
 
 /*
  * Raise an error unless testdb can do anything for this transaction.
@@ -197,6 +201,7 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
 /*
  * Take a spare of the template, if there is one that holds what is committed
  * in it: no worker is needed for that, no catalog is changed.  Fills *result.
+ * waited says that this session has been waiting for one.
  *
  * The lease is on disk before the name is returned; if this process is killed
  * in between, the database is removed when the server starts again.
@@ -204,7 +209,7 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
  * Errors: whatever the file system says.
  */
 static SpareResult
-take_spare(const RequestArgs *args, RequestResult *result)
+take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 {
 	TestdbClone clone;
 	TemplateRow row;
@@ -213,11 +218,13 @@ take_spare(const RequestArgs *args, RequestResult *result)
 	AcceptInvalidationMessages();
 	if (!database_read_row(args->database, &row))
 		return SPARE_STALE;
-	answer = registry_take_spare(args->database, args->role, &row, false, &clone);
+	answer = registry_take_spare(args->database, args->role, &row, false, waited,
+								 &clone);
 
 	/* What was done without a transaction ID counts when nobody is in it. */
 	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
-		answer = registry_take_spare(args->database, args->role, &row, true, &clone);
+		answer = registry_take_spare(args->database, args->role, &row, true, waited,
+									 &clone);
 	if (answer != SPARE_TAKEN)
 		return answer;
 
@@ -238,46 +245,39 @@ take_spare(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * For request_wait_for_spare: has it still to be waited for?
- */
-static bool
-spare_is_coming(void *arg)
-{
-	const RequestArgs *args = arg;
-	int			ncoming;
-
-	return registry_count_spares(args->database, args->role, &ncoming) == 0 &&
-		ncoming > 0;
-}
-
-/*
  * Take a spare, waiting for one that is being made ready; false if there is
  * none, so that a worker must help.
  */
 static bool
 find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
 {
+	bool		waited = false;
+
 	if (args->method != TESTDB_METHOD_NATIVE || args->name_given)
 		return false;
 	for (;;)
 	{
-		SpareResult answer = take_spare(args, result);
+		SpareResult answer = take_spare(args, waited, result);
 		long		left;
 
 		if (answer == SPARE_TAKEN)
 			return true;
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-		if (answer == SPARE_STALE || left <= 0 || !spare_is_coming(args))
+		if (answer == SPARE_STALE || left <= 0)
 			return false;
-		request_wait_for_spare(spare_is_coming, args, Min(left, SPARE_WAIT));
-		if (spare_is_coming(args))
+		request_wake_workers();
+		if (!registry_wait_for_spare(args->database, Min(left, SPARE_WAIT)))
 			return false;
+		waited = true;
 	}
 }
 
 /*
- * Have a worker make the clone; while the template is in use, wait here, so
- * that the worker is free for others.
+ * Have a worker make a clone or a spare; while the template is in use, wait
+ * here, so that the worker is free for others.
+ *
+ * Errors: those of request_perform; 55006 if the template is still in use
+ * after testdb.template_timeout.
  */
 static void
 perform_clone(RequestArgs *args, RequestResult *result)
@@ -290,7 +290,7 @@ perform_clone(RequestArgs *args, RequestResult *result)
 
 	for (;;)
 	{
-		if (find_spare(args, result, deadline))
+		if (args->kind == REQUEST_CLONE && find_spare(args, result, deadline))
 			return;
 		request_perform(args, deadline, result);
 		if (!result->busy)
@@ -307,6 +307,21 @@ perform_clone(RequestArgs *args, RequestResult *result)
 }
 
 /*
+ * Fill *args for something that is asked of the template that argument 0 of a
+ * function names, after checking that the caller may.
+ */
+static void
+get_template_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
+{
+	memset(args, 0, sizeof(*args));
+	args->kind = kind;
+	args->role = GetUserId();
+	args->method = testdb_method;
+	namestrcpy(&args->database_name, get_name_argument(fcinfo, 0, "template name"));
+	args->database = get_template(NameStr(args->database_name));
+}
+
+/*
  * testdb_clone(template text, name text) returns name
  */
 Datum
@@ -317,12 +332,7 @@ testdb_clone(PG_FUNCTION_ARGS)
 	Name		name;
 
 	check_callable("testdb_clone()");
-	memset(&args, 0, sizeof(args));
-	args.kind = REQUEST_CLONE;
-	args.role = GetUserId();
-	args.method = testdb_method;
-	namestrcpy(&args.database_name, get_name_argument(fcinfo, 0, "template name"));
-	args.database = get_template(NameStr(args.database_name));
+	get_template_request(fcinfo, REQUEST_CLONE, &args);
 	if (!PG_ARGISNULL(1))
 	{
 		args.name_given = true;
@@ -425,4 +435,87 @@ testdb_drop(PG_FUNCTION_ARGS)
 	check_droppable(args.database, name);
 	request_perform(&args, deadline, &result);
 	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
+}
+
+/*
+ * Argument number argno as a number of spares.
+ *
+ * Errors: 22004 if it is NULL, 22023 if it is out of range.
+ */
+static int
+get_spares_argument(FunctionCallInfo fcinfo, int argno, int min)
+{
+	int			spares;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("number of spares must not be null")));
+	spares = PG_GETARG_INT32(argno);
+	if (spares < min || spares > testdb_max_clones)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of spares %d is out of range", spares),
+				 errdetail("It must be between %d and %d, the value of \"%s\".",
+						   min, testdb_max_clones, "testdb.max_clones")));
+	return spares;
+}
+
+/*
+ * testdb_prewarm(template text, spares integer) returns integer
+ */
+Datum
+testdb_prewarm(PG_FUNCTION_ARGS)
+{
+	RequestArgs args;
+	RequestResult result;
+	int			wanted;
+	int			ready;
+	int			ncoming;
+
+	check_callable("testdb_prewarm()");
+	get_template_request(fcinfo, REQUEST_SPARE, &args);
+	wanted = get_spares_argument(fcinfo, 1, 0);
+	if (args.method != TESTDB_METHOD_NATIVE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("spares need the native method"),
+				 errhint("Set \"%s\" to \"native\".", "testdb.method")));
+
+	/*
+	 * The first request also brings the snapshot up to date, so that the
+	 * spares that are counted afterwards are current ones.
+	 */
+	do
+	{
+		args.wanted = wanted;
+		perform_clone(&args, &result);
+		ready = registry_count_spares(args.database, args.role, &ncoming);
+		CHECK_FOR_INTERRUPTS();
+	} while (ready < wanted && !result.missing);
+	PG_RETURN_INT32(ready);
+}
+
+/*
+ * testdb_template_set(template text, spares integer) returns void
+ */
+Datum
+testdb_template_set(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+	Oid			oid;
+	DatabaseInfo info;
+	int			spares = -1;
+
+	check_callable("testdb_template_set()");
+	name = get_name_argument(fcinfo, 0, "template name");
+	oid = get_template(name);
+	if (!database_lookup(oid, &info) ||
+		!has_privs_of_role(GetUserId(), info.owner))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
+	if (!PG_ARGISNULL(1))
+		spares = get_spares_argument(fcinfo, 1, 0);
+	snapshot_enter_template(oid);
+	registry_limit_spares(oid, spares);
+	PG_RETURN_VOID();
 }

@@ -25,6 +25,7 @@ int			testdb_max_clones = 1000;
 int			testdb_max_templates = 64;
 int			testdb_lock_timeout = 5000;
 int			testdb_recycled = 8;
+int			testdb_spares = 4;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
 int			testdb_method = TESTDB_METHOD_NATIVE;
@@ -91,6 +92,14 @@ guc_define(void)
 							"More are kept if more were in use at one time. 0 drops all of them.",
 							&testdb_recycled,
 							8, 0, TESTDB_MAX_CLONES,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.spares",
+							"Sets how many databases are made ahead, per template and owner in use.",
+							"Calls that have to wait raise the number up to this limit, idleness lowers it. 0 makes none ahead.",
+							&testdb_spares,
+							4, 0, TESTDB_MAX_CLONES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 

@@ -31,6 +31,7 @@ extern int	testdb_max_templates;
 /* Read by the workers; changed by a reload. */
 extern int	testdb_lock_timeout;	/* ms */
 extern int	testdb_recycled;
+extern int	testdb_spares;
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */

@@ -59,7 +59,6 @@
 #include "filesync.h"
 #include "recycle.h"
 #include "registry.h"
-#include "request.h"
 #include "snapshot.h"
 
 /* A directory that this process watches. */
@@ -371,7 +370,7 @@ recycle_returned(void)
 
 	for (int i = 0; i < batch_size; i++)
 		database_discard_buffers(batch[i].oid);
-	RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	WaitForProcSignalBarrier(EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE));
 
 	watch_drain();
@@ -380,6 +379,24 @@ recycle_returned(void)
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)
 		watch_restart(batch[i].oid);
+}
+
+/*
+ * Tell those who wait for a clone of the batch what has become of it, and
+ * forget the batch.
+ */
+static void
+announce_batch(void)
+{
+	Oid			last = InvalidOid;
+
+	for (int i = 0; i < batch_size; i++)
+	{
+		if (batch[i].template_oid != last)
+			registry_announce_spare(batch[i].template_oid);
+		last = batch[i].template_oid;
+	}
+	batch_size = 0;
 }
 
 /*
@@ -394,9 +411,7 @@ recycle_publish(void)
 		batch[i].state = CLONE_SPARE;
 		(void) registry_update(&batch[i], CLONE_RESTORING);
 	}
-	if (batch_size > 0)
-		request_spares_ready();
-	batch_size = 0;
+	announce_batch();
 }
 
 /*
@@ -408,7 +423,7 @@ recycle_abandon(void)
 {
 	for (int i = 0; i < batch_size; i++)
 		(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
-	batch_size = 0;
+	announce_batch();
 }
 
 /*

@@ -50,7 +50,8 @@
  * have an entry.  Each template has a mutex, which guards the fields of its
  * entry and of its clones' entries.  Whoever needs both takes the registry
  * lock first.  Both are held for microseconds only: nothing here reads a
- * file, touches a catalog or waits.  Callers get copies.
+ * file or touches a catalog, and registry_wait_for_spare sleeps without them.
+ * Callers get copies.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -60,18 +61,27 @@
 
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "registry.h"
 
 #define REGISTRY_TRANCHE	"testdb_registry"
 #define TEMPLATE_TRANCHE	"testdb_template"
+
+/* How long returned clones may gather while there are spares, in ms. */
+#define GATHER_TIME			20
+
+/* After this time without a call, in ms, an owner wants fewer spares. */
+#define IDLE_TIME			(60 * 1000)
 
 /* How long other workers leave a clone alone that one is removing, in ms. */
 #define GARBAGE_CLAIM		(60 * 1000)
@@ -92,6 +102,11 @@ typedef struct TemplateEntry
 	TestdbTemplate template;	/* template.oid: registry lock; InvalidOid if
 								 * the slot is free */
 	dlist_head	spares;			/* longest ready first */
+	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
+	int			nwaiting;		/* sessions that sleep on spare_cv */
+	TimestampTz returned_at;	/* when the first clone was RETURNED that is
+								 * still so */
+	ConditionVariable spare_cv; /* sessions wait here for a spare; no lock */
 } TemplateEntry;
 
 typedef struct RegistrySharedState
@@ -170,15 +185,15 @@ registry_shmem_init(void)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
 			dlist_init(&registry->templates[i].spares);
+			ConditionVariableInit(&registry->templates[i].spare_cv);
 		}
 	}
 
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(Oid);
 	info.entrysize = sizeof(CloneEntry);
-	clone_hash = ShmemInitHash("testdb clones",
-							   testdb_max_clones, testdb_max_clones,
-							   &info, HASH_ELEM | HASH_BLOBS);
+	clone_hash = shmem_init_hash_compat("testdb clones", testdb_max_clones,
+										&info, HASH_ELEM | HASH_BLOBS);
 }
 
 /*
@@ -232,7 +247,9 @@ template_enter(Oid oid, Oid *evicted)
 	if (entry != NULL)
 	{
 		memset(&entry->template, 0, sizeof(entry->template));
+		memset(entry->demands, 0, sizeof(entry->demands));
 		entry->template.oid = oid;
+		entry->template.spares_limit = -1;
 		dlist_init(&entry->spares);
 		pg_atomic_fetch_add_u32(&registry->epoch, 1);
 	}
@@ -291,7 +308,11 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 	if (state == CLONE_GARBAGE)
 		pg_atomic_fetch_add_u32(&registry->ngarbage, 1);
 	else if (state == CLONE_RETURNED)
+	{
 		pg_atomic_fetch_add_u32(&registry->nreturned, 1);
+		if (template->template.nclones[state] == 1)
+			template->returned_at = GetCurrentTimestamp();
+	}
 	else if (state == CLONE_SPARE)
 		dlist_push_tail(&template->spares, &entry->node);
 }
@@ -612,17 +633,87 @@ clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
 }
 
 /*
+ * How many spares an owner has that equal the snapshot.  The mutex is held.
+ */
+static int
+count_spares(TemplateEntry *entry, Oid owner)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	dlist_foreach(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		if (spare->clone.owner == owner &&
+			clone_is_current(&spare->clone, &entry->template))
+			n++;
+	}
+	return n;
+}
+
+/*
+ * How many spares of a template may be made ahead for an owner.
+ */
+static int
+spares_limit(const TestdbTemplate *template)
+{
+	return template->spares_limit >= 0 ? template->spares_limit : testdb_spares;
+}
+
+/*
+ * What an owner wants of a template; the owner who has not asked for the
+ * longest time is forgotten if there is no place.  The mutex is held
+ * exclusively.
+ */
+static SpareDemand *
+get_demand(TemplateEntry *entry, Oid owner)
+{
+	SpareDemand *oldest = &entry->demands[0];
+
+	for (int i = 0; i < MAX_DEMANDS; i++)
+	{
+		SpareDemand *demand = &entry->demands[i];
+
+		if (demand->owner == owner)
+			return demand;
+		if (demand->used_at < oldest->used_at)
+			oldest = demand;
+	}
+	oldest->owner = owner;
+	oldest->wanted = 0;
+	oldest->used_at = 0;
+	return oldest;
+}
+
+/*
+ * Note that an owner asks for a clone; a miss raises the number of spares that
+ * are to be kept ready.  The mutex is held exclusively.
+ */
+static void
+note_demand(TemplateEntry *entry, Oid owner, bool miss)
+{
+	SpareDemand *demand = get_demand(entry, owner);
+
+	demand->used_at = GetCurrentTimestamp();
+	if (miss)
+		demand->wanted = Min(Max(demand->wanted * 2, 1),
+							 spares_limit(&entry->template));
+}
+
+/*
  * Hand out a spare of a template for an owner: it becomes LEASED, and is
  * copied to *clone.
  *
  * row is what the caller has just read of the template in pg_database;
  * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
- * be behind the template; SPARE_NONE if there is no spare that equals it.
- * Takes and releases the registry lock and a mutex.
+ * be behind the template; SPARE_NONE if there is no spare that equals it, or
+ * if others have been waiting for those that there are, unless the caller is
+ * one of them.  Takes and releases the registry lock and a mutex.
  */
 SpareResult
 registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
-					bool ignore_unverified, TestdbClone *clone)
+					bool ignore_unverified, bool waiting, TestdbClone *clone)
 {
 	TemplateEntry *template;
 	SpareResult result = SPARE_STALE;
@@ -643,6 +734,9 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 				if (entry->clone.owner != owner ||
 					!clone_is_current(&entry->clone, &template->template))
 					continue;
+				if (!waiting && template->nwaiting > 0 &&
+					count_spares(template, owner) <= template->nwaiting)
+					break;
 				clone_leave_state(entry);
 				clone_enter_state(entry, CLONE_LEASED);
 				entry->clone.created_at = GetCurrentTimestamp();
@@ -650,12 +744,301 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 				result = SPARE_TAKEN;
 				break;
 			}
+			note_demand(template, owner, result == SPARE_NONE && !waiting);
 		}
 		LWLockRelease(template->mutex);
 	}
 	LWLockRelease(registry->lock);
 
 	return result;
+}
+
+/*
+ * Stop waiting for a spare, however that ends.
+ */
+static void
+end_wait(int code pg_attribute_unused(), Datum arg)
+{
+	TemplateEntry *entry = (TemplateEntry *) DatumGetPointer(arg);
+
+	ConditionVariableCancelSleep();
+	LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+	entry->nwaiting--;
+	LWLockRelease(entry->mutex);
+}
+
+/*
+ * Sleep until a spare of a template may have become ready for this session;
+ * false if none is on its way, or if timeout_ms milliseconds have passed.
+ * Sessions are woken in the order in which they came.  Takes and releases the
+ * registry lock and a mutex; holds none while it sleeps.
+ *
+ * The entry may go while we sleep, and another template get it.  We may then
+ * be woken for nothing; the number of those who wait belongs to the place, and
+ * stays right.
+ */
+bool
+registry_wait_for_spare(Oid template_oid, long timeout_ms)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbSpare");
+	TemplateEntry *entry;
+	bool		coming = false;
+	bool		timed_out = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		coming = entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING] > entry->nwaiting;
+		if (coming)
+		{
+			entry->nwaiting++;
+			ConditionVariablePrepareToSleep(&entry->spare_cv);
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (!coming)
+		return false;
+
+	PG_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
+	{
+		timed_out = ConditionVariableTimedSleep(&entry->spare_cv, timeout_ms, event);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
+	end_wait(0, PointerGetDatum(entry));
+	return !timed_out;
+}
+
+/*
+ * Wake the sessions that wait for a spare of a template, as many as there are
+ * spares; all of them if no more are on their way.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_announce_spare(Oid template_oid)
+{
+	TemplateEntry *entry;
+	int			nspares = 0;
+	bool		all = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		nspares = entry->template.nclones[CLONE_SPARE];
+		all = entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING] == 0;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (entry == NULL)
+		return;
+
+	if (all)
+		ConditionVariableBroadcast(&entry->spare_cv);
+	else
+		while (nspares-- > 0)
+			ConditionVariableSignal(&entry->spare_cv);
+}
+
+/*
+ * Should the clones that were returned be restored now?  If not, *delay_ms is
+ * lowered to the time, in ms, after which that must be asked again.
+ *
+ * As long as spares last, more are allowed to gather: one checkpoint serves all
+ * of them.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_should_restore(long *delay_ms)
+{
+	bool		result = false;
+	TimestampTz now;
+
+	if (pg_atomic_read_u32(&registry->nreturned) == 0)
+		return false;
+
+	now = GetCurrentTimestamp();
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !result; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		TimestampTz due;
+		int			nreturned;
+
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		nreturned = entry->template.nclones[CLONE_RETURNED];
+		if (OidIsValid(entry->template.oid) && nreturned > 0)
+		{
+			due = TimestampTzPlusMilliseconds(entry->returned_at, GATHER_TIME);
+			result = entry->nwaiting > 0 ||
+				nreturned >= entry->template.nclones[CLONE_SPARE] ||
+				now >= due;
+			*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Find a template and an owner for whom a spare should be made ahead; false if
+ * there is none.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_next_refill(Oid *template_oid, Oid *owner)
+{
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !found; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		TestdbTemplate *template = &entry->template;
+
+		if (!OidIsValid(template->oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		if (template->has_snapshot &&
+			template->generation == template->snapshot_generation)
+			for (int k = 0; k < MAX_DEMANDS && !found; k++)
+			{
+				SpareDemand *demand = &entry->demands[k];
+
+				if (OidIsValid(demand->owner) &&
+					count_spares(entry, demand->owner) +
+					template->nclones[CLONE_RETURNED] +
+					template->nclones[CLONE_RESTORING] < demand->wanted)
+				{
+					*template_oid = template->oid;
+					*owner = demand->owner;
+					found = true;
+				}
+			}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Have at least this many spares of a template kept ready for an owner.  Takes
+ * and releases the registry lock and a mutex.
+ */
+void
+registry_want_spares(Oid template_oid, Oid owner, int wanted)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		SpareDemand *demand;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		demand = get_demand(entry, owner);
+		demand->wanted = Max(demand->wanted, wanted);
+		demand->used_at = GetCurrentTimestamp();
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Have no spares of a template made ahead for an owner, until it asks again.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_want_none(Oid template_oid, Oid owner)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		get_demand(entry, owner)->wanted = 0;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Set how many spares of a template may be made ahead; -1 for testdb.spares.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_limit_spares(Oid template_oid, int limit)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.spares_limit = limit;
+		for (int i = 0; i < MAX_DEMANDS; i++)
+			entry->demands[i].wanted = Min(entry->demands[i].wanted,
+										   spares_limit(&entry->template));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Lower what owners want who have not asked for a clone lately, by half, and
+ * make garbage of the spares that are then too many.  True if anything is left
+ * that may be lowered later.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_lower_demand(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		more = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		dlist_mutable_iter iter;
+
+		if (!OidIsValid(entry->template.oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.peak = Max(entry->template.nclones[CLONE_LEASED],
+								   entry->template.peak / 2);
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			if (TimestampDifferenceExceeds(entry->demands[k].used_at, now, IDLE_TIME))
+				entry->demands[k].wanted /= 2;
+		dlist_foreach_modify(iter, &entry->spares)
+		{
+			CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+			SpareDemand *demand = get_demand(entry, spare->clone.owner);
+
+			if (TimestampDifferenceExceeds(demand->used_at, now, IDLE_TIME) &&
+				count_spares(entry, demand->owner) > demand->wanted)
+			{
+				clone_leave_state(spare);
+				clone_enter_state(spare, CLONE_GARBAGE);
+			}
+			else
+				more = true;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return more;
 }
 
 /*
@@ -705,7 +1088,6 @@ int
 registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
 {
 	TemplateEntry *template;
-	dlist_iter	iter;
 	int			n = 0;
 
 	*ncoming = 0;
@@ -714,9 +1096,7 @@ registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
 	if (template != NULL)
 	{
 		LWLockAcquire(template->mutex, LW_SHARED);
-		dlist_foreach(iter, &template->spares)
-			if (dlist_container(CloneEntry, node, iter.cur)->clone.owner == owner)
-				n++;
+		n = count_spares(template, owner);
 		*ncoming = template->template.nclones[CLONE_RETURNED] +
 			template->template.nclones[CLONE_RESTORING];
 		LWLockRelease(template->mutex);

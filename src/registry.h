@@ -75,8 +75,21 @@ typedef struct TestdbTemplate
 	TimestampTz taken_at;		/* when the snapshot was last looked at */
 	char		obstacle[128];	/* why the native method is not used, or "" */
 	int			nclones[CLONE_NSTATES]; /* how many are in which state */
-	int			peak;			/* most that were handed out at one time */
+	int			peak;			/* most that were handed out at one time, of
+								 * late */
+	int			spares_limit;	/* instead of testdb.spares, or -1 */
 } TestdbTemplate;
+
+/* How many owners of a template's clones are remembered. */
+#define MAX_DEMANDS		8
+
+/* What one owner wants of a template. */
+typedef struct SpareDemand
+{
+	Oid			owner;			/* InvalidOid if the place is free */
+	int			wanted;			/* how many spares should be ready */
+	TimestampTz used_at;		/* when it last asked for a clone */
+} SpareDemand;
 
 /* Answers of registry_take_spare. */
 typedef enum SpareResult
@@ -107,8 +120,16 @@ extern bool registry_take_recheck(void);
 /* spares */
 extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
 									   const TemplateRow *row,
-									   bool ignore_unverified,
+									   bool ignore_unverified, bool waiting,
 									   TestdbClone *clone);
+extern bool registry_wait_for_spare(Oid template_oid, long timeout_ms);
+extern void registry_announce_spare(Oid template_oid);
+extern bool registry_should_restore(long *delay_ms);
+extern bool registry_next_refill(Oid *template_oid, Oid *owner);
+extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
+extern void registry_want_none(Oid template_oid, Oid owner);
+extern void registry_limit_spares(Oid template_oid, int limit);
+extern bool registry_lower_demand(void);
 extern bool registry_take_stale_spare(Oid template_oid, Oid owner,
 									  TestdbClone *clone);
 extern int	registry_count_spares(Oid template_oid, Oid owner, int *ncoming);

@@ -112,7 +112,6 @@ typedef struct RequestSharedState
 	LWLock	   *lock;			/* the request lock; never changed */
 	ConditionVariable work_cv;	/* workers wait here for something to do */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
-	ConditionVariable spare_cv; /* sessions wait here for a spare */
 	bool		ready;			/* has the registry been rebuilt? */
 	bool		worker_seen;	/* has any worker ever started? */
 	Oid			worker_database;	/* what the workers are connected to */
@@ -170,7 +169,6 @@ request_shmem_init(void)
 	requests->lock = &GetNamedLWLockTranche(REQUEST_TRANCHE)->lock;
 	ConditionVariableInit(&requests->work_cv);
 	ConditionVariableInit(&requests->ready_cv);
-	ConditionVariableInit(&requests->spare_cv);
 	dlist_init(&requests->free);
 	dlist_init(&requests->queue);
 	for (int i = 0; i < request_slot_count(); i++)
@@ -494,32 +492,6 @@ request_wait_until_ready(TimestampTz deadline)
 										   event);
 	}
 	ConditionVariableCancelSleep();
-}
-
-/*
- * Sleep until a spare that is being made ready may be there, as wanted() says
- * of arg, or timeout_ms milliseconds have passed.
- */
-void
-request_wait_for_spare(bool (*wanted) (void *arg), void *arg, long timeout_ms)
-{
-	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbSpare");
-
-	ConditionVariablePrepareToSleep(&requests->spare_cv);
-	while (wanted(arg))
-		if (ConditionVariableTimedSleep(&requests->spare_cv, timeout_ms, event))
-			break;
-	ConditionVariableCancelSleep();
-}
-
-/*
- * Say that spares have become ready, or never will.
- */
-void
-request_spares_ready(void)
-{
-	ConditionVariableBroadcast(&requests->spare_cv);
 }
 
 /*

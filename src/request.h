@@ -16,6 +16,7 @@
 typedef enum RequestKind
 {
 	REQUEST_CLONE,
+	REQUEST_SPARE,				/* make one ahead; else as CLONE */
 	REQUEST_DROP
 } RequestKind;
 
@@ -27,6 +28,7 @@ typedef struct RequestArgs
 	Oid			database;		/* CLONE: the template; DROP: the clone */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
+	int			wanted;			/* SPARE: how many should be ready */
 	bool		name_given;		/* CLONE: is name the caller's choice? */
 	NameData	name;			/* CLONE: the wanted name, if given */
 } RequestArgs;
@@ -36,7 +38,8 @@ typedef struct RequestResult
 {
 	bool		busy;			/* CLONE: somebody is using the template */
 	int			nprepared;		/* CLONE, busy: prepared transactions in it */
-	bool		missing;		/* DROP: it has gone in the meantime */
+	bool		missing;		/* DROP: it has gone in the meantime; SPARE:
+								 * none can be made ahead */
 	Oid			oid;			/* CLONE: the new database */
 	NameData	name;			/* CLONE: its name */
 } RequestResult;
@@ -49,9 +52,6 @@ extern void request_shmem_init(void);
 extern void request_perform(const RequestArgs *args, TimestampTz deadline,
 							RequestResult *result);
 extern void request_wait_until_ready(TimestampTz deadline);
-extern void request_wait_for_spare(bool (*wanted) (void *arg), void *arg,
-								   long timeout_ms);
-extern void request_spares_ready(void);
 
 /* For workers. */
 extern int	request_take(RequestArgs *args);

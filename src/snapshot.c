@@ -317,6 +317,20 @@ is_behind(const TestdbTemplate *template, const TemplateRow *row)
 }
 
 /*
+ * For filesync.c: does a file of the template belong into a snapshot?  Not
+ * those that some session left behind when it was killed: temporary relations
+ * (t<number>_<number>), and a pg_internal.init under its working name.
+ */
+static bool
+is_wanted(const char *name, void *arg pg_attribute_unused())
+{
+	if (name[0] == 't' && name[1] >= '0' && name[1] <= '9')
+		return false;
+	return strncmp(name, RELCACHE_INIT_FILENAME ".",
+				   sizeof(RELCACHE_INIT_FILENAME)) != 0;
+}
+
+/*
  * Copy the template's files to a new snapshot, or bring the snapshot to what
  * they are, with a new version if anything of it was changed.  Both are
  * locked.
@@ -335,6 +349,7 @@ sync_files(TestdbTemplate *template)
 	bool		ok;
 
 	snapshot_path(template->oid, "", target);
+	options.filter = is_wanted;
 	if (!filesync_scan(source, &options, &now, &error))
 		report_filesync_error(&error);
 	if (template->has_snapshot)
@@ -393,8 +408,8 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 			template->generation == template->snapshot_generation)
 			FlushDatabaseBuffers(template->oid);
 		else
-			RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
-							  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_ALL);
+			RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE |
+							  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_UNLOGGED);
 		registry_clear_snapshot(template->oid, "");
 		sync_files(template);
 		template->snapshot_generation = template->generation;
@@ -421,8 +436,8 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
  *
  * Errors: 53400 if testdb.max_templates is reached.
  */
-static void
-enter_template(Oid oid)
+void
+snapshot_enter_template(Oid oid)
 {
 	Oid			evicted;
 
@@ -463,7 +478,7 @@ snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
 				 errmsg("template database \"%s\" does not exist", name)));
 	if (!registry_template(oid, template))
 	{
-		enter_template(oid);
+		snapshot_enter_template(oid);
 		(void) registry_template(oid, template);
 	}
 

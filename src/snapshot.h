@@ -24,6 +24,7 @@ typedef enum SnapshotStatus
 } SnapshotStatus;
 
 extern void snapshot_remove_all(void);
+extern void snapshot_enter_template(Oid oid);
 extern SnapshotStatus snapshot_ensure(Oid oid, const char *name,
 									  TestdbTemplate *template, int *nprepared);
 extern bool snapshot_lock(Oid oid, TestdbTemplate *template);

@@ -90,6 +90,8 @@
 #define IDLE_SLEEP			60000
 /* The same while something waits to be removed. */
 #define GARBAGE_SLEEP		1000
+/* How often spares that nobody wants are given up, in ms. */
+#define DEMAND_INTERVAL		10000
 /* When to try again to remove a clone, after an error, in ms. */
 #define GARBAGE_RETRY		10000
 
@@ -205,7 +207,6 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 	if (OidIsValid(job.clone) &&
 		registry_set_state(job.clone, job.state, CLONE_GARBAGE))
 		request_wake_workers();
-	request_spares_ready();
 	if (job.request >= 0)
 	{
 		ErrorData	edata = {0};
@@ -400,7 +401,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 	TestdbClone clone;
 
 	if (registry_take_spare(args->database, args->role, &template->row, true,
-							&clone) == SPARE_TAKEN)
+							true, &clone) == SPARE_TAKEN)
 	{
 		hand_out_spare(args, &clone, CLONE_LEASED, result);
 		return true;
@@ -421,6 +422,68 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 }
 
 /*
+ * Begin a transaction in which a template can be cloned by the native method:
+ * its snapshot holds what is committed in it, and is locked.
+ *
+ * If that is not to be had, false, with no transaction: *result says if the
+ * template is in use; if not, the native method can't be used.
+ */
+static bool
+begin_native(const RequestArgs *args, TestdbTemplate *template,
+			 DatabaseInfo *info, RequestResult *result)
+{
+	SnapshotStatus status;
+	TemplateRow row;
+
+	begin_work();
+	status = snapshot_ensure(args->database, NameStr(args->database_name),
+							 template, &result->nprepared);
+	if (status == SNAPSHOT_FRESH)
+	{
+		check_template_rights(args->database, args->role, info);
+		database_lock_horizons();
+		if (snapshot_lock(args->database, template) &&
+			database_read_row(args->database, &row) &&
+			row.frozenxid == template->row.frozenxid &&
+			row.minmxid == template->row.minmxid)
+			return true;
+	}
+
+	/* If it was changed in this very instant it is looked at again. */
+	result->busy = status != SNAPSHOT_IMPOSSIBLE;
+	commit_work();
+	return false;
+}
+
+/*
+ * Make a clone from the snapshot, and commit; false, with nothing done, if the
+ * template is being changed.
+ */
+static bool
+copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
+			  const DatabaseInfo *info, TestdbClone *clone)
+{
+	begin_clone(args, info, clone);
+	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database);
+	CommandCounterIncrement();
+	if (database_dependencies(clone->oid) != template->dependencies)
+	{
+		PopActiveSnapshot();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(worker_cxt);
+		(void) registry_set_state(clone->oid, CLONE_CREATING, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+		return false;
+	}
+	snapshot_copy(template, clone->oid);
+	commit_work();
+	clone->native = true;
+	clone->version = template->version;
+	clone->row_version = template->row_version;
+	return true;
+}
+
+/*
  * Make a clone by the native method: hand out a spare, or make one from the
  * snapshot; false if the template can't be cloned like that.
  */
@@ -429,57 +492,70 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 {
 	TestdbTemplate template;
 	TestdbClone clone;
-	TemplateRow row;
 	DatabaseInfo info;
-	SnapshotStatus status;
 
-	begin_work();
-	status = snapshot_ensure(args->database, NameStr(args->database_name),
-							 &template, &result->nprepared);
-	if (status != SNAPSHOT_FRESH)
-	{
-		result->busy = status == SNAPSHOT_BUSY;
-		commit_work();
+	if (!begin_native(args, &template, &info, result))
 		return result->busy;
-	}
-	check_template_rights(args->database, args->role, &info);
 	if (args->name_given)
 		check_name_free(NameStr(args->name));
-	database_lock_horizons();
-	if (!snapshot_lock(args->database, &template) ||
-		!database_read_row(args->database, &row) ||
-		row.frozenxid != template.row.frozenxid ||
-		row.minmxid != template.row.minmxid)
-	{
-		/* It was changed in this instant: look at it again. */
-		result->busy = true;
-		commit_work();
-		return true;
-	}
 	if (use_spare(args, &template, result))
 		return true;
-
-	begin_clone(args, &info, &clone);
-	database_insert_row(clone.oid, NameStr(clone.name), args->role, args->database);
-	CommandCounterIncrement();
-	if (database_dependencies(clone.oid) != template.dependencies)
-	{
-		/* The same, found out late: nothing but the entry is to be undone. */
-		PopActiveSnapshot();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(worker_cxt);
-		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
-		job.clone = InvalidOid;
+	if (copy_snapshot(args, &template, &info, &clone))
+		hand_out(&clone, CLONE_CREATING, result);
+	else
 		result->busy = true;
-		return true;
-	}
-	snapshot_copy(&template, clone.oid);
-	commit_work();
-	clone.native = true;
-	clone.version = template.version;
-	clone.row_version = template.row_version;
-	hand_out(&clone, CLONE_CREATING, result);
 	return true;
+}
+
+/*
+ * Make a clone, which is complete and committed, a spare.  from is the state
+ * that it has had until now.
+ */
+static void
+publish_spare(TestdbClone *clone, CloneState from)
+{
+	clone->state = CLONE_SPARE;
+	(void) registry_update(clone, from);
+	job.clone = InvalidOid;
+	registry_announce_spare(clone->template_oid);
+}
+
+/*
+ * Make a spare for a role that wants some, if it has less than that.  *result
+ * says if the template is in use, or if none can be made.
+ */
+static void
+make_spare(const RequestArgs *args, RequestResult *result)
+{
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+	int			ncoming;
+
+	if (!begin_native(args, &template, &info, result))
+	{
+		result->missing = !result->busy;
+		return;
+	}
+	registry_want_spares(args->database, args->role, args->wanted);
+	if (registry_take_stale_spare(args->database, args->role, &clone))
+	{
+		job.clone = clone.oid;
+		job.state = CLONE_RESTORING;
+		if (!recycle_update_spare(&clone, &template))
+			elog(ERROR, "spare %u cannot be brought up to date", clone.oid);
+		commit_work();
+		publish_spare(&clone, CLONE_RESTORING);
+	}
+	else if (registry_count_spares(args->database, args->role, &ncoming) >= args->wanted)
+		commit_work();
+	else if (copy_snapshot(args, &template, &info, &clone))
+	{
+		lease_write(&clone, LEASE_UNWANTED);
+		publish_spare(&clone, CLONE_CREATING);
+	}
+	else
+		result->busy = true;
 }
 
 /*
@@ -616,6 +692,8 @@ serve_request(int slot, const RequestArgs *args)
 	{
 		if (args->kind == REQUEST_CLONE)
 			make_clone(args, &result);
+		else if (args->kind == REQUEST_SPARE)
+			make_spare(args, &result);
 		else
 			drop_clone(args, &result);
 		HOLD_INTERRUPTS();
@@ -797,9 +875,8 @@ apply_settings(void)
 
 	snprintf(timeout, sizeof(timeout), "%d", testdb_lock_timeout);
 	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0",
-					PGC_SUSET, PGC_S_OVERRIDE);
+	for (const char *const *name = timeout_settings_compat(); *name; name++)
+		SetConfigOption(*name, "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off",
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed",
@@ -827,7 +904,6 @@ recycle(void)
 		ErrorData  *edata = rollback_work();
 
 		recycle_abandon();
-		request_spares_ready();
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
 				 errmsg("could not recycle databases: %s", edata->message),
@@ -837,27 +913,85 @@ recycle(void)
 }
 
 /*
- * Do one thing, if there is one to do; false if there was none.
+ * Make a spare ahead, or bring one up to date.  If that fails, no more are
+ * made ahead for this owner until it asks for a clone again.
+ */
+static void
+refill(Oid template_oid, Oid owner)
+{
+	RequestArgs args;
+	RequestResult result;
+	DatabaseInfo info;
+	bool		failed;
+	int			ncoming;
+
+	report_activity("testdb: making databases ahead");
+	memset(&args, 0, sizeof(args));
+	memset(&result, 0, sizeof(result));
+	args.kind = REQUEST_SPARE;
+	args.role = owner;
+	args.database = template_oid;
+	args.method = TESTDB_METHOD_NATIVE;
+	args.wanted = registry_count_spares(template_oid, owner, &ncoming) + 1;
+	job.request = -1;
+	job.clone = InvalidOid;
+	PG_TRY();
+	{
+		begin_work();
+		failed = !database_lookup(template_oid, &info);
+		commit_work();
+		if (!failed)
+		{
+			args.database_name = info.name;
+			make_spare(&args, &result);
+			failed = result.busy || result.missing;
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = rollback_work();
+
+		if (OidIsValid(job.clone))
+			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not make a database ahead: %s", edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		failed = true;
+	}
+	PG_END_TRY();
+	job.clone = InvalidOid;
+	if (failed)
+		registry_want_none(template_oid, owner);
+}
+
+/*
+ * Do one thing, if there is one to do; false if there was none, and *delay_ms
+ * is then lowered to the time after which there may be, in ms.
  *
  * Worker 0 recycles.  Where there are others to serve requests meanwhile, that
  * comes first; else last, so that more of them gather.
  */
 static bool
-work_once(void)
+work_once(long *delay_ms)
 {
 	bool		recycler = worker_index == 0;
 	RequestArgs args;
 	TestdbClone clone;
+	Oid			template;
+	Oid			owner;
 	int			slot;
 
 	if (recycler)
 		recycle_listen();
-	if (recycler && testdb_workers > 1 && registry_has_returned())
+	if (recycler && testdb_workers > 1 && registry_should_restore(delay_ms))
 		recycle();
 	else if ((slot = request_take(&args)) >= 0)
 		serve_request(slot, &args);
-	else if (recycler && registry_has_returned())
+	else if (recycler && registry_should_restore(delay_ms))
 		recycle();
+	else if (registry_next_refill(&template, &owner))
+		refill(template, owner);
 	else if (registry_take_garbage(&clone))
 		collect_garbage(&clone);
 	else if (registry_take_recheck())
@@ -865,6 +999,25 @@ work_once(void)
 	else
 		return false;
 	return true;
+}
+
+/*
+ * From time to time, give up spares that nobody has asked for lately; true if
+ * there may be more of them later.
+ */
+static bool
+lower_demand(void)
+{
+	static TimestampTz last = 0;
+	static bool more = true;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(last, now, DEMAND_INTERVAL))
+	{
+		more = registry_lower_demand();
+		last = now;
+	}
+	return more;
 }
 
 /*
@@ -877,6 +1030,8 @@ work_once(void)
 static void
 worker_turn(void)
 {
+	long		delay_ms = IDLE_SLEEP;
+
 	MemoryContextSwitchTo(worker_cxt);
 	MemoryContextReset(worker_cxt);
 	PG_TRY();
@@ -889,11 +1044,15 @@ worker_turn(void)
 			apply_settings();
 		}
 
-		if (!request_is_ready() || !work_once())
+		if (!request_is_ready() || !work_once(&delay_ms))
 		{
+			if (registry_has_garbage())
+				delay_ms = Min(delay_ms, GARBAGE_SLEEP);
+			if (worker_index == 0 && lower_demand())
+				delay_ms = Min(delay_ms, DEMAND_INTERVAL);
 			report_activity(NULL);
 			pgstat_report_stat(false);
-			request_wait_for_work(registry_has_garbage() ? GARBAGE_SLEEP : IDLE_SLEEP);
+			request_wait_for_work(delay_ms);
 		}
 	}
 	PG_CATCH();
