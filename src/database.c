@@ -4,7 +4,7 @@
  *	  Making and removing a database.
  *
  * Everything here runs in a worker, inside a transaction that the worker
- * starts and ends, and knows nothing of the registry or of requests.
+ * starts and ends, unless it says otherwise, and knows nothing of requests.
  *
  * The work itself is done by core's createdb() and dropdb().  Around them,
  * two things are done differently from CREATE and DROP DATABASE:
@@ -30,6 +30,7 @@
 
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "access/genam.h"
 #include "access/heapam.h"
@@ -60,6 +61,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
 #include "parser/parse_node.h"
+#include "postmaster/bgworker.h"
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
@@ -70,7 +72,9 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -85,8 +89,13 @@
 #define END_STEP_US			1000
 #define TERMINATE_STEPS		100
 
+/* How many files testdb leaves for others. */
+#define MIN_FREE_FILES		1000
+
 /* How many sessions an error's detail names. */
 #define MAX_DESCRIBED		5
+
+PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
 
 /*
  * Find a database by its OID and fill *info; false if there is none.
@@ -160,8 +169,8 @@ end_autovacuum(Oid oid)
 /*
  * The number of prepared transactions in a database.
  */
-static int
-count_prepared(const char *name)
+int
+database_count_prepared(const char *name)
 {
 	Oid			argtypes[1] = {NAMEOID};
 	Datum		values[1] = {CStringGetDatum(name)};
@@ -210,7 +219,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 		end_autovacuum(oid);
 		return false;
 	}
-	*nprepared = count_prepared(NameStr(info.name));
+	*nprepared = database_count_prepared(NameStr(info.name));
 	return *nprepared == 0;
 }
 
@@ -844,6 +853,165 @@ database_revive(Oid oid, Oid template_oid)
 	systable_inplace_update_finish(state, tuple);
 	heap_freetuple(tuple);
 	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * How much more room there is in the data directory's file system than
+ * testdb.min_free_space, in bytes, and how many more files it can take than
+ * MIN_FREE_FILES; both negative if less.  A file system that does not count
+ * its files has room for any number.
+ */
+static void
+get_space(int64 *bytes, int64 *files)
+{
+	struct statvfs fs;
+
+	if (statvfs(DataDir, &fs) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not get the free space of \"%s\": %m", DataDir)));
+	*bytes = (int64) fs.f_bavail * (int64) fs.f_frsize -
+		(int64) testdb_min_free_space * 1024 * 1024;
+	*files = fs.f_files == 0 ? PG_INT64_MAX :
+		(int64) fs.f_favail - MIN_FREE_FILES;
+}
+
+/*
+ * Is there room for a database of so many bytes and files?
+ */
+bool
+database_has_space(uint64 bytes, uint64 files)
+{
+	int64		free_bytes;
+	int64		free_files;
+
+	get_space(&free_bytes, &free_files);
+	return free_bytes >= (int64) bytes && free_files >= (int64) files;
+}
+
+/*
+ * Raise an error, 53100, if there is not.
+ */
+void
+database_check_space(uint64 bytes, uint64 files)
+{
+	int64		free_bytes;
+	int64		free_files;
+
+	get_space(&free_bytes, &free_files);
+	if (free_bytes < (int64) bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("not enough free space for another database"),
+				 errdetail("It needs %llu kB; %lld kB are free above \"%s\".",
+						   (unsigned long long) bytes / 1024,
+						   (long long) Max(free_bytes, 0) / 1024,
+						   "testdb.min_free_space"),
+				 errhint("Drop databases that are no longer needed, or make the file system of the data directory larger.")));
+	if (free_files < (int64) files)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("not enough free files for another database"),
+				 errdetail("It has %llu files; the file system can take %lld more.",
+						   (unsigned long long) files,
+						   (long long) Max(free_files, 0)),
+				 errhint("Drop databases that are no longer needed, or give the file system of the data directory more inodes.")));
+}
+
+/*
+ * Is a database marked as invalid, by an interrupted DROP DATABASE or restore?
+ */
+bool
+database_is_invalid(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	bool		invalid;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	invalid = ((Form_pg_database) GETSTRUCT(tuple))->datconnlimit ==
+		DATCONNLIMIT_INVALID_DB;
+	ReleaseSysCache(tuple);
+	return invalid;
+}
+
+/*
+ * Have a background worker connect to a database, run one of our functions
+ * there, and wait for its end; false if it could not be started.  The database
+ * must not be locked, and the caller be in no transaction that others wait for.
+ */
+bool
+database_visit(Oid oid, const char *function, const char *name)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "testdb", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, name, BGW_MAXLEN);
+	worker.bgw_main_arg = ObjectIdGetDatum(oid);
+	worker.bgw_notify_pid = MyProcPid;
+	return RegisterDynamicBackgroundWorker(&worker, &handle) &&
+		WaitForBackgroundWorkerShutdown(handle) == BGWH_STOPPED;
+}
+
+/*
+ * Entry point of a background worker that rolls back all prepared transactions
+ * of a database, which can only be done from within it.
+ */
+void
+testdb_rollback_main(Datum main_arg)
+{
+	Oid			database = DatumGetObjectId(main_arg);
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *gids = NIL;
+	ListCell   *lc;
+
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	if (SPI_execute("SELECT gid FROM pg_catalog.pg_prepared_xacts"
+					" WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list prepared transactions");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		gids = lappend(gids, SPI_getvalue(SPI_tuptable->vals[i],
+										  SPI_tuptable->tupdesc, 1));
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	foreach(lc, gids)
+	{
+		StartTransactionCommand();
+		FinishPreparedTransaction(lfirst(lc), false);
+		CommitTransactionCommand();
+	}
+}
+
+/*
+ * Roll back all prepared transactions of a database.  What is left of them is
+ * for the caller to find.
+ */
+void
+database_rollback_prepared(Oid oid)
+{
+	(void) database_visit(oid, "testdb_rollback_main", "testdb rollback");
 }
 
 /*

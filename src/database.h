@@ -30,6 +30,12 @@ extern void database_create(Oid oid, const char *name, Oid owner,
 extern bool database_lock(Oid oid, DatabaseInfo *info);
 extern bool database_drop(Oid oid);
 extern void database_remove_files(Oid oid);
+extern bool database_has_space(uint64 bytes, uint64 files);
+extern void database_check_space(uint64 bytes, uint64 files);
+extern int	database_count_prepared(const char *name);
+extern bool database_visit(Oid oid, const char *function, const char *name);
+extern void database_rollback_prepared(Oid oid);
+extern bool database_is_invalid(Oid oid);
 extern char *database_describe_sessions(Oid oid);
 extern void database_end_sessions(Oid oid, const char *name);
 

@@ -17,7 +17,8 @@
  *	  it has logged ahead, hint bits, VACUUM.  When the session ends, the
  *	  template is marked as unverified.
  *
- * In a clone that has not been handed out the session is refused.
+ * In a clone that has not been handed out the session is refused.  In one that
+ * has, the registry is told when a session begins and ends.
  *
  * Whether the database is a template is found out at the first call and
  * remembered as long as the registry's epoch is the same.  A database becomes
@@ -64,13 +65,13 @@ static bool something_dropped = false;
 static List *changed_settings = NIL;	/* OIDs, in TopTransactionContext */
 
 /*
- * A before_shmem_exit callback of sessions in a template.
+ * A before_shmem_exit callback of sessions in a template or a clone.
  */
 static void
 freshness_exit(int code pg_attribute_unused(), Datum arg)
 {
 	registry_template_left(DatumGetObjectId(arg));
-	request_wake_workers();
+	(void) registry_touch(DatumGetObjectId(arg));
 }
 
 /*
@@ -107,12 +108,16 @@ static void
 look_around(void)
 {
 	bool		first = known_epoch == 0;
+	bool		in_clone = false;
 
 	known_epoch = registry_epoch();
 	if (first)
+	{
 		check_not_spare();
+		in_clone = registry_touch(MyDatabaseId);
+	}
 	in_template = registry_is_template(MyDatabaseId);
-	if (in_template && !exit_registered)
+	if ((in_template || in_clone) && !exit_registered)
 	{
 		before_shmem_exit(freshness_exit, ObjectIdGetDatum(MyDatabaseId));
 		exit_registered = true;

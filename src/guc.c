@@ -26,6 +26,11 @@ int			testdb_max_templates = 64;
 int			testdb_lock_timeout = 5000;
 int			testdb_recycled = 8;
 int			testdb_spares = 4;
+int			testdb_max_clones_per_role = 0;
+int			testdb_min_free_space = 32;
+int			testdb_lifetime = 0;
+int			testdb_idle_timeout = 0;
+int			testdb_log_min_duration = -1;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
 int			testdb_method = TESTDB_METHOD_NATIVE;
@@ -117,6 +122,46 @@ guc_define(void)
 							&testdb_template_timeout,
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.max_clones_per_role",
+							"Sets the maximum number of databases made by testdb that one role may have.",
+							"0 means that only testdb.max_clones counts.",
+							&testdb_max_clones_per_role,
+							0, 0, TESTDB_MAX_CLONES,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.min_free_space",
+							"Sets how much of the data directory's file system testdb leaves free.",
+							"A database that does not fit is refused, so that WAL always has room.",
+							&testdb_min_free_space,
+							32, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.lifetime",
+							"Sets after which time a database made by testdb is dropped, unless the call says otherwise.",
+							"0 means never.",
+							&testdb_lifetime,
+							0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.idle_timeout",
+							"Sets after which time without a session a database made by testdb is dropped.",
+							"0 means never. What counts is the setting when the database is handed out.",
+							&testdb_idle_timeout,
+							0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.log_min_duration",
+							"Sets the time above which a call of testdb_clone is logged.",
+							"0 logs all calls, -1 none.",
+							&testdb_log_min_duration,
+							-1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("testdb.method",

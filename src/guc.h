@@ -32,11 +32,16 @@ extern int	testdb_max_templates;
 extern int	testdb_lock_timeout;	/* ms */
 extern int	testdb_recycled;
 extern int	testdb_spares;
+extern int	testdb_max_clones_per_role;
+extern int	testdb_min_free_space;	/* MB */
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */
 extern int	testdb_template_timeout;	/* ms */
 extern int	testdb_method;
+extern int	testdb_lifetime;	/* s */
+extern int	testdb_idle_timeout;	/* s */
+extern int	testdb_log_min_duration;	/* ms */
 
 extern void guc_define(void);
 

@@ -24,17 +24,18 @@
  *
  * For a drop:
  *
- *	1  lease: UNWANTED					a clone that will be dropped again
- *	2  dropdb(), commit					a row, valid or marked invalid; or none
- *	3  lease removed					an entry
- *	4  registry: entry removed			nothing
+ *	1  registry: DROPPING				a clone as before
+ *	2  lease: UNWANTED					a clone that will be dropped again
+ *	3  dropdb(), commit					a row, valid or marked invalid; or none
+ *	4  lease removed					an entry
+ *	5  registry: entry removed			nothing
  *
  * And for one after which the clone is recycled:
  *
- *	1  lease: UNWANTED					a clone that will be dropped again
- *	2  sessions ended, row reset and	a row with another name, marked invalid
+ *	1, 2								as above
+ *	3  sessions ended, row reset and	a row with another name, marked invalid
  *	   renamed, commit
- *	3  registry: RETURNED				the same, known to recycle.c
+ *	4  registry: RETURNED				the same, known to recycle.c
  *
  * If the drop is refused (a prepared transaction in the clone, say), the lease
  * is HELD again, and the clone stays as it was.
@@ -48,6 +49,7 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -285,14 +287,68 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 }
 
 /*
+ * Count a clone that a worker had to see to.
+ */
+static void
+count_miss(Oid template_oid)
+{
+	TemplateStats stats = {0};
+
+	stats.clones = 1;
+	stats.misses = 1;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Count a copy that was begun at start.
+ */
+static void
+count_copy(Oid template_oid, TimestampTz start)
+{
+	TemplateStats stats = {0};
+
+	stats.copies = 1;
+	stats.copy_us = GetCurrentTimestamp() - start;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Make room for one more clone of a template, if testdb.max_clones is reached
+ * or a copy of so many bytes and files would not leave enough space: spares of
+ * other templates are given up for it.  In no transaction.
+ *
+ * Errors: 53100 if that does not help; the registry says 53400 by itself.
+ */
+static void
+make_room(Oid template_oid, uint64 bytes, uint64 files)
+{
+	TestdbClone victim;
+
+	while ((registry_is_full() || !database_has_space(bytes, files)) &&
+		   registry_take_victim(template_oid, &victim))
+	{
+		job.clone = victim.oid;
+		job.state = CLONE_DROPPING;
+		job_begin_work();
+		(void) database_drop(victim.oid);
+		finish_removal(victim.oid);
+		job.clone = InvalidOid;
+	}
+	database_check_space(bytes, files);
+}
+
+/*
  * Make a clone, which is complete and committed, the caller's: steps 5 and 6
  * above.  from is the state that it has had until now.
  */
 static void
-hand_out(TestdbClone *clone, CloneState from, RequestResult *result)
+hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
+		 RequestResult *result)
 {
+	registry_apply_terms(clone, &args->terms);
 	lease_write(clone, LEASE_HELD);
 	clone->state = CLONE_LEASED;
+	count_miss(clone->template_oid);
 	if (!registry_update(clone, from))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
@@ -311,11 +367,13 @@ static void
 make_core_clone(const RequestArgs *args, RequestResult *result)
 {
 	TestdbMethod method = args->method;
+	TimestampTz start = GetCurrentTimestamp();
 	TestdbClone clone;
 	DatabaseInfo template;
 
 	if (method == TESTDB_METHOD_NATIVE)
 		method = TESTDB_METHOD_FILE_COPY;
+	make_room(args->database, 0, 0);
 	job_begin_work();
 	if (!database_lock_idle(args->database, NameStr(args->database_name),
 							&result->nprepared))
@@ -329,7 +387,8 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 	database_create(clone.oid, NameStr(clone.name), args->role,
 					NameStr(template.name), method);
 	job_commit_work();
-	hand_out(&clone, CLONE_CREATING, result);
+	count_copy(args->database, start);
+	hand_out(args, &clone, CLONE_CREATING, result);
 }
 
 /*
@@ -350,8 +409,7 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 		clone->name = args->name;
 	}
 	job_commit_work();
-	clone->created_at = GetCurrentTimestamp();
-	hand_out(clone, state, result);
+	hand_out(args, clone, state, result);
 }
 
 /*
@@ -365,7 +423,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 	TestdbClone clone;
 
 	if (registry_take_spare(args->database, args->role, &template->row, true,
-							true, &clone) == SPARE_TAKEN)
+							true, &args->terms, &clone) == SPARE_TAKEN)
 	{
 		hand_out_spare(args, &clone, CLONE_LEASED, result);
 		return true;
@@ -386,6 +444,22 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 }
 
 /*
+ * Make room for a clone by the native method, as far as it is known how large
+ * that is: the first time, when the snapshot is taken, it needs twice as much,
+ * and it is the file system that says so.
+ */
+static void
+make_native_room(Oid template_oid)
+{
+	TestdbTemplate template;
+
+	if (registry_template(template_oid, &template) && template.has_snapshot)
+		make_room(template_oid, template.bytes, template.files);
+	else
+		make_room(template_oid, 0, 0);
+}
+
+/*
  * Begin a transaction in which a template can be cloned by the native method:
  * its snapshot holds what is committed in it, and is locked.
  *
@@ -393,7 +467,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
  * template is in use; if not, the native method can't be used.
  */
 static bool
-begin_native(const RequestArgs *args, TestdbTemplate *template,
+begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *template,
 			 DatabaseInfo *info, RequestResult *result)
 {
 	SnapshotStatus status;
@@ -404,7 +478,8 @@ begin_native(const RequestArgs *args, TestdbTemplate *template,
 							 template, &result->nprepared);
 	if (status == SNAPSHOT_FRESH)
 	{
-		check_template_rights(args->database, args->role, info);
+		if (check_rights)
+			check_template_rights(args->database, args->role, info);
 		database_lock_horizons();
 		if (snapshot_lock(args->database, template) &&
 			database_read_row(args->database, &row) &&
@@ -415,6 +490,7 @@ begin_native(const RequestArgs *args, TestdbTemplate *template,
 
 	/* If it was changed in this very instant it is looked at again. */
 	result->busy = status != SNAPSHOT_IMPOSSIBLE;
+	result->oid = InvalidOid;
 	job_commit_work();
 	return false;
 }
@@ -427,6 +503,8 @@ static bool
 copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 			  const DatabaseInfo *info, TestdbClone *clone)
 {
+	TimestampTz start = GetCurrentTimestamp();
+
 	begin_clone(args, info, clone);
 	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database);
 	CommandCounterIncrement();
@@ -441,6 +519,7 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	}
 	snapshot_copy(template, clone->oid);
 	job_commit_work();
+	count_copy(args->database, start);
 	clone->native = true;
 	clone->version = template->version;
 	clone->row_version = template->row_version;
@@ -458,14 +537,16 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 	TestdbClone clone;
 	DatabaseInfo info;
 
-	if (!begin_native(args, &template, &info, result))
+	if (registry_is_full() || !database_has_space(0, 0))
+		make_native_room(args->database);
+	if (!begin_native(args, true, &template, &info, result))
 		return result->busy;
 	if (args->name_given)
 		check_name_free(NameStr(args->name));
 	if (use_spare(args, &template, result))
 		return true;
 	if (copy_snapshot(args, &template, &info, &clone))
-		hand_out(&clone, CLONE_CREATING, result);
+		hand_out(args, &clone, CLONE_CREATING, result);
 	else
 		result->busy = true;
 	return true;
@@ -496,7 +577,7 @@ make_spare(const RequestArgs *args, RequestResult *result)
 	DatabaseInfo info;
 	int			ncoming;
 
-	if (!begin_native(args, &template, &info, result))
+	if (!begin_native(args, true, &template, &info, result))
 	{
 		result->missing = !result->busy;
 		return;
@@ -556,7 +637,7 @@ is_worth_keeping(const TestdbClone *clone)
 
 /*
  * Take a clone back for another life, which is locked, with nobody in it, and
- * commit: steps 2 and 3 above.  False, with nothing done, if its template has
+ * commit: steps 3 and 4 above.  False, with nothing done, if its template has
  * gone.
  */
 static bool
@@ -579,66 +660,298 @@ return_clone(TestdbClone *clone)
 	job_commit_work();
 
 	clone->state = CLONE_RETURNED;
-	if (registry_update(clone, CLONE_LEASED))
+	if (registry_update(clone, CLONE_DROPPING))
 		request_wake_workers();
 	return true;
 }
 
 /*
- * Drop a clone: the steps at the head of this file.
+ * Roll back the prepared transactions in a database, if there are any: they
+ * would keep it from being dropped, and nobody who drops it wants them.  In no
+ * transaction.
+ */
+static void
+rollback_prepared(Oid oid)
+{
+	DatabaseInfo info;
+	int			n = 0;
+
+	if (max_prepared_xacts == 0)
+		return;
+	job_begin_work();
+	if (database_lookup(oid, &info))
+		n = database_count_prepared(NameStr(info.name));
+	job_commit_work();
+	if (n > 0)
+		database_rollback_prepared(oid);
+}
+
+/*
+ * Find the clone that a request means, lock it, and make it DROPPING.  In a
+ * transaction; false if it has gone in the meantime.
  *
  * The clone was found by its OID, which it keeps when it is handed out again:
  * only if it still has the name that the caller gave is it the one that was
- * meant.  If not, *result says that it is missing.
- *
- * Errors: those of database_drop.
+ * meant.
+ */
+static bool
+claim_clone(const RequestArgs *args, TestdbClone *clone)
+{
+	DatabaseInfo info;
+
+	if (!database_lock(args->database, &info) ||
+		strcmp(NameStr(info.name), NameStr(args->database_name)) != 0 ||
+		!registry_set_state(args->database, CLONE_LEASED, CLONE_DROPPING))
+		return false;
+	job.clone = args->database;
+	job.state = CLONE_DROPPING;
+	return registry_lookup(args->database, clone);
+}
+
+/*
+ * After an error: a clone that was DROPPING stays with who has it.  From
+ * PG_CATCH, after the transaction's end.
  */
 static void
-drop_clone(const RequestArgs *args, RequestResult *result)
+give_back(Oid oid)
 {
 	TestdbClone clone;
-	DatabaseInfo info;
-	char		activity[2 * NAMEDATALEN];
-	const char *name = NameStr(args->database_name);
 
-	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"", name);
-	job_report(activity);
-
-	job_begin_work();
-	if (!database_lock(args->database, &info) ||
-		strcmp(NameStr(info.name), name) != 0 ||
-		!registry_lookup(args->database, &clone) ||
-		clone.state != CLONE_LEASED)
+	job.clone = InvalidOid;
+	if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
 	{
-		result->missing = true;
-		job_commit_work();
-		return;
+		lease_write(&clone, LEASE_HELD);
+		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
 	}
+}
 
-	job.clone = clone.oid;
-	job.state = CLONE_LEASED;
-	lease_write(&clone, LEASE_UNWANTED);
+/*
+ * Take back a clone, which is DROPPING and locked: the steps at the head of
+ * this file, with the commit of the transaction that the caller has begun.
+ *
+ * Errors: those of database_drop; the clone then stays as it was.
+ */
+static void
+take_back(TestdbClone *clone)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
+	DatabaseInfo info;
+	Oid			oid = clone->oid;
+
 	PG_TRY();
 	{
-		bool		keep = is_worth_keeping(&clone);
-
-		database_end_sessions(clone.oid, name);
-		if (!keep || !return_clone(&clone))
+		if (!database_lookup(oid, &info))
+			finish_removal(oid);
+		else
 		{
-			(void) database_drop(clone.oid);
-			finish_removal(clone.oid);
+			bool		keep = is_worth_keeping(clone);
+
+			lease_write(clone, LEASE_UNWANTED);
+			database_end_sessions(oid, NameStr(info.name));
+			if (!keep || !return_clone(clone))
+			{
+				(void) database_drop(oid);
+				finish_removal(oid);
+			}
 		}
+		job.clone = InvalidOid;
 	}
 	PG_CATCH();
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		job.clone = InvalidOid;
-		if (registry_lookup(clone.oid, &clone) && clone.state == CLONE_LEASED)
-			lease_write(&clone, LEASE_HELD);
+		give_back(oid);
 		ReThrowError(edata);
 	}
 	PG_END_TRY();
+
+	stats.drops = 1;
+	stats.drop_us = GetCurrentTimestamp() - start;
+	registry_add_stats(clone->template_oid, &stats);
+}
+
+/*
+ * Drop a clone.  *result says if it has gone in the meantime.
+ *
+ * Errors: those of take_back.
+ */
+static void
+drop_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"",
+			 NameStr(args->database_name));
+	job_report(activity);
+
+	rollback_prepared(args->database);
+	job_begin_work();
+	if (claim_clone(args, &clone))
+		take_back(&clone);
+	else
+	{
+		result->missing = true;
+		job_commit_work();
+	}
+}
+
+/*
+ * Drop a clone whose time is over; it is DROPPING.  If that is refused, it is
+ * tried again later.
+ */
+void
+job_reap(TestdbClone *clone)
+{
+	TemplateStats stats = {0};
+	DatabaseInfo info;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb: dropping expired database %u",
+			 clone->oid);
+	job_report(activity);
+	job.request = -1;
+	job.clone = clone->oid;
+	job.state = CLONE_DROPPING;
+	PG_TRY();
+	{
+		rollback_prepared(clone->oid);
+		job_begin_work();
+		if (database_lock(clone->oid, &info))
+		{
+			char	   *sessions = database_describe_sessions(clone->oid);
+
+			ereport(LOG,
+					(errmsg("dropping database \"%s\", made from template \"%s\": its time is over",
+							NameStr(info.name), NameStr(clone->template_name)),
+					 sessions ? errdetail_internal("%s", sessions) : 0));
+		}
+		take_back(clone);
+		stats.reaped = 1;
+		registry_add_stats(clone->template_oid, &stats);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		if (OidIsValid(job.clone))
+			give_back(job.clone);
+		registry_extend(clone->oid, GARBAGE_RETRY / 1000);
+		registry_note_error(clone->template_oid, edata->message);
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not drop expired database %u: %s",
+						clone->oid, edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+				 errhint("It will be tried again in %d seconds.",
+						 GARBAGE_RETRY / 1000)));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Restore a clone in place, under its own name, which is DROPPING and locked by
+ * the transaction that was begun; template is locked, too.
+ *
+ * While its files are restored its row says that it is invalid.  After a crash
+ * it is removed.
+ */
+static void
+restore_in_place(TestdbClone *clone)
+{
+	TestdbTemplate template;
+	DatabaseInfo info;
+
+	(void) database_lookup(clone->oid, &info);
+	database_end_sessions(clone->oid, NameStr(info.name));
+	(void) registry_template(clone->template_oid, &template);
+	clone->name = info.name;
+	clone->row_version = 0;
+	database_reset_row(clone->oid, NameStr(info.name), clone->owner,
+					   clone->template_oid, true);
+	job_commit_work();
+
+	job_begin_work();
+	if (!snapshot_lock(clone->template_oid, &template) ||
+		!recycle_one(clone, &template))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("template of database \"%s\" was changed in the meantime",
+						NameStr(info.name)),
+				 errhint("Call testdb_reset again.")));
+	job_commit_work();
+	clone->state = CLONE_LEASED;
+	(void) registry_update(clone, CLONE_DROPPING);
+	job.clone = InvalidOid;
+}
+
+/*
+ * Give a clone its template's content again.  *result says if it has gone, or
+ * if the template is in use.
+ *
+ * Where it can't be restored it is dropped and made anew, on the same terms.
+ */
+static void
+reset_clone(const RequestArgs *args, RequestResult *result)
+{
+	RequestArgs again = *args;
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+	bool		native;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb_reset: restoring \"%s\"",
+			 NameStr(args->database_name));
+	job_report(activity);
+
+	if (!registry_lookup(args->database, &clone))
+	{
+		result->missing = true;
+		return;
+	}
+	again.kind = REQUEST_CLONE;
+	again.role = clone.owner;
+	again.database = clone.template_oid;
+	again.database_name = clone.template_name;
+	again.method = clone.native ? TESTDB_METHOD_NATIVE : args->method;
+	again.name_given = true;
+	again.name = args->database_name;
+	again.terms = clone.terms;
+
+	rollback_prepared(args->database);
+	native = clone.native && begin_native(&again, false, &template, &info, result);
+	if (result->busy)
+		return;
+	if (!native)
+	{
+		job_begin_work();
+		if (!database_lock_idle(clone.template_oid, NameStr(clone.template_name),
+								&result->nprepared))
+		{
+			result->busy = true;
+			job_commit_work();
+			return;
+		}
+	}
+	if (!claim_clone(args, &clone))
+	{
+		result->missing = true;
+		job_commit_work();
+		return;
+	}
+	if (native && database_is_recyclable(clone.oid) &&
+		!recycle_is_locked(clone.oid))
+		restore_in_place(&clone);
+	else
+	{
+		lease_write(&clone, LEASE_UNWANTED);
+		(void) database_drop(clone.oid);
+		finish_removal(clone.oid);
+		job.clone = InvalidOid;
+		make_clone(&again, result);
+	}
 }
 
 /*
@@ -658,6 +971,8 @@ job_serve(int slot, const RequestArgs *args)
 			make_clone(args, &result);
 		else if (args->kind == REQUEST_SPARE)
 			make_spare(args, &result);
+		else if (args->kind == REQUEST_RESET)
+			reset_clone(args, &result);
 		else
 			drop_clone(args, &result);
 		HOLD_INTERRUPTS();
@@ -708,6 +1023,7 @@ job_collect_garbage(const TestdbClone *clone)
 		ErrorData  *edata = job_rollback_work();
 
 		registry_postpone_garbage(clone->oid, GARBAGE_RETRY);
+		registry_note_error(clone->template_oid, edata->message);
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
 				 errmsg("could not remove database %u, made from template \"%s\": %s",
@@ -832,6 +1148,7 @@ job_refill(Oid template_oid, Oid owner)
 
 		if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+		registry_note_error(template_oid, edata->message);
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
 				 errmsg("could not make a database ahead: %s", edata->message),

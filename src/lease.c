@@ -39,6 +39,7 @@
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
+#include "utils/timestamp.h"
 
 #include "lease.h"
 
@@ -55,7 +56,13 @@ typedef struct LeaseFile
 	Oid			owner;
 	uint32		state;			/* a LeaseState */
 	TimestampTz created_at;
+	TimestampTz expires_at;
+	int64		lifetime;
+	int32		idle_timeout;
+	bool		session;		/* ends with a session, and so with the server */
+	bool		native;
 	NameData	template_name;
+	char		label[TESTDB_MAX_LABEL + 1];
 	pg_crc32c	crc;			/* of all before it */
 } LeaseFile;
 
@@ -128,7 +135,13 @@ lease_write(const TestdbClone *clone, LeaseState state)
 	file.owner = clone->owner;
 	file.state = state;
 	file.created_at = clone->created_at;
+	file.expires_at = clone->expires_at;
+	file.lifetime = clone->terms.lifetime;
+	file.idle_timeout = clone->terms.idle_timeout;
+	file.session = clone->terms.session_pid != 0;
+	file.native = clone->native;
 	file.template_name = clone->template_name;
+	strlcpy(file.label, clone->terms.label, sizeof(file.label));
 	file.crc = lease_checksum(&file);
 
 	lease_path(clone->oid, path);
@@ -163,7 +176,8 @@ lease_write(const TestdbClone *clone, LeaseState state)
 /*
  * Read what is recorded about a database into *clone and *state; false if
  * nothing is, or nothing that can be understood (which is logged).  The
- * clone's own state in the registry is not set.
+ * clone's own state in the registry is not set.  For the server's start: the
+ * session that a clone was to end with has ended, so that nobody wants it.
  *
  * Errors: whatever the file system says, except that there is no such file.
  */
@@ -212,7 +226,13 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	NameStr(clone->template_name)[NAMEDATALEN - 1] = '\0';
 	clone->owner = file.owner;
 	clone->created_at = file.created_at;
-	*state = file.state;
+	clone->used_at = GetCurrentTimestamp();
+	clone->expires_at = file.expires_at;
+	clone->terms.lifetime = file.lifetime;
+	clone->terms.idle_timeout = file.idle_timeout;
+	strlcpy(clone->terms.label, file.label, sizeof(clone->terms.label));
+	clone->native = file.native;
+	*state = file.session ? LEASE_UNWANTED : (LeaseState) file.state;
 	return true;
 }
 

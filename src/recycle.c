@@ -363,6 +363,9 @@ take_batch(void)
 void
 recycle_returned(void)
 {
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
+
 	watch_init();
 	take_batch();
 	if (batch_size == 0)
@@ -379,6 +382,11 @@ recycle_returned(void)
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)
 		watch_restart(batch[i].oid);
+
+	stats.recycled = 1;
+	stats.recycle_us = (GetCurrentTimestamp() - start) / batch_size;
+	for (int i = 0; i < batch_size; i++)
+		registry_add_stats(batch[i].template_oid, &stats);
 }
 
 /*
@@ -397,6 +405,30 @@ announce_batch(void)
 		last = batch[i].template_oid;
 	}
 	batch_size = 0;
+}
+
+/*
+ * Has a serializable transaction that is still of interest read something in a
+ * database?
+ */
+bool
+recycle_is_locked(Oid oid)
+{
+	return list_member_oid(databases_with_predicate_locks(), oid);
+}
+
+/*
+ * Restore one clone for the one who has it, at once; its row is marked as
+ * invalid, and its template's snapshot locked.  False if that is of no use.
+ * For any worker, in a transaction.
+ */
+bool
+recycle_one(TestdbClone *clone, const TestdbTemplate *template)
+{
+	database_discard_buffers(clone->oid);
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	WaitForProcSignalBarrier(EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE));
+	return restore_clone(clone, template, NULL);
 }
 
 /*

@@ -11,15 +11,20 @@
  *
  * The life of a clone:
  *
- *		(none) --add--> CREATING ----> LEASED -----> GARBAGE --remove--> (none)
- *							|           |  ^            ^
- *							|  returned |  | taken      |
- *							|           v  |            |
- *							|	 RETURNED  SPARE ------>+
- *							|           |  ^            |
- *							|           v  |            |
- *							|       RESTORING --------->+
- *							+---------------------------+
+ *		(none) --add--> CREATING ---> LEASED <-----+
+ *							|          |           |
+ *							|          v           | taken
+ *							|      DROPPING        |
+ *							|       |    |         |
+ *							|       |    v         |
+ *							|       | RETURNED   SPARE --+
+ *							|       |    |         ^     |
+ *							|       |    v         |     |
+ *							|       | RESTORING ---+     |
+ *							|       |    |               |
+ *							+-------+----+----> GARBAGE <+
+ *												   |
+ *									(none) <--remove
  *
  *	CREATING	Set by the worker that makes the database, before anything of
  *				it exists.  If that worker fails or dies, it or its exit
@@ -27,14 +32,19 @@
  *	LEASED		Set by the same worker when the database is complete and its
  *				lease is on disk, or by the session that takes a spare; found
  *				so at server start.
+ *	DROPPING	Set by the worker that drops or resets it, so that no other
+ *				does.  LEASED again if that is refused.
  *	RETURNED	Set by the worker that dropped it: the row in pg_database has
  *				the name of the next life, and is marked invalid.
- *	RESTORING	Set by the one worker that restores; its exit callback makes
- *				it GARBAGE.
+ *	RESTORING	Set by the worker that restores; its exit callback makes it
+ *				GARBAGE.
  *	SPARE		Set by the same worker: the database equals the snapshot's
  *				version.  In the template's list of spares.
  *	GARBAGE		Some worker removes whatever there is of the database, then
  *				the entry.  Failing that, it tries again later.
+ *
+ * A clone may have a time at which it is to be dropped, or after which, if
+ * nobody is in it.  next_due is the earliest of them, or earlier.
  *
  * A crash at any point ends in a restart that reads the disk: what is
  * recorded there as held comes back as LEASED, everything else is removed.
@@ -60,12 +70,14 @@
 #include "postgres.h"
 
 #include "lib/ilist.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
@@ -76,6 +88,9 @@
 
 #define REGISTRY_TRANCHE	"testdb_registry"
 #define TEMPLATE_TRANCHE	"testdb_template"
+
+/* next_due if no clone is ever due. */
+#define NEVER_DUE			((uint64) PG_INT64_MAX)
 
 /* How long returned clones may gather while there are spares, in ms. */
 #define GATHER_TIME			20
@@ -115,6 +130,8 @@ typedef struct RegistrySharedState
 	pg_atomic_uint64 serial;	/* see registry_next_serial; no lock */
 	pg_atomic_uint32 epoch;		/* see registry_epoch; no lock to read */
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
+	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock, raised
+								 * by registry_take_expired */
 	pg_atomic_uint32 ngarbage;	/* clones in that state, and the next; changed */
 	pg_atomic_uint32 nreturned; /* under a mutex, read without as a hint */
 	int			nclones;		/* registry lock */
@@ -179,6 +196,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u64(&registry->serial, (uint64) GetCurrentTimestamp());
 		pg_atomic_init_u32(&registry->epoch, 1);
 		pg_atomic_init_u32(&registry->recheck, 0);
+		pg_atomic_init_u64(&registry->next_due, NEVER_DUE);
 		pg_atomic_init_u32(&registry->ngarbage, 0);
 		pg_atomic_init_u32(&registry->nreturned, 0);
 		for (int i = 0; i < testdb_max_templates; i++)
@@ -633,6 +651,290 @@ clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
 }
 
 /*
+ * Lower next_due, if this is earlier.
+ */
+static void
+lower_next_due(TimestampTz due)
+{
+	uint64		old = pg_atomic_read_u64(&registry->next_due);
+
+	while ((uint64) due < old &&
+		   !pg_atomic_compare_exchange_u64(&registry->next_due, &old, (uint64) due))
+		;
+}
+
+/*
+ * When a clone is to be dropped, or to be looked at for that: 0 if never.
+ */
+static TimestampTz
+clone_due(const TestdbClone *clone)
+{
+	TimestampTz due = clone->expires_at;
+
+	if (clone->terms.idle_timeout > 0)
+	{
+		TimestampTz idle = clone->used_at +
+			clone->terms.idle_timeout * USECS_PER_SEC;
+
+		if (due == 0 || idle < due)
+			due = idle;
+	}
+	return due;
+}
+
+/*
+ * Fill in what a clone gets when it is handed out on these terms, now.  It is
+ * the caller's copy, or an entry whose mutex is held exclusively.
+ */
+void
+registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
+{
+	TimestampTz due;
+
+	clone->terms = *terms;
+	clone->created_at = GetCurrentTimestamp();
+	clone->used_at = clone->created_at;
+	clone->expires_at = terms->lifetime > 0 ?
+		clone->created_at + terms->lifetime * USECS_PER_SEC : 0;
+	due = clone_due(clone);
+	if (due != 0)
+		lower_next_due(due);
+}
+
+/*
+ * Make due, at once, the clones that were to be dropped with this session.
+ * Takes and releases the registry lock and mutexes.
+ */
+void
+registry_end_session(int pid)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.terms.session_pid == pid &&
+			(entry->clone.state == CLONE_LEASED ||
+			 entry->clone.state == CLONE_DROPPING))
+			entry->clone.expires_at = now;
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+	lower_next_due(now);
+}
+
+/*
+ * Note that somebody is in a clone; false if that need not be noted again when
+ * the session ends.  Takes and releases the registry lock and a mutex.
+ */
+bool
+registry_touch(Oid oid)
+{
+	CloneEntry *entry;
+	bool		counts = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		counts = entry->clone.state == CLONE_LEASED;
+		if (counts)
+			entry->clone.used_at = GetCurrentTimestamp();
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return counts;
+}
+
+/*
+ * Find a clone whose time is over and copy it to *clone: it becomes DROPPING.
+ * False if there is none; *delay_ms is then lowered to the time until there may
+ * be one.  Takes and releases the registry lock and mutexes.
+ *
+ * A clone that is used is not idle: the count of sessions is taken from the
+ * server, without any lock, since who connects in this instant would be too
+ * late by an instant.
+ */
+bool
+registry_take_expired(TestdbClone *clone, long *delay_ms)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		due = pg_atomic_read_u64(&registry->next_due);
+	TimestampTz next = PG_INT64_MAX;
+	bool		found = false;
+
+	if (due == NEVER_DUE)
+		return false;
+	if ((TimestampTz) due > now)
+	{
+		*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+		return false;
+	}
+
+	/* What is handed out from now on lowers it again by itself. */
+	pg_atomic_write_u64(&registry->next_due, NEVER_DUE);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+		TimestampTz entry_due;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.state == CLONE_LEASED)
+		{
+			if (entry->clone.terms.idle_timeout > 0 &&
+				CountDBBackends(entry->clone.oid) > 0)
+				entry->clone.used_at = now;
+			entry_due = Max(clone_due(&entry->clone), entry->retry_at);
+			if (clone_due(&entry->clone) == 0)
+				;
+			else if (entry_due > now || found)
+				next = Min(next, entry_due);
+			else
+			{
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_DROPPING);
+				*clone = entry->clone;
+				found = true;
+			}
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (next != PG_INT64_MAX)
+	{
+		lower_next_due(next);
+		*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, next));
+	}
+
+	return found;
+}
+
+/*
+ * Try again to drop a clone in so many seconds.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_extend(Oid oid, int seconds)
+{
+	CloneEntry *entry;
+	TimestampTz at = GetCurrentTimestamp() + seconds * USECS_PER_SEC;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		entry->retry_at = at;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+	lower_next_due(at);
+}
+
+/*
+ * How many clones a role has.  Takes and releases the registry lock and
+ * mutexes.
+ */
+int
+registry_count_leases(Oid owner)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_SHARED);
+		if (entry->clone.owner == owner && entry->clone.state == CLONE_LEASED)
+			n++;
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Take a spare that makes room for something else, one of the template that has
+ * the most of them, and not of spared_template: it becomes DROPPING, and is
+ * copied to *clone.  False if there is none.  Takes and releases the registry
+ * lock and mutexes.
+ */
+bool
+registry_take_victim(Oid spared_template, TestdbClone *clone)
+{
+	TemplateEntry *victim = NULL;
+	int			most = 0;
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		if (!OidIsValid(entry->template.oid) ||
+			entry->template.oid == spared_template)
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		if (entry->template.nclones[CLONE_SPARE] > most)
+		{
+			victim = entry;
+			most = entry->template.nclones[CLONE_SPARE];
+		}
+		LWLockRelease(entry->mutex);
+	}
+	if (victim != NULL)
+	{
+		LWLockAcquire(victim->mutex, LW_EXCLUSIVE);
+		if (!dlist_is_empty(&victim->spares))
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node,
+												dlist_head_node(&victim->spares));
+
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_DROPPING);
+			*clone = entry->clone;
+			found = true;
+		}
+		LWLockRelease(victim->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Is testdb.max_clones reached?  Takes and releases the registry lock.
+ */
+bool
+registry_is_full(void)
+{
+	bool		full;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	full = registry->nclones >= testdb_max_clones;
+	LWLockRelease(registry->lock);
+
+	return full;
+}
+
+/*
  * How many spares an owner has that equal the snapshot.  The mutex is held.
  */
 static int
@@ -713,7 +1015,8 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss)
  */
 SpareResult
 registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
-					bool ignore_unverified, bool waiting, TestdbClone *clone)
+					bool ignore_unverified, bool waiting,
+					const LeaseTerms *terms, TestdbClone *clone)
 {
 	TemplateEntry *template;
 	SpareResult result = SPARE_STALE;
@@ -739,8 +1042,10 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 					break;
 				clone_leave_state(entry);
 				clone_enter_state(entry, CLONE_LEASED);
-				entry->clone.created_at = GetCurrentTimestamp();
+				registry_apply_terms(&entry->clone, terms);
 				*clone = entry->clone;
+				template->template.stats.clones++;
+				template->template.stats.hits++;
 				result = SPARE_TAKEN;
 				break;
 			}
@@ -1384,4 +1689,81 @@ void
 registry_template_left(Oid oid)
 {
 	template_note(oid, NOTE_LEFT);
+}
+
+/*
+ * Add to what has been done for a template.  Takes and releases the registry
+ * lock and a mutex.
+ */
+void
+registry_add_stats(Oid oid, const TemplateStats *stats)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		TemplateStats *sum = &entry->template.stats;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		sum->clones += stats->clones;
+		sum->hits += stats->hits;
+		sum->misses += stats->misses;
+		sum->copies += stats->copies;
+		sum->recycled += stats->recycled;
+		sum->drops += stats->drops;
+		sum->reaped += stats->reaped;
+		sum->files += stats->files;
+		sum->bytes += stats->bytes;
+		sum->copy_us += stats->copy_us;
+		sum->recycle_us += stats->recycle_us;
+		sum->drop_us += stats->drop_us;
+		sum->snapshot_us += stats->snapshot_us;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Set all statistics to zero.  Takes and releases the registry lock and
+ * mutexes.
+ */
+void
+registry_reset_stats(void)
+{
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memset(&entry->template.stats, 0, sizeof(TemplateStats));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Remember an error that no session was told of, cut to what there is room
+ * for; an empty string forgets it.  Takes and releases the registry lock and a
+ * mutex.
+ */
+void
+registry_note_error(Oid oid, const char *message)
+{
+	TemplateEntry *entry;
+	int			len = pg_mbcliplen(message, strlen(message),
+								   sizeof(entry->template.last_error) - 1);
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memcpy(entry->template.last_error, message, len);
+		entry->template.last_error[len] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
 }

@@ -19,6 +19,7 @@ typedef enum CloneState
 {
 	CLONE_CREATING,				/* a worker is making it */
 	CLONE_LEASED,				/* handed out to a caller */
+	CLONE_DROPPING,				/* a worker is taking it back */
 	CLONE_RETURNED,				/* dropped, to be restored */
 	CLONE_RESTORING,			/* a worker is restoring it */
 	CLONE_SPARE,				/* ready to be handed out */
@@ -26,6 +27,19 @@ typedef enum CloneState
 } CloneState;
 
 #define CLONE_NSTATES	(CLONE_GARBAGE + 1)
+
+#define TESTDB_MAX_LABEL	200 /* bytes */
+
+/* On what terms a clone is handed out. */
+typedef struct LeaseTerms
+{
+	int			session_pid;	/* dropped when this session ends; 0 if not */
+	int64		lifetime;		/* dropped so many seconds after it was handed
+								 * out; 0 if not */
+	int			idle_timeout;	/* dropped when nobody was in it for so many
+								 * seconds; 0 if not */
+	char		label[TESTDB_MAX_LABEL + 1];	/* the caller's words */
+} LeaseTerms;
 
 /* One clone, as callers of this module get it: always a copy. */
 typedef struct TestdbClone
@@ -41,7 +55,28 @@ typedef struct TestdbClone
 	uint64		version;		/* of the snapshot that its files equal, or did
 								 * when it was handed out */
 	uint64		row_version;	/* the same for its row; 0 if not known */
+	LeaseTerms	terms;			/* LEASED: on what terms */
+	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if never */
+	TimestampTz used_at;		/* LEASED: when somebody was last in it */
 } TestdbClone;
+
+/* What has been done for a template since testdb_stats_reset. */
+typedef struct TemplateStats
+{
+	int64		clones;			/* handed out */
+	int64		hits;			/* of them, spares taken by the session itself */
+	int64		misses;			/* of them, those that a worker had to see to */
+	int64		copies;			/* made from the snapshot or by CREATE DATABASE */
+	int64		recycled;		/* restored for another life */
+	int64		drops;			/* taken back */
+	int64		reaped;			/* of them, because their time was over */
+	int64		files;			/* copied, to clones */
+	int64		bytes;
+	int64		copy_us;		/* time spent in making copies */
+	int64		recycle_us;		/* in restoring, shared among a batch */
+	int64		drop_us;		/* in taking back */
+	int64		snapshot_us;	/* in bringing the snapshot up to date */
+} TemplateStats;
 
 /*
  * What pg_database and its companions said of a template when its snapshot
@@ -78,6 +113,8 @@ typedef struct TestdbTemplate
 	int			peak;			/* most that were handed out at one time, of
 								 * late */
 	int			spares_limit;	/* instead of testdb.spares, or -1 */
+	char		last_error[128];	/* of what was done ahead or behind, or "" */
+	TemplateStats stats;
 } TestdbTemplate;
 
 /* How many owners of a template's clones are remembered. */
@@ -117,10 +154,21 @@ extern uint64 registry_next_serial(void);
 extern void registry_set_recheck(void);
 extern bool registry_take_recheck(void);
 
+/* leases */
+extern void registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms);
+extern void registry_end_session(int pid);
+extern bool registry_touch(Oid oid);
+extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
+extern void registry_extend(Oid oid, int seconds);
+extern int	registry_count_leases(Oid owner);
+extern bool registry_take_victim(Oid spared_template, TestdbClone *clone);
+extern bool registry_is_full(void);
+
 /* spares */
 extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
 									   const TemplateRow *row,
 									   bool ignore_unverified, bool waiting,
+									   const LeaseTerms *terms,
 									   TestdbClone *clone);
 extern bool registry_wait_for_spare(Oid template_oid, long timeout_ms);
 extern void registry_announce_spare(Oid template_oid);
@@ -148,5 +196,8 @@ extern void registry_template_changed(Oid oid);
 extern void registry_settings_changed(Oid oid);
 extern void registry_template_left(Oid oid);
 extern uint32 registry_epoch(void);
+extern void registry_add_stats(Oid oid, const TemplateStats *stats);
+extern void registry_reset_stats(void);
+extern void registry_note_error(Oid oid, const char *message);
 
 #endif							/* TESTDB_REGISTRY_H */

@@ -12,12 +12,14 @@
 #define TESTDB_REQUEST_H
 
 #include "datatype/timestamp.h"
+#include "registry.h"
 
 typedef enum RequestKind
 {
 	REQUEST_CLONE,
 	REQUEST_SPARE,				/* make one ahead; else as CLONE */
-	REQUEST_DROP
+	REQUEST_DROP,
+	REQUEST_RESET				/* database is the clone, as for DROP */
 } RequestKind;
 
 /* What is asked for. */
@@ -31,6 +33,7 @@ typedef struct RequestArgs
 	int			wanted;			/* SPARE: how many should be ready */
 	bool		name_given;		/* CLONE: is name the caller's choice? */
 	NameData	name;			/* CLONE: the wanted name, if given */
+	LeaseTerms	terms;			/* CLONE: on what terms */
 } RequestArgs;
 
 /* What comes back. */

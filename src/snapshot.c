@@ -283,24 +283,11 @@ make_init_file(Oid oid)
 	char	   *dir = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
 	char	   *path = psprintf("%s/%s", dir, RELCACHE_INIT_FILENAME);
 	struct stat st;
-	BackgroundWorker worker;
-	BackgroundWorkerHandle *handle;
 
 	if (stat(path, &st) == 0 || stat(dir, &st) != 0)
 		return;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "testdb", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "testdb_visitor_main", BGW_MAXLEN);
-	strlcpy(worker.bgw_name, "testdb visitor", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "testdb visitor", BGW_MAXLEN);
-	worker.bgw_main_arg = ObjectIdGetDatum(oid);
-	worker.bgw_notify_pid = MyProcPid;
-	if (RegisterDynamicBackgroundWorker(&worker, &handle))
-		(void) WaitForBackgroundWorkerShutdown(handle);
+	(void) database_visit(oid, "testdb_visitor_main", "testdb visitor");
 }
 
 /*
@@ -358,6 +345,8 @@ sync_files(TestdbTemplate *template)
 	else
 	{
 		snapshot_remove(template->oid);
+		database_check_space(filesync_manifest_space(now, BLCKSZ),
+							 filesync_manifest_count(now));
 		ok = filesync_copy_dir(source, now, target, &options, &copy, &stats, &error);
 	}
 	filesync_manifest_free(now);
@@ -388,6 +377,8 @@ sync_files(TestdbTemplate *template)
 static void
 refresh_snapshot(TestdbTemplate *template, bool with_files)
 {
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
 	TemplateRow row;
 
 	LockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
@@ -427,6 +418,8 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	template->row = row;
 	template->taken_at = GetCurrentTimestamp();
 	registry_set_snapshot(template, with_files);
+	stats.snapshot_us = template->taken_at - start;
+	registry_add_stats(template->oid, &stats);
 	UnlockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
 }
 
@@ -520,6 +513,19 @@ snapshot_lock(Oid oid, TestdbTemplate *template)
 }
 
 /*
+ * Count what was copied to a clone.
+ */
+static void
+count_files(Oid template_oid, const FilesyncStats *copied)
+{
+	TemplateStats stats = {0};
+
+	stats.files = copied->copied + copied->created;
+	stats.bytes = copied->bytes;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
  * Copy a snapshot, which is locked, to the directory of a new database.
  *
  * Errors: 53100, and whatever the file system says; the directory is then
@@ -534,10 +540,12 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 	FilesyncError error;
 
 	snapshot_path(template->oid, "", source);
+	database_check_space(template->bytes, template->files);
 	if (!filesync_copy_dir(source, get_manifest(template),
 						   GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
 						   &options, NULL, &stats, &error))
 		report_filesync_error(&error);
+	count_files(template->oid, &stats);
 }
 
 /*
@@ -566,6 +574,7 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 								   &options, &stats, &error);
 	if (!ok)
 		report_filesync_error(&error);
+	count_files(template->oid, &stats);
 
 #ifdef TESTDB_DEBUG
 	if (names)

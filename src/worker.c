@@ -90,7 +90,8 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 
 /*
  * Enter one database into the registry, by what its lease says and whether it
- * is there; true if it lives on.
+ * is there; true if it lives on.  One that is marked as invalid, because its
+ * removal or restoring was interrupted, does not.
  */
 static bool
 restore_clone(Oid oid)
@@ -99,6 +100,7 @@ restore_clone(Oid oid)
 	LeaseState	state;
 	DatabaseInfo info;
 	bool		exists;
+	bool		lives;
 	struct stat st;
 	char	   *path;
 
@@ -119,12 +121,14 @@ restore_clone(Oid oid)
 		lease_remove(oid);		/* dropped while testdb was not loaded */
 		return false;
 	}
-	clone.state = state == LEASE_HELD ? CLONE_LEASED : CLONE_CREATING;
+	lives = state == LEASE_HELD && !database_is_invalid(oid);
+	clone.state = lives ? CLONE_LEASED : CLONE_CREATING;
 	if (!registry_add(&clone, LOG))
 		return false;
-	if (state != LEASE_HELD)
+	if (!lives)
 		(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);
-	return state == LEASE_HELD;
+	registry_extend(oid, 0);
+	return lives;
 }
 
 /*
@@ -200,6 +204,8 @@ work_once(long *delay_ms)
 		job_recycle();
 	else if (registry_next_refill(&template, &owner))
 		job_refill(template, owner);
+	else if (registry_take_expired(&clone, delay_ms))
+		job_reap(&clone);
 	else if (registry_take_garbage(&clone))
 		job_collect_garbage(&clone);
 	else if (registry_take_recheck())
