@@ -13,9 +13,12 @@
 #ifndef TESTDB_COMPAT_H
 #define TESTDB_COMPAT_H
 
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "pgstat.h"
+#include "storage/shmem.h"
 #include "utils/backend_status.h"
+#include "utils/hsearch.h"
 #if PG_VERSION_NUM >= 170000
 #include "utils/wait_event.h"
 #endif
@@ -73,6 +76,50 @@ wait_event_compat(uint32 *cache, const char *name)
 	(void) name;
 	return PG_WAIT_EXTENSION;
 #endif
+}
+
+/*
+ * A hash table in shared memory for size entries.  19 has one size, for what
+ * were the initial and the largest.
+ */
+static inline HTAB *
+shmem_init_hash_compat(const char *name, int64 size, HASHCTL *info, int flags)
+{
+#if PG_VERSION_NUM >= 190000
+	return ShmemInitHash(name, size, info, flags);
+#else
+	return ShmemInitHash(name, size, size, info, flags);
+#endif
+}
+
+/*
+ * Flags of RequestCheckpoint, which 19 renamed: now, and not spread over time;
+ * and with the pages of unlogged relations, which only a shutdown writes
+ * otherwise.
+ */
+#if PG_VERSION_NUM < 190000
+#define CHECKPOINT_FAST				CHECKPOINT_IMMEDIATE
+#define CHECKPOINT_FLUSH_UNLOGGED	CHECKPOINT_FLUSH_ALL
+#endif
+
+/*
+ * Settings that could end a worker or its transaction, and that its database
+ * may have: a list that ends with NULL.
+ */
+static inline const char *const *
+timeout_settings_compat(void)
+{
+	static const char *const names[] = {
+		"statement_timeout",
+		"idle_in_transaction_session_timeout",
+		"idle_session_timeout",
+#if PG_VERSION_NUM >= 170000
+		"transaction_timeout",
+#endif
+		NULL
+	};
+
+	return names;
 }
 
 #endif							/* TESTDB_COMPAT_H */

@@ -4,7 +4,7 @@
  *	  Making and removing a database.
  *
  * Everything here runs in a worker, inside a transaction that the worker
- * starts and ends, and knows nothing of the registry or of requests.
+ * starts and ends, unless it says otherwise, and knows nothing of requests.
  *
  * The work itself is done by core's createdb() and dropdb().  Around them,
  * two things are done differently from CREATE and DROP DATABASE:
@@ -30,17 +30,30 @@
 
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/twophase.h"
 #include "catalog/catalog.h"
 #include "catalog/indexing.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_db_role_setting.h"
+#include "catalog/pg_shdepend.h"
+#include "catalog/pg_subscription.h"
 #include "catalog/pg_tablespace.h"
+#include "commands/comment.h"
 #include "commands/dbcommands.h"
+#include "commands/seclabel.h"
+#include "commands/tablespace.h"
+#include "common/hashfn.h"
 #include "common/relpath.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -48,23 +61,41 @@
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
 #include "parser/parse_node.h"
-#include "storage/latch.h"
+#include "postmaster/bgworker.h"
+#include "replication/slot.h"
+#include "storage/bufmgr.h"
+#include "storage/fd.h"
 #include "storage/lmgr.h"
+#include "storage/md.h"
 #include "storage/procarray.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-
-#include "access/twophase.h"
 
 #include "compat.h"
 #include "database.h"
 
-/* How often sessions that do not end are told again, in ms. */
-#define TERMINATE_INTERVAL	100
+/* How long sessions may take to leave by themselves: 10 times 100 us. */
+#define LEAVE_STEPS			10
+#define LEAVE_STEP_US		100
+
+/* How long to sleep while they are made to leave, and then tell them again. */
+#define END_STEP_US			1000
+#define TERMINATE_STEPS		100
+
+/* How many files testdb leaves for others. */
+#define MIN_FREE_FILES		1000
 
 /* How many sessions an error's detail names. */
 #define MAX_DESCRIBED		5
+
+PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
 
 /*
  * Find a database by its OID and fill *info; false if there is none.
@@ -138,8 +169,8 @@ end_autovacuum(Oid oid)
 /*
  * The number of prepared transactions in a database.
  */
-static int
-count_prepared(const char *name)
+int
+database_count_prepared(const char *name)
 {
 	Oid			argtypes[1] = {NAMEOID};
 	Datum		values[1] = {CStringGetDatum(name)};
@@ -188,7 +219,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 		end_autovacuum(oid);
 		return false;
 	}
-	*nprepared = count_prepared(NameStr(info.name));
+	*nprepared = database_count_prepared(NameStr(info.name));
 	return *nprepared == 0;
 }
 
@@ -220,27 +251,37 @@ database_create(Oid oid, const char *name, Oid owner,
 }
 
 /*
+ * Sleep for a moment, while sessions are leaving.
+ */
+static void
+nap(int us)
+{
+	pg_usleep(us);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * End all sessions in a database, which is locked against new ones, and wait
  * until they have gone.
+ *
+ * Those whose clients have just disconnected are on their way out, and are
+ * given the time for that: telling them to end would fill the server log.
  *
  * Errors: 55006 if prepared transactions are in it, or if a session has not
  * ended after testdb.lock_timeout.
  */
-static void
-end_sessions(Oid oid, const char *name)
+void
+database_end_sessions(Oid oid, const char *name)
 {
-	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbSessionEnd");
 	TimestampTz start = GetCurrentTimestamp();
-	int			steps = 0;
+
+	for (int i = 0; i < LEAVE_STEPS && CountDBBackends(oid) > 0; i++)
+		nap(LEAVE_STEP_US);
 
 	/* This also refuses prepared transactions, which dropdb() waits for. */
 	TerminateOtherDBBackends(oid);
-	while (CountDBBackends(oid) > 0)
+	for (int i = 1; CountDBBackends(oid) > 0; i++)
 	{
-		if (++steps % TERMINATE_INTERVAL == 0)
-			TerminateOtherDBBackends(oid);
-
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
 									   testdb_lock_timeout))
 		{
@@ -254,20 +295,30 @@ end_sessions(Oid oid, const char *name)
 					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
 							 testdb_lock_timeout, "testdb.lock_timeout")));
 		}
-
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 1L, event);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		nap(i < LEAVE_STEPS ? LEAVE_STEP_US : END_STEP_US);
+		if (i % TERMINATE_STEPS == 0)
+			TerminateOtherDBBackends(oid);
 	}
+}
+
+/*
+ * Lock a database until the end of the transaction, so that nobody can connect
+ * to it, and fill *info; false if it does not exist (any more).
+ *
+ * Errors: 55P03 after lock_timeout.
+ */
+bool
+database_lock(Oid oid, DatabaseInfo *info)
+{
+	LockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
+	return database_lookup(oid, info);
 }
 
 /*
  * Drop a database, ending whatever is connected to it; false if it does not
  * exist (any more).
  *
- * Errors: those of DROP DATABASE; 55006 as end_sessions; 55P03 after
+ * Errors: those of DROP DATABASE; 55006 as database_end_sessions; 55P03 after
  * lock_timeout.
  */
 bool
@@ -275,10 +326,9 @@ database_drop(Oid oid)
 {
 	DatabaseInfo info;
 
-	LockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
-	if (!database_lookup(oid, &info))
+	if (!database_lock(oid, &info))
 		return false;
-	end_sessions(oid, NameStr(info.name));
+	database_end_sessions(oid, NameStr(info.name));
 	dropdb(NameStr(info.name), false, false);
 	return true;
 }
@@ -318,6 +368,650 @@ database_remove_files(Oid oid)
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Read the template's row in pg_database, as it is now; false if there is
+ * none.  Any session may call it.
+ */
+bool
+database_read_row(Oid oid, TemplateRow *row)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	Form_pg_database form;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_database) GETSTRUCT(tuple);
+	row->xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+	row->tid = tuple->t_self;
+	row->frozenxid = form->datfrozenxid;
+	row->minmxid = form->datminmxid;
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/*
+ * The name of a tablespace other than the default one in which a database has
+ * files, or NULL.
+ */
+static char *
+find_other_tablespace(Oid oid)
+{
+	Relation	rel = table_open(TableSpaceRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple	tuple;
+	char	   *name = NULL;
+
+	while (name == NULL &&
+		   (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_tablespace form = (Form_pg_tablespace) GETSTRUCT(tuple);
+		char	   *path;
+		struct stat st;
+
+		if (form->oid == GLOBALTABLESPACE_OID || form->oid == DEFAULTTABLESPACE_OID)
+			continue;
+		path = GetDatabasePath(oid, form->oid);
+		if (stat(path, &st) == 0 && S_ISDIR(st.st_mode) && !directory_is_empty(path))
+			name = pstrdup(NameStr(form->spcname));
+		pfree(path);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return name;
+}
+
+/*
+ * Why a database can't be cloned by the native method, in a few words, or NULL
+ * if it can.
+ */
+char *
+database_obstacle(Oid oid)
+{
+	HeapTuple	tuple;
+	Oid			tablespace;
+	char	   *other;
+
+	if (XLogIsNeeded())
+		return pstrdup("wal_level is not minimal");
+
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	if (!HeapTupleIsValid(tuple))
+		return pstrdup("the database does not exist");
+	tablespace = ((Form_pg_database) GETSTRUCT(tuple))->dattablespace;
+	ReleaseSysCache(tuple);
+	if (tablespace != DEFAULTTABLESPACE_OID)
+		return psprintf("its tablespace is \"%s\"", get_tablespace_name(tablespace));
+	other = find_other_tablespace(oid);
+	if (other)
+		return psprintf("it has files in tablespace \"%s\"", other);
+	return NULL;
+}
+
+/*
+ * A fingerprint of what the objects in a database depend on: its rows in
+ * pg_shdepend, whatever their order.
+ */
+uint64
+database_dependencies(Oid oid)
+{
+	Relation	rel = table_open(SharedDependRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	uint64		sum = 0;
+
+	ScanKeyInit(&key, Anum_pg_shdepend_dbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, SharedDependDependerIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_shdepend form = (Form_pg_shdepend) GETSTRUCT(tuple);
+		uint32		fields[6];
+
+		fields[0] = form->classid;
+		fields[1] = form->objid;
+		fields[2] = form->objsubid;
+		fields[3] = form->refclassid;
+		fields[4] = form->refobjid;
+		fields[5] = form->deptype;
+		sum += hash_bytes_extended((unsigned char *) fields, sizeof(fields), 1);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return sum;
+}
+
+/*
+ * Give a clone the template's rows in pg_shdepend, whose fingerprint is given.
+ *
+ * A test rarely changes them: mostly, they are only read.  For a thousand
+ * tables of an ordinary role, writing them takes longer than all the rest.
+ */
+void
+database_sync_dependencies(Oid oid, Oid template_oid, uint64 fingerprint)
+{
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (database_dependencies(oid) == fingerprint)
+		return;
+
+	rel = table_open(SharedDependRelationId, RowExclusiveLock);
+	ScanKeyInit(&key, Anum_pg_shdepend_dbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, SharedDependDependerIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		CatalogTupleDelete(rel, &tuple->t_self);
+	systable_endscan(scan);
+	table_close(rel, RowExclusiveLock);
+
+	CommandCounterIncrement();
+	copyTemplateDependencies(template_oid, oid);
+}
+
+/*
+ * The rows of pg_db_role_setting for a database, as a List of HeapTuple in the
+ * order of their roles.
+ */
+static List *
+read_settings(Relation rel, Oid oid)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *settings = NIL;
+
+	ScanKeyInit(&key, Anum_pg_db_role_setting_setdatabase,
+				BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, DbRoleSettingDatidRolidIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		settings = lappend(settings, heap_copytuple(tuple));
+	systable_endscan(scan);
+	return settings;
+}
+
+/*
+ * Do two lists from read_settings say the same of two databases?
+ */
+static bool
+settings_equal(Relation rel, List *a, List *b)
+{
+	ListCell   *la;
+	ListCell   *lb;
+
+	if (list_length(a) != list_length(b))
+		return false;
+	forboth(la, a, lb, b)
+	{
+		HeapTuple	ta = lfirst(la);
+		HeapTuple	tb = lfirst(lb);
+		Datum		da;
+		Datum		db;
+		bool		nulla;
+		bool		nullb;
+
+		if (((Form_pg_db_role_setting) GETSTRUCT(ta))->setrole !=
+			((Form_pg_db_role_setting) GETSTRUCT(tb))->setrole)
+			return false;
+		da = heap_getattr(ta, Anum_pg_db_role_setting_setconfig,
+						  RelationGetDescr(rel), &nulla);
+		db = heap_getattr(tb, Anum_pg_db_role_setting_setconfig,
+						  RelationGetDescr(rel), &nullb);
+		if (nulla != nullb || (!nulla && !datum_image_eq(da, db, false, -1)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Give a clone the template's settings (ALTER DATABASE ... SET, and
+ * ALTER ROLE ... IN DATABASE ... SET).
+ */
+static void
+sync_settings(Oid oid, Oid template_oid)
+{
+	Relation	rel = table_open(DbRoleSettingRelationId, RowExclusiveLock);
+	List	   *wanted = read_settings(rel, template_oid);
+	List	   *present = read_settings(rel, oid);
+	ListCell   *lc;
+
+	if (!settings_equal(rel, wanted, present))
+	{
+		foreach(lc, present)
+			CatalogTupleDelete(rel, &((HeapTuple) lfirst(lc))->t_self);
+		CommandCounterIncrement();
+		foreach(lc, wanted)
+		{
+			Datum		values[Natts_pg_db_role_setting] = {0};
+			bool		nulls[Natts_pg_db_role_setting] = {0};
+			bool		replaces[Natts_pg_db_role_setting] = {0};
+
+			values[Anum_pg_db_role_setting_setdatabase - 1] = ObjectIdGetDatum(oid);
+			replaces[Anum_pg_db_role_setting_setdatabase - 1] = true;
+			CatalogTupleInsert(rel, heap_modify_tuple(lfirst(lc),
+													  RelationGetDescr(rel),
+													  values, nulls, replaces));
+		}
+	}
+	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * The ACL in a row of pg_database, or NULL; a copy.
+ */
+static Acl *
+get_acl(Relation rel, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		acl = heap_getattr(tuple, Anum_pg_database_datacl,
+								   RelationGetDescr(rel), &isnull);
+
+	return isnull ? NULL : DatumGetAclPCopy(acl);
+}
+
+/*
+ * The row that a clone should have: the template's, but for the few columns
+ * that must differ, so that the columns of later major versions come along.
+ * The ACL is what ALTER DATABASE ... OWNER would make of it.
+ */
+static HeapTuple
+make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
+				 Oid owner, bool invalid)
+{
+	Datum		values[Natts_pg_database] = {0};
+	bool		nulls[Natts_pg_database] = {0};
+	bool		replaces[Natts_pg_database] = {0};
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(template);
+	Acl		   *acl = get_acl(rel, template);
+	NameData	namedata;
+
+	namestrcpy(&namedata, name);
+	values[Anum_pg_database_oid - 1] = ObjectIdGetDatum(oid);
+	replaces[Anum_pg_database_oid - 1] = true;
+	values[Anum_pg_database_datname - 1] = NameGetDatum(&namedata);
+	replaces[Anum_pg_database_datname - 1] = true;
+	values[Anum_pg_database_datdba - 1] = ObjectIdGetDatum(owner);
+	replaces[Anum_pg_database_datdba - 1] = true;
+	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(false);
+	replaces[Anum_pg_database_datistemplate - 1] = true;
+	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(true);
+	replaces[Anum_pg_database_datallowconn - 1] = true;
+	if (invalid)
+	{
+		values[Anum_pg_database_datconnlimit - 1] =
+			Int32GetDatum(DATCONNLIMIT_INVALID_DB);
+		replaces[Anum_pg_database_datconnlimit - 1] = true;
+	}
+	if (acl)
+	{
+		values[Anum_pg_database_datacl - 1] =
+			PointerGetDatum(aclnewowner(acl, form->datdba, owner));
+		replaces[Anum_pg_database_datacl - 1] = true;
+	}
+	return heap_modify_tuple(template, RelationGetDescr(rel),
+							 values, nulls, replaces);
+}
+
+/*
+ * A copy of the template's row.
+ *
+ * Errors: 3D000 if it has gone; 55000 if it is invalid.
+ */
+static HeapTuple
+get_template_tuple(Oid template_oid)
+{
+	HeapTuple	tuple = SearchSysCacheCopy1(DATABASEOID,
+											ObjectIdGetDatum(template_oid));
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("template database with OID %u does not exist", template_oid),
+				 errdetail("It has been dropped in the meantime.")));
+	if (((Form_pg_database) GETSTRUCT(tuple))->datconnlimit == DATCONNLIMIT_INVALID_DB)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot use invalid database \"%s\" as template",
+						NameStr(((Form_pg_database) GETSTRUCT(tuple))->datname)),
+				 errhint("Use DROP DATABASE to drop invalid databases.")));
+	return tuple;
+}
+
+/*
+ * Record in pg_shdepend which roles a clone's ACL names, instead of those that
+ * the old one did; either may be NULL.
+ */
+static void
+record_acl(Oid oid, Oid owner, const Acl *old_acl, const Acl *new_acl)
+{
+	Oid		   *old_members;
+	Oid		   *new_members;
+	int			nold = aclmembers(old_acl, &old_members);
+	int			nnew = aclmembers(new_acl, &new_members);
+
+	updateAclDependencies(DatabaseRelationId, oid, 0, owner,
+						  nold, old_members, nnew, new_members);
+}
+
+/*
+ * Enter a new database into the catalogs, as a copy of the template; its files
+ * are another matter.  Nobody sees it before the transaction is committed.
+ */
+void
+database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	HeapTuple	tuple = make_clone_tuple(rel, template, oid, name, owner, false);
+
+	CatalogTupleInsert(rel, tuple);
+	recordDependencyOnOwner(DatabaseRelationId, oid, owner);
+	record_acl(oid, owner, NULL, get_acl(rel, tuple));
+	copyTemplateDependencies(template_oid, oid);
+	sync_settings(oid, template_oid);
+	InvokeObjectPostCreateHook(DatabaseRelationId, oid, 0);
+	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * Can a clone that is being dropped have another life?  Not if core would do
+ * more for it than what database_reset_row does.
+ */
+bool
+database_is_recyclable(Oid oid)
+{
+	HeapTuple	tuple;
+	Form_pg_database form;
+	bool		ok;
+	int			nslots;
+	int			nactive;
+
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_database) GETSTRUCT(tuple);
+	ok = !form->datistemplate &&
+		form->datconnlimit != DATCONNLIMIT_INVALID_DB &&
+		form->dattablespace == DEFAULTTABLESPACE_OID;
+	ReleaseSysCache(tuple);
+
+	return ok &&
+		!ReplicationSlotsCountDBSlots(oid, &nslots, &nactive) &&
+		CountDBSubscriptions(oid) == 0 &&
+		find_other_tablespace(oid) == NULL;
+}
+
+/*
+ * Give a clone the row, and all that belongs to it in shared catalogs, that it
+ * would have if it had just been made from the template under this name.  If
+ * invalid, nobody can connect to it until database_revive, and its statistics
+ * are dropped.
+ *
+ * The caller has the database locked against connections, with none in it.
+ * What the database's objects depend on is left to
+ * database_sync_dependencies.
+ *
+ * Errors: 3D000 if either has gone.
+ */
+void
+database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
+				   bool invalid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	HeapTuple	old = SearchSysCacheLockedCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	HeapTuple	new;
+	ItemPointerData tid;
+	Acl		   *old_acl;
+	Acl		   *new_acl;
+
+	if (!HeapTupleIsValid(old))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", oid)));
+	tid = old->t_self;
+	new = make_clone_tuple(rel, template, oid, name, owner, invalid);
+	CatalogTupleUpdate(rel, &tid, new);
+	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
+
+	if (((Form_pg_database) GETSTRUCT(old))->datdba != owner)
+		changeDependencyOnOwner(DatabaseRelationId, oid, owner);
+	old_acl = get_acl(rel, old);
+	new_acl = get_acl(rel, new);
+	if (old_acl || new_acl)
+		record_acl(oid, owner, old_acl, new_acl);
+	DeleteSharedComments(oid, DatabaseRelationId);
+	DeleteSharedSecurityLabel(oid, DatabaseRelationId);
+	sync_settings(oid, template_oid);
+	if (invalid)
+		pgstat_drop_database(oid);
+	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
+	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * Forget what of a database is in shared buffers, and what the checkpointer
+ * was to do with its files, as dropdb() does.  No session is in it or can
+ * come to it.  Its files may be changed after the next checkpoint has been completed,
+ * and every process has closed them.
+ */
+void
+database_discard_buffers(Oid oid)
+{
+	DropDatabaseBuffers(oid);
+	ForgetDatabaseSyncRequests(oid);
+}
+
+/*
+ * Keep datfrozenxid and datminmxid of all databases as they are, until the end
+ * of the transaction.  A clone's row gets its template's: held from before
+ * these are compared with the snapshot's until the row is committed, this lock
+ * keeps pg_xact from being truncated in between, when only the clone needs it.
+ * vac_update_datfrozenxid() takes the same lock.
+ */
+void
+database_lock_horizons(void)
+{
+	LockDatabaseFrozenIds(ShareLock);
+}
+
+/*
+ * Let sessions connect to a clone whose files are complete again: its row gets
+ * the template's connection limit and horizons.
+ *
+ * Done in place, since it is not to be undone, and leaves no dead row.  The
+ * horizons are the template's of now, which its files still have to be read
+ * with: the caller knows that they have not moved since the snapshot.
+ */
+void
+database_revive(Oid oid, Oid template_oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
+	Form_pg_database to;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	void	   *state;
+
+	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	systable_inplace_update_begin(rel, DatabaseOidIndexId, true, NULL, 1, &key,
+								  &tuple, &state);
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", oid)));
+	to = (Form_pg_database) GETSTRUCT(tuple);
+	to->datconnlimit = from->datconnlimit;
+	to->datfrozenxid = from->datfrozenxid;
+	to->datminmxid = from->datminmxid;
+	systable_inplace_update_finish(state, tuple);
+	heap_freetuple(tuple);
+	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * How much more room there is in the data directory's file system than
+ * testdb.min_free_space, in bytes, and how many more files it can take than
+ * MIN_FREE_FILES; both negative if less.  A file system that does not count
+ * its files has room for any number.
+ */
+static void
+get_space(int64 *bytes, int64 *files)
+{
+	struct statvfs fs;
+
+	if (statvfs(DataDir, &fs) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not get the free space of \"%s\": %m", DataDir)));
+	*bytes = (int64) fs.f_bavail * (int64) fs.f_frsize -
+		(int64) testdb_min_free_space * 1024 * 1024;
+	*files = fs.f_files == 0 ? PG_INT64_MAX :
+		(int64) fs.f_favail - MIN_FREE_FILES;
+}
+
+/*
+ * Is there room for a database of so many bytes and files?
+ */
+bool
+database_has_space(uint64 bytes, uint64 files)
+{
+	int64		free_bytes;
+	int64		free_files;
+
+	get_space(&free_bytes, &free_files);
+	return free_bytes >= (int64) bytes && free_files >= (int64) files;
+}
+
+/*
+ * Raise an error, 53100, if there is not.
+ */
+void
+database_check_space(uint64 bytes, uint64 files)
+{
+	int64		free_bytes;
+	int64		free_files;
+
+	get_space(&free_bytes, &free_files);
+	if (free_bytes < (int64) bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("not enough free space for another database"),
+				 errdetail("It needs %llu kB; %lld kB are free above \"%s\".",
+						   (unsigned long long) bytes / 1024,
+						   (long long) Max(free_bytes, 0) / 1024,
+						   "testdb.min_free_space"),
+				 errhint("Drop databases that are no longer needed, or make the file system of the data directory larger.")));
+	if (free_files < (int64) files)
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("not enough free files for another database"),
+				 errdetail("It has %llu files; the file system can take %lld more.",
+						   (unsigned long long) files,
+						   (long long) Max(free_files, 0)),
+				 errhint("Drop databases that are no longer needed, or give the file system of the data directory more inodes.")));
+}
+
+/*
+ * Is a database marked as invalid, by an interrupted DROP DATABASE or restore?
+ */
+bool
+database_is_invalid(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	bool		invalid;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	invalid = ((Form_pg_database) GETSTRUCT(tuple))->datconnlimit ==
+		DATCONNLIMIT_INVALID_DB;
+	ReleaseSysCache(tuple);
+	return invalid;
+}
+
+/*
+ * Have a background worker connect to a database, run one of our functions
+ * there, and wait for its end; false if it could not be started.  The database
+ * must not be locked, and the caller be in no transaction that others wait for.
+ */
+bool
+database_visit(Oid oid, const char *function, const char *name)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "testdb", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, name, BGW_MAXLEN);
+	worker.bgw_main_arg = ObjectIdGetDatum(oid);
+	worker.bgw_notify_pid = MyProcPid;
+	return RegisterDynamicBackgroundWorker(&worker, &handle) &&
+		WaitForBackgroundWorkerShutdown(handle) == BGWH_STOPPED;
+}
+
+/*
+ * Entry point of a background worker that rolls back all prepared transactions
+ * of a database, which can only be done from within it.
+ */
+void
+testdb_rollback_main(Datum main_arg)
+{
+	Oid			database = DatumGetObjectId(main_arg);
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *gids = NIL;
+	ListCell   *lc;
+
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	if (SPI_execute("SELECT gid FROM pg_catalog.pg_prepared_xacts"
+					" WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list prepared transactions");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		gids = lappend(gids, SPI_getvalue(SPI_tuptable->vals[i],
+										  SPI_tuptable->tupdesc, 1));
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	foreach(lc, gids)
+	{
+		StartTransactionCommand();
+		FinishPreparedTransaction(lfirst(lc), false);
+		CommitTransactionCommand();
+	}
+}
+
+/*
+ * Roll back all prepared transactions of a database.  What is left of them is
+ * for the caller to find.
+ */
+void
+database_rollback_prepared(Oid oid)
+{
+	(void) database_visit(oid, "testdb_rollback_main", "testdb rollback");
 }
 
 /*

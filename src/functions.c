@@ -14,27 +14,44 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
+#include "lease.h"
 #include "registry.h"
 #include "request.h"
+#include "snapshot.h"
 #include "testdb.h"
+
+/* Longest lifetime that can be asked for, in seconds. */
+#define MAX_LIFETIME		(INT64CONST(100) * SECS_PER_YEAR)
 
 /* Longest pause between two looks at a template in use, in ms. */
 #define TEMPLATE_POLL_MAX	20
 
+/* Longest wait for a spare before a clone is made for the caller, in ms. */
+#define SPARE_WAIT			100
+
 SQL_FUNCTION(testdb_clone);
 SQL_FUNCTION(testdb_drop);
+SQL_FUNCTION(testdb_drop_all);
+SQL_FUNCTION(testdb_keep);
+SQL_FUNCTION(testdb_reset);
+SQL_FUNCTION(testdb_stats_reset);
+SQL_FUNCTION(testdb_prewarm);
+SQL_FUNCTION(testdb_template_set);
 
 /*
  * Raise an error unless testdb can do anything for this transaction.
@@ -76,6 +93,38 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 }
 
 /*
+ * Raise an error if the database is one that testdb has made and nobody has
+ * got.
+ */
+static void
+check_handed_out(Oid oid, const char *name)
+{
+	TestdbClone clone;
+
+	if (registry_lookup(oid, &clone) && clone.state != CLONE_LEASED &&
+		clone.state != CLONE_DROPPING && clone.state != CLONE_GARBAGE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("database \"%s\" has not been handed out by testdb_clone",
+						name),
+				 errdetail("testdb keeps it ready for the next call of testdb_clone.")));
+}
+
+/*
+ * Raise the error that the caller's own session is in the template's way.
+ */
+static void
+report_own_database(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("cannot clone the currently open database"),
+			 errdetail("It can be copied when nobody is connected to it."),
+			 errhint("Connect to another database, such as \"%s\", to call testdb_clone.",
+					 testdb_database)));
+}
+
+/*
  * Find the template and check that the caller may clone it; its OID.
  *
  * Errors: 3D000, 42501; 55006 if somebody is always connected to it.
@@ -97,12 +146,9 @@ get_template(const char *name)
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
 				 errhint("Its owner can run: ALTER DATABASE %s IS_TEMPLATE true",
 						 quote_identifier(name))));
-	if (oid == MyDatabaseId)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot clone the currently open database"),
-				 errhint("Connect to another database, such as \"%s\", to call testdb_clone.",
-						 testdb_database)));
+	check_handed_out(oid, name);
+	if (oid == MyDatabaseId && testdb_method != TESTDB_METHOD_NATIVE)
+		report_own_database();
 	if (oid == request_worker_database())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -161,11 +207,92 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
 }
 
 /*
- * Have a worker make the clone; while the template is in use, wait here, so
- * that the worker is free for others.
+ * Take a spare of the template, if there is one that holds what is committed
+ * in it: no worker is needed for that, no catalog is changed.  Fills *result.
+ * waited says that this session has been waiting for one.
+ *
+ * The lease is on disk before the name is returned; if this process is killed
+ * in between, the database is removed when the server starts again.
+ *
+ * Errors: whatever the file system says.
+ */
+static SpareResult
+take_spare(const RequestArgs *args, bool waited, RequestResult *result)
+{
+	TestdbClone clone;
+	TemplateRow row;
+	SpareResult answer;
+
+	AcceptInvalidationMessages();
+	if (!database_read_row(args->database, &row))
+		return SPARE_STALE;
+	answer = registry_take_spare(args->database, args->role, &row, false, waited,
+								 &args->terms, &clone);
+
+	/* What was done without a transaction ID counts when nobody is in it. */
+	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
+		answer = registry_take_spare(args->database, args->role, &row, true, waited,
+									 &args->terms, &clone);
+	if (answer != SPARE_TAKEN)
+		return answer;
+
+	PG_TRY();
+	{
+		lease_write(&clone, LEASE_HELD);
+	}
+	PG_CATCH();
+	{
+		(void) registry_set_state(clone.oid, CLONE_LEASED, CLONE_GARBAGE);
+		request_wake_workers();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (clone.expires_at != 0 || clone.terms.idle_timeout != 0)
+		request_wake_workers();
+	result->oid = clone.oid;
+	result->name = clone.name;
+	return SPARE_TAKEN;
+}
+
+/*
+ * Take a spare, waiting for one that is being made ready; false if there is
+ * none, so that a worker must help.
+ */
+static bool
+find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
+{
+	bool		waited = false;
+
+	if (args->method != TESTDB_METHOD_NATIVE || args->name_given)
+		return false;
+	for (;;)
+	{
+		SpareResult answer = take_spare(args, waited, result);
+		long		left;
+
+		if (answer == SPARE_TAKEN)
+			return true;
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (answer == SPARE_STALE || left <= 0)
+			return false;
+		request_wake_workers();
+		if (!registry_wait_for_spare(args->database, Min(left, SPARE_WAIT)))
+			return false;
+		waited = true;
+	}
+}
+
+/*
+ * Have a worker do something that needs the template, named name in errors, up
+ * to date; while that is in use, wait here, so that the worker is free for
+ * others.
+ *
+ * Errors: those of request_perform; 55006 if the template is still in use
+ * after testdb.template_timeout.
  */
 static void
-perform_clone(const RequestArgs *args, RequestResult *result)
+perform_with_template(RequestArgs *args, Oid template, const char *name,
+					  RequestResult *result)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(start, testdb_timeout);
@@ -175,35 +302,176 @@ perform_clone(const RequestArgs *args, RequestResult *result)
 
 	for (;;)
 	{
+		if (args->kind == REQUEST_CLONE && find_spare(args, result, deadline))
+			return;
 		request_perform(args, deadline, result);
 		if (!result->busy)
 			return;
-		if (!wait_for_template(args->database, pause_ms,
-							   Min(deadline, template_deadline)))
-			report_template_in_use(args->database,
-								   NameStr(args->database_name),
-								   result->nprepared);
+		if (template == MyDatabaseId)
+			report_own_database();
+		if (!wait_for_template(template, pause_ms, Min(deadline, template_deadline)))
+			report_template_in_use(template, name, result->nprepared);
 		pause_ms = Min(pause_ms * 2, TEMPLATE_POLL_MAX);
 	}
 }
 
 /*
- * testdb_clone(template text, name text) returns name
+ * Fill *args for something that is asked of the template that argument 0 of a
+ * function names, after checking that the caller may.
+ */
+static void
+get_template_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
+{
+	memset(args, 0, sizeof(*args));
+	args->kind = kind;
+	args->role = GetUserId();
+	args->method = testdb_method;
+	namestrcpy(&args->database_name, get_name_argument(fcinfo, 0, "template name"));
+	args->database = get_template(NameStr(args->database_name));
+}
+
+/*
+ * An interval as a number of seconds, with months of 30 days; at least one.
+ *
+ * Errors: 22023 if it is not positive, or too long to be counted.
+ */
+static int64
+get_lifetime(const Interval *interval)
+{
+	int64		days = (int64) interval->month * 30 + interval->day;
+	int64		seconds = days * SECS_PER_DAY + interval->time / USECS_PER_SEC;
+
+	if (seconds < 0 || (seconds == 0 && interval->time <= 0) ||
+		seconds > MAX_LIFETIME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lifetime is out of range"),
+				 errdetail("It must be positive, and at most %d years.",
+						   (int) (MAX_LIFETIME / SECS_PER_YEAR))));
+	return Max(seconds, 1);
+}
+
+/*
+ * Argument number argno as a label, "" if it is NULL, in label
+ * (TESTDB_MAX_LABEL + 1 bytes).
+ *
+ * Errors: 22001 if it is too long.
+ */
+static void
+get_label_argument(FunctionCallInfo fcinfo, int argno, char *label)
+{
+	char	   *words;
+
+	label[0] = '\0';
+	if (PG_ARGISNULL(argno))
+		return;
+	words = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	if (strlen(words) > TESTDB_MAX_LABEL)
+		ereport(ERROR,
+				(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+				 errmsg("label is too long"),
+				 errdetail("It has %zu bytes; a label has at most %d.",
+						   strlen(words), TESTDB_MAX_LABEL)));
+	strcpy(label, words);
+}
+
+/*
+ * A before_shmem_exit callback: the clones of this session's scope go.
+ */
+static void
+end_session_scope(int code pg_attribute_unused(),
+				  Datum arg pg_attribute_unused())
+{
+	registry_end_session(MyProcPid);
+	request_wake_workers();
+}
+
+/*
+ * Fill in the terms of a lease from the arguments of testdb_clone.
+ *
+ * Errors: 22004, 22023, 22001.
+ */
+static void
+get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
+{
+	static bool registered = false;
+	char	   *scope;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("scope must not be null")));
+	scope = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (strcmp(scope, "session") == 0)
+		terms->session_pid = MyProcPid;
+	else if (strcmp(scope, "manual") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid scope: \"%s\"", scope),
+				 errhint("Valid scopes are \"manual\" and \"session\".")));
+	terms->lifetime = PG_ARGISNULL(3) ? testdb_lifetime :
+		get_lifetime(PG_GETARG_INTERVAL_P(3));
+	terms->idle_timeout = testdb_idle_timeout;
+	get_label_argument(fcinfo, 4, terms->label);
+
+	if (terms->session_pid != 0 && !registered)
+	{
+		before_shmem_exit(end_session_scope, (Datum) 0);
+		registered = true;
+	}
+}
+
+/*
+ * Raise an error, 53400, if a role has as many clones as it may have.
+ */
+static void
+check_role_limit(Oid role)
+{
+	int			n;
+
+	if (testdb_max_clones_per_role == 0)
+		return;
+	n = registry_count_leases(role);
+	if (n >= testdb_max_clones_per_role)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases of role \"%s\"",
+						GetUserNameFromId(role, false)),
+				 errdetail("It has %d.", n),
+				 errhint("Drop some with testdb_drop or testdb_drop_all, or increase \"%s\".",
+						 "testdb.max_clones_per_role")));
+}
+
+/*
+ * Log a call that took long, if that is wanted.
+ */
+static void
+log_slow_clone(const RequestArgs *args, const RequestResult *result, TimestampTz start)
+{
+	int64		us = GetCurrentTimestamp() - start;
+
+	if (testdb_log_min_duration >= 0 &&
+		us / 1000 >= testdb_log_min_duration)
+		ereport(LOG,
+				(errmsg("testdb_clone: \"%s\" from \"%s\": %lld.%03d ms",
+						NameStr(result->name), NameStr(args->database_name),
+						(long long) (us / 1000), (int) (us % 1000))));
+}
+
+/*
+ * testdb_clone(template text, name text, scope text, lifetime interval,
+ *				label text) returns name
  */
 Datum
 testdb_clone(PG_FUNCTION_ARGS)
 {
+	TimestampTz start = GetCurrentTimestamp();
 	RequestArgs args;
 	RequestResult result;
 	Name		name;
 
 	check_callable("testdb_clone()");
-	memset(&args, 0, sizeof(args));
-	args.kind = REQUEST_CLONE;
-	args.role = GetUserId();
-	args.method = testdb_method;
-	namestrcpy(&args.database_name, get_name_argument(fcinfo, 0, "template name"));
-	args.database = get_template(NameStr(args.database_name));
+	get_template_request(fcinfo, REQUEST_CLONE, &args);
 	if (!PG_ARGISNULL(1))
 	{
 		args.name_given = true;
@@ -213,11 +481,15 @@ testdb_clone(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_DUPLICATE_DATABASE),
 					 errmsg("database \"%s\" already exists", NameStr(args.name))));
 	}
+	get_terms(fcinfo, &args.terms);
+	check_role_limit(args.role);
 
 	/* Nothing may fail between the clone's being made and its name's return. */
 	name = (Name) palloc0(NAMEDATALEN);
-	perform_clone(&args, &result);
+	perform_with_template(&args, args.database, NameStr(args.database_name),
+						  &result);
 	*name = result.name;
+	log_slow_clone(&args, &result, start);
 	PG_RETURN_NAME(name);
 }
 
@@ -236,11 +508,12 @@ check_droppable(Oid oid, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("database \"%s\" was not made by testdb", name),
-				 errdetail("testdb_drop drops only what testdb_clone has made."),
+				 errdetail("What testdb_clone has not made is left alone."),
 				 errhint("Use DROP DATABASE to drop other databases.")));
 	if (!database_lookup(oid, &info) ||
 		!has_privs_of_role(GetUserId(), info.owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
+	check_handed_out(oid, name);
 	if (oid == MyDatabaseId)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -254,6 +527,46 @@ check_droppable(Oid oid, const char *name)
 				 errdetail("The testdb workers are connected to it."),
 				 errhint("Set \"%s\" to another database and restart the server.",
 						 "testdb.database")));
+}
+
+/*
+ * Say that there is no such database: an error, or, if missing_ok, a notice.
+ * Returns false.
+ */
+static bool
+report_missing(const char *name, bool missing_ok)
+{
+	if (!missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" does not exist", name)));
+	ereport(NOTICE,
+			(errmsg("database \"%s\" does not exist, skipping", name)));
+	return false;
+}
+
+/*
+ * Fill *args for something that is asked of the clone of that name, after
+ * checking that the caller may; false if there is no such database.  Waits, at
+ * the server's start, until it is known what testdb made.
+ *
+ * Errors: those of check_droppable and request_wait_until_ready.
+ */
+static bool
+get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
+				  RequestArgs *args)
+{
+	memset(args, 0, sizeof(*args));
+	args->kind = kind;
+	args->role = GetUserId();
+	args->method = testdb_method;
+	namestrcpy(&args->database_name, name);
+	args->database = get_database_oid(name, true);
+	if (!OidIsValid(args->database))
+		return false;
+	request_wait_until_ready(deadline);
+	check_droppable(args->database, name);
+	return true;
 }
 
 /*
@@ -276,25 +589,231 @@ testdb_drop(PG_FUNCTION_ARGS)
 				 errmsg("missing_ok must not be null")));
 	missing_ok = PG_GETARG_BOOL(1);
 
-	memset(&args, 0, sizeof(args));
-	args.kind = REQUEST_DROP;
-	args.role = GetUserId();
-	namestrcpy(&args.database_name, name);
-	args.database = get_database_oid(name, true);
-	if (!OidIsValid(args.database))
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
+		PG_RETURN_BOOL(report_missing(name, missing_ok));
+	request_perform(&args, deadline, &result);
+	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
+}
+
+/*
+ * testdb_drop_all(template text, label text) returns bigint
+ *
+ * Those that go meanwhile by other hands do not count; the one that the caller
+ * is connected to stays, with a notice.
+ */
+Datum
+testdb_drop_all(PG_FUNCTION_ARGS)
+{
+	TestdbClone *clones;
+	char		label[TESTDB_MAX_LABEL + 1];
+	Oid			template = InvalidOid;
+	int64		ndropped = 0;
+	int			n;
+
+	check_callable("testdb_drop_all()");
+	if (!PG_ARGISNULL(0))
 	{
-		if (!missing_ok)
+		char	   *name = get_name_argument(fcinfo, 0, "template name");
+
+		template = get_database_oid(name, true);
+		if (!OidIsValid(template))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_DATABASE),
-					 errmsg("database \"%s\" does not exist", name)));
-		ereport(NOTICE,
-				(errmsg("database \"%s\" does not exist, skipping", name)));
-		PG_RETURN_BOOL(false);
+					 errmsg("template database \"%s\" does not exist", name)));
 	}
+	get_label_argument(fcinfo, 1, label);
+	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 testdb_timeout));
 
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
-	request_wait_until_ready(deadline);
-	check_droppable(args.database, name);
-	request_perform(&args, deadline, &result);
-	PG_RETURN_BOOL(true);
+	clones = registry_list(&n);
+	for (int i = 0; i < n; i++)
+	{
+		RequestArgs args;
+		RequestResult result;
+		DatabaseInfo info;
+
+		if (clones[i].state != CLONE_LEASED ||
+			(OidIsValid(template) && clones[i].template_oid != template) ||
+			(!PG_ARGISNULL(1) && strcmp(clones[i].terms.label, label) != 0) ||
+			!database_lookup(clones[i].oid, &info) ||
+			info.owner != GetUserId())
+			continue;
+		if (clones[i].oid == MyDatabaseId)
+		{
+			ereport(NOTICE,
+					(errmsg("database \"%s\" is the currently open one, skipping",
+							NameStr(info.name))));
+			continue;
+		}
+		memset(&args, 0, sizeof(args));
+		args.kind = REQUEST_DROP;
+		args.role = GetUserId();
+		args.database = clones[i].oid;
+		args.database_name = info.name;
+		request_perform(&args,
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout),
+						&result);
+		if (!result.missing)
+			ndropped++;
+	}
+	PG_RETURN_INT64(ndropped);
+}
+
+/*
+ * testdb_reset(name text) returns void
+ */
+Datum
+testdb_reset(PG_FUNCTION_ARGS)
+{
+	RequestArgs args;
+	RequestResult result;
+	TestdbClone clone;
+	char	   *name;
+
+	check_callable("testdb_reset()");
+	name = get_name_argument(fcinfo, 0, "database name");
+	if (!get_clone_request(REQUEST_RESET, name,
+						   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   testdb_timeout),
+						   &args) ||
+		!registry_lookup(args.database, &clone))
+		(void) report_missing(name, false);
+	perform_with_template(&args, clone.template_oid,
+						  NameStr(clone.template_name), &result);
+	if (result.missing)
+		(void) report_missing(name, false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * testdb_keep(name text, lifetime interval) returns void
+ */
+Datum
+testdb_keep(PG_FUNCTION_ARGS)
+{
+	RequestArgs args;
+	TestdbClone clone;
+	LeaseTerms	terms;
+	TimestampTz created_at;
+	char	   *name;
+
+	check_callable("testdb_keep()");
+	name = get_name_argument(fcinfo, 0, "database name");
+	if (!get_clone_request(REQUEST_DROP, name,
+						   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   testdb_timeout),
+						   &args) ||
+		!registry_lookup(args.database, &clone))
+		(void) report_missing(name, false);
+
+	created_at = clone.created_at;
+	terms = clone.terms;
+	terms.session_pid = 0;
+	terms.idle_timeout = 0;
+	terms.lifetime = PG_ARGISNULL(1) ? 0 : get_lifetime(PG_GETARG_INTERVAL_P(1));
+	registry_apply_terms(&clone, &terms);
+	clone.created_at = created_at;
+	if (!registry_update(&clone, CLONE_LEASED))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("database \"%s\" is being dropped", name)));
+	lease_write(&clone, LEASE_HELD);
+	request_wake_workers();
+	PG_RETURN_VOID();
+}
+
+/*
+ * testdb_stats_reset() returns void
+ */
+Datum
+testdb_stats_reset(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	testdb_check_preloaded();
+	registry_reset_stats();
+	PG_RETURN_VOID();
+}
+
+/*
+ * Argument number argno as a number of spares.
+ *
+ * Errors: 22004 if it is NULL, 22023 if it is out of range.
+ */
+static int
+get_spares_argument(FunctionCallInfo fcinfo, int argno, int min)
+{
+	int			spares;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("number of spares must not be null")));
+	spares = PG_GETARG_INT32(argno);
+	if (spares < min || spares > testdb_max_clones)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of spares %d is out of range", spares),
+				 errdetail("It must be between %d and %d, the value of \"%s\".",
+						   min, testdb_max_clones, "testdb.max_clones")));
+	return spares;
+}
+
+/*
+ * testdb_prewarm(template text, spares integer) returns integer
+ */
+Datum
+testdb_prewarm(PG_FUNCTION_ARGS)
+{
+	RequestArgs args;
+	RequestResult result;
+	int			wanted;
+	int			ready;
+	int			ncoming;
+
+	check_callable("testdb_prewarm()");
+	get_template_request(fcinfo, REQUEST_SPARE, &args);
+	wanted = get_spares_argument(fcinfo, 1, 0);
+	if (args.method != TESTDB_METHOD_NATIVE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("spares need the native method"),
+				 errhint("Set \"%s\" to \"native\".", "testdb.method")));
+
+	/*
+	 * The first request also brings the snapshot up to date, so that the
+	 * spares that are counted afterwards are current ones.
+	 */
+	do
+	{
+		args.wanted = wanted;
+		perform_with_template(&args, args.database,
+							  NameStr(args.database_name), &result);
+		ready = registry_count_spares(args.database, args.role, &ncoming);
+		CHECK_FOR_INTERRUPTS();
+	} while (ready < wanted && !result.missing);
+	PG_RETURN_INT32(ready);
+}
+
+/*
+ * testdb_template_set(template text, spares integer) returns void
+ */
+Datum
+testdb_template_set(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+	Oid			oid;
+	DatabaseInfo info;
+	int			spares = -1;
+
+	check_callable("testdb_template_set()");
+	name = get_name_argument(fcinfo, 0, "template name");
+	oid = get_template(name);
+	if (!database_lookup(oid, &info) ||
+		!has_privs_of_role(GetUserId(), info.owner))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
+	if (!PG_ARGISNULL(1))
+		spares = get_spares_argument(fcinfo, 1, 0);
+	snapshot_enter_template(oid);
+	registry_limit_spares(oid, spares);
+	PG_RETURN_VOID();
 }

@@ -24,11 +24,19 @@ char	   *testdb_database = NULL;
 int			testdb_max_clones = 1000;
 int			testdb_max_templates = 64;
 int			testdb_lock_timeout = 5000;
+int			testdb_recycled = 8;
+int			testdb_spares = 4;
+int			testdb_max_clones_per_role = 0;
+int			testdb_min_free_space = 32;
+int			testdb_lifetime = 0;
+int			testdb_idle_timeout = 0;
+int			testdb_log_min_duration = -1;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
-int			testdb_method = TESTDB_METHOD_FILE_COPY;
+int			testdb_method = TESTDB_METHOD_NATIVE;
 
 static const struct config_enum_entry method_options[] = {
+	{"native", TESTDB_METHOD_NATIVE, false},
 	{"file_copy", TESTDB_METHOD_FILE_COPY, false},
 	{"wal_log", TESTDB_METHOD_WAL_LOG, false},
 	{NULL, 0, false}
@@ -84,6 +92,22 @@ guc_define(void)
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	DefineCustomIntVariable("testdb.recycled",
+							"Sets how many dropped databases are kept for the next call, per template and owner.",
+							"More are kept if more were in use at one time. 0 drops all of them.",
+							&testdb_recycled,
+							8, 0, TESTDB_MAX_CLONES,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.spares",
+							"Sets how many databases are made ahead, per template and owner in use.",
+							"Calls that have to wait raise the number up to this limit, idleness lowers it. 0 makes none ahead.",
+							&testdb_spares,
+							4, 0, TESTDB_MAX_CLONES,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
 	DefineCustomIntVariable("testdb.timeout",
 							"Sets the maximum time that a call of testdb_clone or testdb_drop may take.",
 							"What the call asked for is undone or finished in the background.",
@@ -100,11 +124,51 @@ guc_define(void)
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	DefineCustomIntVariable("testdb.max_clones_per_role",
+							"Sets the maximum number of databases made by testdb that one role may have.",
+							"0 means that only testdb.max_clones counts.",
+							&testdb_max_clones_per_role,
+							0, 0, TESTDB_MAX_CLONES,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.min_free_space",
+							"Sets how much of the data directory's file system testdb leaves free.",
+							"A database that does not fit is refused, so that WAL always has room.",
+							&testdb_min_free_space,
+							32, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.lifetime",
+							"Sets after which time a database made by testdb is dropped, unless the call says otherwise.",
+							"0 means never.",
+							&testdb_lifetime,
+							0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.idle_timeout",
+							"Sets after which time without a session a database made by testdb is dropped.",
+							"0 means never. What counts is the setting when the database is handed out.",
+							&testdb_idle_timeout,
+							0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.log_min_duration",
+							"Sets the time above which a call of testdb_clone is logged.",
+							"0 logs all calls, -1 none.",
+							&testdb_log_min_duration,
+							-1, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
 	DefineCustomEnumVariable("testdb.method",
 							 "Selects how a database is made from its template.",
-							 "\"file_copy\" and \"wal_log\" are the strategies of CREATE DATABASE.",
+							 "\"native\" copies a snapshot of the template and recycles dropped databases; \"file_copy\" and \"wal_log\" are the strategies of CREATE DATABASE.",
 							 &testdb_method,
-							 TESTDB_METHOD_FILE_COPY, method_options,
+							 TESTDB_METHOD_NATIVE, method_options,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 

@@ -13,6 +13,7 @@
 /* How a database is made from its template. */
 typedef enum TestdbMethod
 {
+	TESTDB_METHOD_NATIVE,		/* testdb's own: snapshots and recycling */
 	TESTDB_METHOD_FILE_COPY,	/* core's CREATE DATABASE, STRATEGY file_copy */
 	TESTDB_METHOD_WAL_LOG		/* core's CREATE DATABASE, STRATEGY wal_log */
 } TestdbMethod;
@@ -29,11 +30,18 @@ extern int	testdb_max_templates;
 
 /* Read by the workers; changed by a reload. */
 extern int	testdb_lock_timeout;	/* ms */
+extern int	testdb_recycled;
+extern int	testdb_spares;
+extern int	testdb_max_clones_per_role;
+extern int	testdb_min_free_space;	/* MB */
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */
 extern int	testdb_template_timeout;	/* ms */
 extern int	testdb_method;
+extern int	testdb_lifetime;	/* s */
+extern int	testdb_idle_timeout;	/* s */
+extern int	testdb_log_min_duration;	/* ms */
 
 extern void guc_define(void);
 

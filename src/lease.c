@@ -9,11 +9,12 @@
  * thing that it announces is done:
  *
  *	CREATING	before the database's directory and row are made
- *	HELD		after its row was committed, before its name is handed out
- *	DROPPING	before the first irreversible step of its removal
+ *	HELD		when it is complete, before its name is handed out
+ *	UNWANTED	before the first irreversible step of its removal, or of its
+ *				being made ready for the next caller; also while it is ready
  *	(removed)	after the removal of its row was committed
  *
- * After a crash, then: CREATING and DROPPING mean that whatever there is of
+ * After a crash, then: CREATING and UNWANTED mean that whatever there is of
  * the database must go, and that nobody has its name (or nobody wants it any
  * more); HELD means that it lives on, or, if it has no row, that somebody
  * dropped it with plain SQL.  A file that cannot be understood protects its
@@ -23,9 +24,6 @@
  * written by a single system call within one sector.  Only one process writes
  * the file of a given database at a time: the one that brought its entry in
  * the registry into the state it has.  No lock is held here.
- *
- * The hooks at the end of this file notice when a clone is dropped with plain
- * SQL; a worker then forgets its entry and its file.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -38,15 +36,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "access/xact.h"
-#include "catalog/objectaccess.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
+#include "utils/timestamp.h"
 
 #include "lease.h"
-#include "request.h"
 
 #define LEASE_MAGIC		0x7465737A
 #define LEASE_VERSION	1
@@ -61,7 +56,13 @@ typedef struct LeaseFile
 	Oid			owner;
 	uint32		state;			/* a LeaseState */
 	TimestampTz created_at;
+	TimestampTz expires_at;
+	int64		lifetime;
+	int32		idle_timeout;
+	bool		session;		/* ends with a session, and so with the server */
+	bool		native;
 	NameData	template_name;
+	char		label[TESTDB_MAX_LABEL + 1];
 	pg_crc32c	crc;			/* of all before it */
 } LeaseFile;
 
@@ -134,7 +135,13 @@ lease_write(const TestdbClone *clone, LeaseState state)
 	file.owner = clone->owner;
 	file.state = state;
 	file.created_at = clone->created_at;
+	file.expires_at = clone->expires_at;
+	file.lifetime = clone->terms.lifetime;
+	file.idle_timeout = clone->terms.idle_timeout;
+	file.session = clone->terms.session_pid != 0;
+	file.native = clone->native;
 	file.template_name = clone->template_name;
+	strlcpy(file.label, clone->terms.label, sizeof(file.label));
 	file.crc = lease_checksum(&file);
 
 	lease_path(clone->oid, path);
@@ -169,7 +176,8 @@ lease_write(const TestdbClone *clone, LeaseState state)
 /*
  * Read what is recorded about a database into *clone and *state; false if
  * nothing is, or nothing that can be understood (which is logged).  The
- * clone's own state in the registry is not set.
+ * clone's own state in the registry is not set.  For the server's start: the
+ * session that a clone was to end with has ended, so that nobody wants it.
  *
  * Errors: whatever the file system says, except that there is no such file.
  */
@@ -201,7 +209,7 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	if (nread != sizeof(file) ||
 		file.magic != LEASE_MAGIC || file.version != LEASE_VERSION ||
 		file.oid != oid || file.crc != lease_checksum(&file) ||
-		file.state < LEASE_CREATING || file.state > LEASE_DROPPING)
+		file.state < LEASE_CREATING || file.state > LEASE_UNWANTED)
 	{
 		ereport(LOG,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -218,7 +226,13 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	NameStr(clone->template_name)[NAMEDATALEN - 1] = '\0';
 	clone->owner = file.owner;
 	clone->created_at = file.created_at;
-	*state = file.state;
+	clone->used_at = GetCurrentTimestamp();
+	clone->expires_at = file.expires_at;
+	clone->terms.lifetime = file.lifetime;
+	clone->terms.idle_timeout = file.idle_timeout;
+	strlcpy(clone->terms.label, file.label, sizeof(clone->terms.label));
+	clone->native = file.native;
+	*state = file.session ? LEASE_UNWANTED : (LeaseState) file.state;
 	return true;
 }
 
@@ -267,55 +281,4 @@ lease_list(void)
 	}
 	FreeDir(dir);
 	return oids;
-}
-
-static object_access_hook_type prev_object_access_hook = NULL;
-
-/* Has this session's transaction dropped a clone? */
-static bool clone_dropped = false;
-
-/*
- * object_access_hook: note that a clone is being dropped.
- */
-static void
-lease_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
-					int sub_id, void *arg)
-{
-	TestdbClone clone;
-
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
-
-	if (access == OAT_DROP && class_id == DatabaseRelationId &&
-		registry_lookup(object_id, &clone))
-		clone_dropped = true;
-}
-
-/*
- * Transaction callback: when the drop is committed, have a worker look.  Until
- * then the row is there for everybody else.
- */
-static void
-lease_xact_callback(XactEvent event, void *arg pg_attribute_unused())
-{
-	if (!clone_dropped)
-		return;
-	if (event == XACT_EVENT_COMMIT)
-	{
-		registry_set_recheck();
-		request_wake_workers();
-	}
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-		clone_dropped = false;
-}
-
-/*
- * Install the hooks; called once per process, from _PG_init.
- */
-void
-lease_install_hooks(void)
-{
-	prev_object_access_hook = object_access_hook;
-	object_access_hook = lease_object_access;
-	RegisterXactCallback(lease_xact_callback, NULL);
 }

@@ -10,6 +10,7 @@
 #ifndef TESTDB_LEASE_H
 #define TESTDB_LEASE_H
 
+#include "nodes/pg_list.h"
 #include "registry.h"
 
 /* In the data directory. */
@@ -21,7 +22,7 @@ typedef enum LeaseState
 {
 	LEASE_CREATING = 1,			/* its row may or may not be committed */
 	LEASE_HELD = 2,				/* complete, handed out */
-	LEASE_DROPPING = 3			/* its removal has begun */
+	LEASE_UNWANTED = 3			/* nobody has it; its content is of no use */
 } LeaseState;
 
 extern void lease_make_directories(void);
@@ -29,6 +30,5 @@ extern void lease_write(const TestdbClone *clone, LeaseState state);
 extern bool lease_read(Oid oid, TestdbClone *clone, LeaseState *state);
 extern void lease_remove(Oid oid);
 extern List *lease_list(void);
-extern void lease_install_hooks(void);
 
 #endif							/* TESTDB_LEASE_H */

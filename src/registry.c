@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * registry.c
- *	  Shared memory: which databases testdb made, from which templates.
+ *	  Shared memory: templates, their snapshots, and the databases that
+ *	  testdb made from them.
  *
  * The registry is the server's memory of what is also recorded on disk (see
  * lease.c).  It is rebuilt from there whenever shared memory is: at server
@@ -10,28 +11,57 @@
  *
  * The life of a clone:
  *
- *		(none) --add--> CREATING --> LEASED --> GARBAGE --remove--> (none)
- *						    |                      ^
- *						    +----------------------+
+ *		(none) --add--> CREATING ---> LEASED <-----+
+ *							|          |           |
+ *							|          v           | taken
+ *							|      DROPPING        |
+ *							|       |    |         |
+ *							|       |    v         |
+ *							|       | RETURNED   SPARE --+
+ *							|       |    |         ^     |
+ *							|       |    v         |     |
+ *							|       | RESTORING ---+     |
+ *							|       |    |               |
+ *							+-------+----+----> GARBAGE <+
+ *												   |
+ *									(none) <--remove
  *
  *	CREATING	Set by the worker that makes the database, before anything of
  *				it exists.  If that worker fails or dies, it or its exit
  *				callback changes the state to GARBAGE.
  *	LEASED		Set by the same worker when the database is complete and its
- *				lease is on disk; found so at server start.  testdb_drop
- *				removes the entry; a caller who has gone in the meantime
- *				leaves GARBAGE.
+ *				lease is on disk, or by the session that takes a spare; found
+ *				so at server start.
+ *	DROPPING	Set by the worker that drops or resets it, so that no other
+ *				does.  LEASED again if that is refused.
+ *	RETURNED	Set by the worker that dropped it: the row in pg_database has
+ *				the name of the next life, and is marked invalid.
+ *	RESTORING	Set by the worker that restores; its exit callback makes it
+ *				GARBAGE.
+ *	SPARE		Set by the same worker: the database equals the snapshot's
+ *				version.  In the template's list of spares.
  *	GARBAGE		Some worker removes whatever there is of the database, then
  *				the entry.  Failing that, it tries again later.
  *
+ * A clone may have a time at which it is to be dropped, or after which, if
+ * nobody is in it.  next_due is the earliest of them, or earlier.
+ *
  * A crash at any point ends in a restart that reads the disk: what is
- * recorded there as leased comes back as LEASED, everything else is removed.
+ * recorded there as held comes back as LEASED, everything else is removed.
+ *
+ * A template has two counters.  generation goes up before each commit in the
+ * template's database (freshness.c), version with each change of its snapshot
+ * (snapshot.c).  A snapshot is fresh if it was taken at the current
+ * generation; a spare is if its version is the snapshot's.  unverified says
+ * that a session has been in the template and may have changed it without a
+ * transaction ID; whether it did is found out when nobody is in it.
  *
  * Locks.  The registry lock guards membership: which clones and templates
- * have an entry.  Each template's mutex guards the fields of its clones'
- * entries.  Whoever needs both takes the registry lock first.  Both are held
- * for microseconds only: nothing here reads a file, touches a catalog or
- * waits.  Callers get copies.
+ * have an entry.  Each template has a mutex, which guards the fields of its
+ * entry and of its clones' entries.  Whoever needs both takes the registry
+ * lock first.  Both are held for microseconds only: nothing here reads a
+ * file or touches a catalog, and registry_wait_for_spare sleeps without them.
+ * Callers get copies.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -39,44 +69,71 @@
  */
 #include "postgres.h"
 
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "registry.h"
 
 #define REGISTRY_TRANCHE	"testdb_registry"
 #define TEMPLATE_TRANCHE	"testdb_template"
 
+/* next_due if no clone is ever due. */
+#define NEVER_DUE			((uint64) PG_INT64_MAX)
+
+/* How long returned clones may gather while there are spares, in ms. */
+#define GATHER_TIME			20
+
+/* After this time without a call, in ms, an owner wants fewer spares. */
+#define IDLE_TIME			(60 * 1000)
+
+/* How long other workers leave a clone alone that one is removing, in ms. */
+#define GARBAGE_CLAIM		(60 * 1000)
+
 /* A clone's entry.  Membership: registry lock.  Fields: template's mutex. */
 typedef struct CloneEntry
 {
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
-	int			template_slot;	/* never changed */
+	int			slot;			/* of its template; never changed */
 	TimestampTz retry_at;		/* GARBAGE: not to be tried before */
+	dlist_node	node;			/* SPARE: in the template's list */
 } CloneEntry;
 
-/* A template's entry.  oid and nclones: registry lock. */
+/* A template's entry.  Membership: registry lock.  Fields: mutex. */
 typedef struct TemplateEntry
 {
 	LWLock	   *mutex;			/* never changed */
-	Oid			oid;			/* InvalidOid if the slot is free */
-	int			nclones;		/* entries that refer to this slot */
+	TestdbTemplate template;	/* template.oid: registry lock; InvalidOid if
+								 * the slot is free */
+	dlist_head	spares;			/* longest ready first */
+	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
+	int			nwaiting;		/* sessions that sleep on spare_cv */
+	TimestampTz returned_at;	/* when the first clone was RETURNED that is
+								 * still so */
+	ConditionVariable spare_cv; /* sessions wait here for a spare; no lock */
 } TemplateEntry;
 
 typedef struct RegistrySharedState
 {
-	LWLock	   *lock;			/* the registry lock */
+	LWLock	   *lock;			/* the registry lock; never changed */
 	pg_atomic_uint64 serial;	/* see registry_next_serial; no lock */
-	pg_atomic_uint32 ngarbage;	/* clones in state GARBAGE; changed under the
-								 * clone's mutex, read without a lock as a
-								 * hint */
+	pg_atomic_uint32 epoch;		/* see registry_epoch; no lock to read */
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
+	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock, raised
+								 * by registry_take_expired */
+	pg_atomic_uint32 ngarbage;	/* clones in that state, and the next; changed */
+	pg_atomic_uint32 nreturned; /* under a mutex, read without as a hint */
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
@@ -134,48 +191,87 @@ registry_shmem_init(void)
 	{
 		LWLockPadded *mutexes = GetNamedLWLockTranche(TEMPLATE_TRANCHE);
 
+		memset(registry, 0, registry_state_size());
 		registry->lock = &GetNamedLWLockTranche(REGISTRY_TRANCHE)->lock;
 		pg_atomic_init_u64(&registry->serial, (uint64) GetCurrentTimestamp());
-		pg_atomic_init_u32(&registry->ngarbage, 0);
+		pg_atomic_init_u32(&registry->epoch, 1);
 		pg_atomic_init_u32(&registry->recheck, 0);
-		registry->nclones = 0;
+		pg_atomic_init_u64(&registry->next_due, NEVER_DUE);
+		pg_atomic_init_u32(&registry->ngarbage, 0);
+		pg_atomic_init_u32(&registry->nreturned, 0);
 		for (int i = 0; i < testdb_max_templates; i++)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
-			registry->templates[i].oid = InvalidOid;
-			registry->templates[i].nclones = 0;
+			dlist_init(&registry->templates[i].spares);
+			ConditionVariableInit(&registry->templates[i].spare_cv);
 		}
 	}
 
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(Oid);
 	info.entrysize = sizeof(CloneEntry);
-	clone_hash = ShmemInitHash("testdb clones",
-							   testdb_max_clones, testdb_max_clones,
-							   &info, HASH_ELEM | HASH_BLOBS);
+	clone_hash = shmem_init_hash_compat("testdb clones", testdb_max_clones,
+										&info, HASH_ELEM | HASH_BLOBS);
 }
 
 /*
- * The slot of a template, a new one if it has none; -1 if all are in use.
- * The registry lock is held exclusively.
+ * The entry of a template, or NULL.  The registry lock is held.
  */
-static int
-template_slot_acquire(Oid oid)
+static TemplateEntry *
+template_find(Oid oid)
 {
-	int			free_slot = -1;
+	Assert(LWLockHeldByMe(registry->lock));
+
+	for (int i = 0; i < testdb_max_templates; i++)
+		if (registry->templates[i].template.oid == oid)
+			return &registry->templates[i];
+	return NULL;
+}
+
+/*
+ * Has a template no clones?  The registry lock is held exclusively.
+ */
+static bool
+template_is_unused(const TemplateEntry *entry)
+{
+	for (int i = 0; i < CLONE_NSTATES; i++)
+		if (entry->template.nclones[i] > 0)
+			return false;
+	return true;
+}
+
+/*
+ * The entry of a template, a new one if it has none; NULL if all are in use.
+ * If the entry of a template without clones was taken for that, *evicted is
+ * its OID.  The registry lock is held exclusively.
+ */
+static TemplateEntry *
+template_enter(Oid oid, Oid *evicted)
+{
+	TemplateEntry *entry = template_find(oid);
 
 	Assert(LWLockHeldByMeInMode(registry->lock, LW_EXCLUSIVE));
 
-	for (int i = 0; i < testdb_max_templates; i++)
+	*evicted = InvalidOid;
+	if (entry != NULL)
+		return entry;
+	entry = template_find(InvalidOid);
+	for (int i = 0; entry == NULL && i < testdb_max_templates; i++)
+		if (template_is_unused(&registry->templates[i]))
+		{
+			entry = &registry->templates[i];
+			*evicted = entry->template.oid;
+		}
+	if (entry != NULL)
 	{
-		if (registry->templates[i].oid == oid)
-			return i;
-		if (free_slot < 0 && registry->templates[i].nclones == 0)
-			free_slot = i;
+		memset(&entry->template, 0, sizeof(entry->template));
+		memset(entry->demands, 0, sizeof(entry->demands));
+		entry->template.oid = oid;
+		entry->template.spares_limit = -1;
+		dlist_init(&entry->spares);
+		pg_atomic_fetch_add_u32(&registry->epoch, 1);
 	}
-	if (free_slot >= 0)
-		registry->templates[free_slot].oid = oid;
-	return free_slot;
+	return entry;
 }
 
 /*
@@ -190,32 +286,58 @@ clone_find(Oid oid)
 }
 
 /*
- * The mutex that guards an entry's fields.  The registry lock is held, so
- * that the entry cannot go.
+ * The entry of a clone's template.  The registry lock is held, so that
+ * neither can go.
  */
-static LWLock *
-clone_mutex(CloneEntry *entry)
+static TemplateEntry *
+clone_template(CloneEntry *entry)
 {
-	return registry->templates[entry->template_slot].mutex;
+	return &registry->templates[entry->slot];
 }
 
 /*
- * Change the state of an entry.  Its mutex is held exclusively, or the
- * registry lock is.
+ * Take an entry out of, or put it into, what depends on its state: counters
+ * and the list of spares.  The template's mutex, or the registry lock, is held
+ * exclusively.
  */
 static void
-clone_change_state(CloneEntry *entry, CloneState to)
+clone_leave_state(CloneEntry *entry)
 {
+	TemplateEntry *template = clone_template(entry);
+
+	template->template.nclones[entry->clone.state]--;
 	if (entry->clone.state == CLONE_GARBAGE)
 		pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
-	entry->clone.state = to;
-	if (to == CLONE_GARBAGE)
+	else if (entry->clone.state == CLONE_RETURNED)
+		pg_atomic_fetch_sub_u32(&registry->nreturned, 1);
+	else if (entry->clone.state == CLONE_SPARE)
+		dlist_delete(&entry->node);
+}
+
+static void
+clone_enter_state(CloneEntry *entry, CloneState state)
+{
+	TemplateEntry *template = clone_template(entry);
+
+	entry->clone.state = state;
+	template->template.nclones[state]++;
+	template->template.peak = Max(template->template.peak,
+								  template->template.nclones[CLONE_LEASED]);
+	if (state == CLONE_GARBAGE)
 		pg_atomic_fetch_add_u32(&registry->ngarbage, 1);
+	else if (state == CLONE_RETURNED)
+	{
+		pg_atomic_fetch_add_u32(&registry->nreturned, 1);
+		if (template->template.nclones[state] == 1)
+			template->returned_at = GetCurrentTimestamp();
+	}
+	else if (state == CLONE_SPARE)
+		dlist_push_tail(&template->spares, &entry->node);
 }
 
 /*
- * Enter a clone, in state CREATING or LEASED.  Takes and releases the registry
- * lock.
+ * Enter a clone, in state CREATING or LEASED, and its template, if that has
+ * no entry.  Takes and releases the registry lock.
  *
  * If testdb.max_clones or testdb.max_templates is reached, that is reported
  * as 53400 with the given elevel, and, if that is below ERROR, false is
@@ -225,35 +347,35 @@ bool
 registry_add(const TestdbClone *clone, int elevel)
 {
 	CloneEntry *entry = NULL;
-	int			slot = -1;
+	TemplateEntry *template = NULL;
+	Oid			evicted;
 	bool		full;
 	bool		found = false;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	full = registry->nclones >= testdb_max_clones;
 	if (!full)
-		slot = template_slot_acquire(clone->template_oid);
-	if (slot >= 0)
+		template = template_enter(clone->template_oid, &evicted);
+	if (template != NULL)
 		entry = hash_search(clone_hash, &clone->oid, HASH_ENTER_NULL, &found);
 	if (entry != NULL && !found)
 	{
-		Assert(clone->state != CLONE_GARBAGE);
 		entry->clone = *clone;
-		entry->template_slot = slot;
+		entry->slot = template - registry->templates;
 		entry->retry_at = 0;
-		registry->templates[slot].nclones++;
+		clone_enter_state(entry, clone->state);
 		registry->nclones++;
 	}
 	LWLockRelease(registry->lock);
 
-	if (full || (slot >= 0 && entry == NULL))
+	if (full || (template != NULL && entry == NULL))
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many databases made by testdb"),
 				 errdetail("All %d are in use.", testdb_max_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",
 						 "testdb.max_clones")));
-	else if (slot < 0)
+	else if (template == NULL)
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many templates have clones"),
@@ -280,9 +402,9 @@ registry_lookup(Oid oid, TestdbClone *clone)
 	entry = clone_find(oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_SHARED);
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
 		*clone = entry->clone;
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
@@ -290,29 +412,48 @@ registry_lookup(Oid oid, TestdbClone *clone)
 }
 
 /*
- * Change a clone's state, if it is the one that is expected; false if it was
- * another, or if there is no such clone.  Takes and releases the registry
- * lock and a mutex.
+ * Give a clone's entry the content of *clone, if its state is still the one
+ * that is expected; false if it is another, or if there is no such clone.
+ * Takes and releases the registry lock and a mutex.
  */
 bool
-registry_set_state(Oid oid, CloneState from, CloneState to)
+registry_update(const TestdbClone *clone, CloneState from)
 {
 	CloneEntry *entry;
 	bool		done = false;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_find(clone->oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_EXCLUSIVE);
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		done = entry->clone.state == from;
-		if (done && from != to)
-			clone_change_state(entry, to);
-		LWLockRelease(clone_mutex(entry));
+		if (done)
+		{
+			clone_leave_state(entry);
+			entry->clone = *clone;
+			entry->retry_at = 0;
+			clone_enter_state(entry, clone->state);
+		}
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
 	return done;
+}
+
+/*
+ * The same for the state alone.
+ */
+bool
+registry_set_state(Oid oid, CloneState from, CloneState to)
+{
+	TestdbClone clone;
+
+	if (!registry_lookup(oid, &clone))
+		return false;
+	clone.state = to;
+	return registry_update(&clone, from);
 }
 
 /*
@@ -328,9 +469,7 @@ registry_remove(Oid oid)
 	entry = clone_find(oid);
 	if (entry != NULL)
 	{
-		if (entry->clone.state == CLONE_GARBAGE)
-			pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
-		registry->templates[entry->template_slot].nclones--;
+		clone_leave_state(entry);
 		registry->nclones--;
 		hash_search(clone_hash, &oid, HASH_REMOVE, NULL);
 	}
@@ -347,24 +486,27 @@ registry_take_garbage(TestdbClone *clone)
 {
 	HASH_SEQ_STATUS scan;
 	CloneEntry *entry;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	bool		found = false;
 
 	if (pg_atomic_read_u32(&registry->ngarbage) == 0)
 		return false;
 
+	now = GetCurrentTimestamp();
 	LWLockAcquire(registry->lock, LW_SHARED);
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_EXCLUSIVE);
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
 		if (entry->clone.state == CLONE_GARBAGE && entry->retry_at <= now)
 		{
-			entry->retry_at = TimestampTzPlusMilliseconds(now, 60 * 1000);
+			entry->retry_at = TimestampTzPlusMilliseconds(now, GARBAGE_CLAIM);
 			*clone = entry->clone;
 			found = true;
 		}
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(mutex);
 		if (found)
 		{
 			hash_seq_term(&scan);
@@ -386,6 +528,15 @@ registry_has_garbage(void)
 }
 
 /*
+ * Is there any clone that waits to be restored?  Takes no lock.
+ */
+bool
+registry_has_returned(void)
+{
+	return pg_atomic_read_u32(&registry->nreturned) > 0;
+}
+
+/*
  * Say that a clone's removal failed and should be tried again in delay_ms
  * milliseconds.  Takes and releases the registry lock and a mutex.
  */
@@ -398,10 +549,10 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 	entry = clone_find(oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_EXCLUSIVE);
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		entry->retry_at =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay_ms);
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 }
@@ -409,26 +560,23 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 /*
  * Copy all clones into an array in the current memory context; *nclones is
  * their number.  Takes and releases the registry lock and mutexes.
- *
- * The array is made before the lock is taken, for the largest number that can
- * be: an error under an LWLock would be harmless, but the allocation may not
- * be quick.
  */
 TestdbClone *
 registry_list(int *nclones)
 {
 	HASH_SEQ_STATUS scan;
 	CloneEntry *entry;
-	TestdbClone *clones = palloc_array(TestdbClone, testdb_max_clones);
+	TestdbClone *clones;
 	int			n = 0;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
+	clones = palloc_array(TestdbClone, registry->nclones + 1);
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		LWLockAcquire(clone_mutex(entry), LW_SHARED);
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
 		clones[n++] = entry->clone;
-		LWLockRelease(clone_mutex(entry));
+		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
@@ -446,8 +594,8 @@ registry_next_serial(void)
 }
 
 /*
- * Say that a clone may have been dropped by plain SQL, so that some worker
- * should compare the registry with pg_database.
+ * Say that a clone or a template may have been dropped by plain SQL, so that
+ * some worker should compare the registry with pg_database.
  */
 void
 registry_set_recheck(void)
@@ -463,4 +611,1159 @@ registry_take_recheck(void)
 {
 	return pg_atomic_read_u32(&registry->recheck) != 0 &&
 		pg_atomic_exchange_u32(&registry->recheck, 0) != 0;
+}
+
+/*
+ * Are a template's row and settings what they were when it was last looked at?
+ */
+static bool
+template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
+{
+	return template->settings_generation == template->snapshot_settings &&
+		template->row.xmin == row->xmin &&
+		ItemPointerEquals(unconstify(ItemPointerData *, &template->row.tid),
+						  unconstify(ItemPointerData *, &row->tid));
+}
+
+/*
+ * Does a template's snapshot hold what is committed in it, as far as is
+ * known?  If ignore_unverified, what sessions without a transaction ID may
+ * have done does not count.  The mutex is held.
+ */
+static bool
+template_is_fresh(const TestdbTemplate *template, const TemplateRow *row,
+				  bool ignore_unverified)
+{
+	return template->has_snapshot &&
+		template->generation == template->snapshot_generation &&
+		(ignore_unverified || !template->unverified) &&
+		template_row_is_same(template, row);
+}
+
+/*
+ * Does a clone equal its template's snapshot?  The mutex is held.
+ */
+static bool
+clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
+{
+	return clone->version == template->version &&
+		clone->row_version == template->row_version;
+}
+
+/*
+ * Lower next_due, if this is earlier.
+ */
+static void
+lower_next_due(TimestampTz due)
+{
+	uint64		old = pg_atomic_read_u64(&registry->next_due);
+
+	while ((uint64) due < old &&
+		   !pg_atomic_compare_exchange_u64(&registry->next_due, &old, (uint64) due))
+		;
+}
+
+/*
+ * When a clone is to be dropped, or to be looked at for that: 0 if never.
+ */
+static TimestampTz
+clone_due(const TestdbClone *clone)
+{
+	TimestampTz due = clone->expires_at;
+
+	if (clone->terms.idle_timeout > 0)
+	{
+		TimestampTz idle = clone->used_at +
+			clone->terms.idle_timeout * USECS_PER_SEC;
+
+		if (due == 0 || idle < due)
+			due = idle;
+	}
+	return due;
+}
+
+/*
+ * Fill in what a clone gets when it is handed out on these terms, now.  It is
+ * the caller's copy, or an entry whose mutex is held exclusively.
+ */
+void
+registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
+{
+	TimestampTz due;
+
+	clone->terms = *terms;
+	clone->created_at = GetCurrentTimestamp();
+	clone->used_at = clone->created_at;
+	clone->expires_at = terms->lifetime > 0 ?
+		clone->created_at + terms->lifetime * USECS_PER_SEC : 0;
+	due = clone_due(clone);
+	if (due != 0)
+		lower_next_due(due);
+}
+
+/*
+ * Make due, at once, the clones that were to be dropped with this session.
+ * Takes and releases the registry lock and mutexes.
+ */
+void
+registry_end_session(int pid)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.terms.session_pid == pid &&
+			(entry->clone.state == CLONE_LEASED ||
+			 entry->clone.state == CLONE_DROPPING))
+			entry->clone.expires_at = now;
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+	lower_next_due(now);
+}
+
+/*
+ * Note that somebody is in a clone; false if that need not be noted again when
+ * the session ends.  Takes and releases the registry lock and a mutex.
+ */
+bool
+registry_touch(Oid oid)
+{
+	CloneEntry *entry;
+	bool		counts = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		counts = entry->clone.state == CLONE_LEASED;
+		if (counts)
+			entry->clone.used_at = GetCurrentTimestamp();
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return counts;
+}
+
+/*
+ * Find a clone whose time is over and copy it to *clone: it becomes DROPPING.
+ * False if there is none; *delay_ms is then lowered to the time until there may
+ * be one.  Takes and releases the registry lock and mutexes.
+ *
+ * A clone that is used is not idle: the count of sessions is taken from the
+ * server, without any lock, since who connects in this instant would be too
+ * late by an instant.
+ */
+bool
+registry_take_expired(TestdbClone *clone, long *delay_ms)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		due = pg_atomic_read_u64(&registry->next_due);
+	TimestampTz next = PG_INT64_MAX;
+	bool		found = false;
+
+	if (due == NEVER_DUE)
+		return false;
+	if ((TimestampTz) due > now)
+	{
+		*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+		return false;
+	}
+
+	/* What is handed out from now on lowers it again by itself. */
+	pg_atomic_write_u64(&registry->next_due, NEVER_DUE);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+		TimestampTz entry_due;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.state == CLONE_LEASED)
+		{
+			if (entry->clone.terms.idle_timeout > 0 &&
+				CountDBBackends(entry->clone.oid) > 0)
+				entry->clone.used_at = now;
+			entry_due = Max(clone_due(&entry->clone), entry->retry_at);
+			if (clone_due(&entry->clone) == 0)
+				;
+			else if (entry_due > now || found)
+				next = Min(next, entry_due);
+			else
+			{
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_DROPPING);
+				*clone = entry->clone;
+				found = true;
+			}
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (next != PG_INT64_MAX)
+	{
+		lower_next_due(next);
+		*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, next));
+	}
+
+	return found;
+}
+
+/*
+ * Try again to drop a clone in so many seconds.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_extend(Oid oid, int seconds)
+{
+	CloneEntry *entry;
+	TimestampTz at = GetCurrentTimestamp() + seconds * USECS_PER_SEC;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		entry->retry_at = at;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+	lower_next_due(at);
+}
+
+/*
+ * How many clones a role has.  Takes and releases the registry lock and
+ * mutexes.
+ */
+int
+registry_count_leases(Oid owner)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_SHARED);
+		if (entry->clone.owner == owner && entry->clone.state == CLONE_LEASED)
+			n++;
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Take a spare that makes room for something else, one of the template that has
+ * the most of them, and not of spared_template: it becomes DROPPING, and is
+ * copied to *clone.  False if there is none.  Takes and releases the registry
+ * lock and mutexes.
+ */
+bool
+registry_take_victim(Oid spared_template, TestdbClone *clone)
+{
+	TemplateEntry *victim = NULL;
+	int			most = 0;
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		if (!OidIsValid(entry->template.oid) ||
+			entry->template.oid == spared_template)
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		if (entry->template.nclones[CLONE_SPARE] > most)
+		{
+			victim = entry;
+			most = entry->template.nclones[CLONE_SPARE];
+		}
+		LWLockRelease(entry->mutex);
+	}
+	if (victim != NULL)
+	{
+		LWLockAcquire(victim->mutex, LW_EXCLUSIVE);
+		if (!dlist_is_empty(&victim->spares))
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node,
+												dlist_head_node(&victim->spares));
+
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_DROPPING);
+			*clone = entry->clone;
+			found = true;
+		}
+		LWLockRelease(victim->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Is testdb.max_clones reached?  Takes and releases the registry lock.
+ */
+bool
+registry_is_full(void)
+{
+	bool		full;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	full = registry->nclones >= testdb_max_clones;
+	LWLockRelease(registry->lock);
+
+	return full;
+}
+
+/*
+ * How many spares an owner has that equal the snapshot.  The mutex is held.
+ */
+static int
+count_spares(TemplateEntry *entry, Oid owner)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	dlist_foreach(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		if (spare->clone.owner == owner &&
+			clone_is_current(&spare->clone, &entry->template))
+			n++;
+	}
+	return n;
+}
+
+/*
+ * How many spares of a template may be made ahead for an owner.
+ */
+static int
+spares_limit(const TestdbTemplate *template)
+{
+	return template->spares_limit >= 0 ? template->spares_limit : testdb_spares;
+}
+
+/*
+ * What an owner wants of a template; the owner who has not asked for the
+ * longest time is forgotten if there is no place.  The mutex is held
+ * exclusively.
+ */
+static SpareDemand *
+get_demand(TemplateEntry *entry, Oid owner)
+{
+	SpareDemand *oldest = &entry->demands[0];
+
+	for (int i = 0; i < MAX_DEMANDS; i++)
+	{
+		SpareDemand *demand = &entry->demands[i];
+
+		if (demand->owner == owner)
+			return demand;
+		if (demand->used_at < oldest->used_at)
+			oldest = demand;
+	}
+	oldest->owner = owner;
+	oldest->wanted = 0;
+	oldest->used_at = 0;
+	return oldest;
+}
+
+/*
+ * Note that an owner asks for a clone; a miss raises the number of spares that
+ * are to be kept ready.  The mutex is held exclusively.
+ */
+static void
+note_demand(TemplateEntry *entry, Oid owner, bool miss)
+{
+	SpareDemand *demand = get_demand(entry, owner);
+
+	demand->used_at = GetCurrentTimestamp();
+	if (miss)
+		demand->wanted = Min(Max(demand->wanted * 2, 1),
+							 spares_limit(&entry->template));
+}
+
+/*
+ * Hand out a spare of a template for an owner: it becomes LEASED, and is
+ * copied to *clone.
+ *
+ * row is what the caller has just read of the template in pg_database;
+ * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
+ * be behind the template; SPARE_NONE if there is no spare that equals it, or
+ * if others have been waiting for those that there are, unless the caller is
+ * one of them.  Takes and releases the registry lock and a mutex.
+ */
+SpareResult
+registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
+					bool ignore_unverified, bool waiting,
+					const LeaseTerms *terms, TestdbClone *clone)
+{
+	TemplateEntry *template;
+	SpareResult result = SPARE_STALE;
+	dlist_iter	iter;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		if (template_is_fresh(&template->template, row, ignore_unverified))
+		{
+			result = SPARE_NONE;
+			dlist_foreach(iter, &template->spares)
+			{
+				CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+				if (entry->clone.owner != owner ||
+					!clone_is_current(&entry->clone, &template->template))
+					continue;
+				if (!waiting && template->nwaiting > 0 &&
+					count_spares(template, owner) <= template->nwaiting)
+					break;
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_LEASED);
+				registry_apply_terms(&entry->clone, terms);
+				*clone = entry->clone;
+				template->template.stats.clones++;
+				template->template.stats.hits++;
+				result = SPARE_TAKEN;
+				break;
+			}
+			note_demand(template, owner, result == SPARE_NONE && !waiting);
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Stop waiting for a spare, however that ends.
+ */
+static void
+end_wait(int code pg_attribute_unused(), Datum arg)
+{
+	TemplateEntry *entry = (TemplateEntry *) DatumGetPointer(arg);
+
+	ConditionVariableCancelSleep();
+	LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+	entry->nwaiting--;
+	LWLockRelease(entry->mutex);
+}
+
+/*
+ * Sleep until a spare of a template may have become ready for this session;
+ * false if none is on its way, or if timeout_ms milliseconds have passed.
+ * Sessions are woken in the order in which they came.  Takes and releases the
+ * registry lock and a mutex; holds none while it sleeps.
+ *
+ * The entry may go while we sleep, and another template get it.  We may then
+ * be woken for nothing; the number of those who wait belongs to the place, and
+ * stays right.
+ */
+bool
+registry_wait_for_spare(Oid template_oid, long timeout_ms)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbSpare");
+	TemplateEntry *entry;
+	bool		coming = false;
+	bool		timed_out = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		coming = entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING] > entry->nwaiting;
+		if (coming)
+		{
+			entry->nwaiting++;
+			ConditionVariablePrepareToSleep(&entry->spare_cv);
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (!coming)
+		return false;
+
+	PG_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
+	{
+		timed_out = ConditionVariableTimedSleep(&entry->spare_cv, timeout_ms, event);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
+	end_wait(0, PointerGetDatum(entry));
+	return !timed_out;
+}
+
+/*
+ * Wake the sessions that wait for a spare of a template, as many as there are
+ * spares; all of them if no more are on their way.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_announce_spare(Oid template_oid)
+{
+	TemplateEntry *entry;
+	int			nspares = 0;
+	bool		all = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		nspares = entry->template.nclones[CLONE_SPARE];
+		all = entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING] == 0;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (entry == NULL)
+		return;
+
+	if (all)
+		ConditionVariableBroadcast(&entry->spare_cv);
+	else
+		while (nspares-- > 0)
+			ConditionVariableSignal(&entry->spare_cv);
+}
+
+/*
+ * Should the clones that were returned be restored now?  If not, *delay_ms is
+ * lowered to the time, in ms, after which that must be asked again.
+ *
+ * As long as spares last, more are allowed to gather: one checkpoint serves all
+ * of them.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_should_restore(long *delay_ms)
+{
+	bool		result = false;
+	TimestampTz now;
+
+	if (pg_atomic_read_u32(&registry->nreturned) == 0)
+		return false;
+
+	now = GetCurrentTimestamp();
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !result; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		TimestampTz due;
+		int			nreturned;
+
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		nreturned = entry->template.nclones[CLONE_RETURNED];
+		if (OidIsValid(entry->template.oid) && nreturned > 0)
+		{
+			due = TimestampTzPlusMilliseconds(entry->returned_at, GATHER_TIME);
+			result = entry->nwaiting > 0 ||
+				nreturned >= entry->template.nclones[CLONE_SPARE] ||
+				now >= due;
+			*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Find a template and an owner for whom a spare should be made ahead; false if
+ * there is none.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_next_refill(Oid *template_oid, Oid *owner)
+{
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !found; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		TestdbTemplate *template = &entry->template;
+
+		if (!OidIsValid(template->oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		if (template->has_snapshot &&
+			template->generation == template->snapshot_generation)
+			for (int k = 0; k < MAX_DEMANDS && !found; k++)
+			{
+				SpareDemand *demand = &entry->demands[k];
+
+				if (OidIsValid(demand->owner) &&
+					count_spares(entry, demand->owner) +
+					template->nclones[CLONE_RETURNED] +
+					template->nclones[CLONE_RESTORING] < demand->wanted)
+				{
+					*template_oid = template->oid;
+					*owner = demand->owner;
+					found = true;
+				}
+			}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Have at least this many spares of a template kept ready for an owner.  Takes
+ * and releases the registry lock and a mutex.
+ */
+void
+registry_want_spares(Oid template_oid, Oid owner, int wanted)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		SpareDemand *demand;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		demand = get_demand(entry, owner);
+		demand->wanted = Max(demand->wanted, wanted);
+		demand->used_at = GetCurrentTimestamp();
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Have no spares of a template made ahead for an owner, until it asks again.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_want_none(Oid template_oid, Oid owner)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		get_demand(entry, owner)->wanted = 0;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Set how many spares of a template may be made ahead; -1 for testdb.spares.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_limit_spares(Oid template_oid, int limit)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.spares_limit = limit;
+		for (int i = 0; i < MAX_DEMANDS; i++)
+			entry->demands[i].wanted = Min(entry->demands[i].wanted,
+										   spares_limit(&entry->template));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Lower what owners want who have not asked for a clone lately, by half, and
+ * make garbage of the spares that are then too many.  True if anything is left
+ * that may be lowered later.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_lower_demand(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		more = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		dlist_mutable_iter iter;
+
+		if (!OidIsValid(entry->template.oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.peak = Max(entry->template.nclones[CLONE_LEASED],
+								   entry->template.peak / 2);
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			if (TimestampDifferenceExceeds(entry->demands[k].used_at, now, IDLE_TIME))
+				entry->demands[k].wanted /= 2;
+		dlist_foreach_modify(iter, &entry->spares)
+		{
+			CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+			SpareDemand *demand = get_demand(entry, spare->clone.owner);
+
+			if (TimestampDifferenceExceeds(demand->used_at, now, IDLE_TIME) &&
+				count_spares(entry, demand->owner) > demand->wanted)
+			{
+				clone_leave_state(spare);
+				clone_enter_state(spare, CLONE_GARBAGE);
+			}
+			else
+				more = true;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return more;
+}
+
+/*
+ * Take a spare that is behind the snapshot, to bring it up to date: it becomes
+ * RESTORING, and is copied to *clone.  False if there is none for the owner;
+ * any owner will do if that is InvalidOid.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
+{
+	TemplateEntry *template;
+	dlist_iter	iter;
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		dlist_foreach(iter, &template->spares)
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+			if ((OidIsValid(owner) && entry->clone.owner != owner) ||
+				clone_is_current(&entry->clone, &template->template))
+				continue;
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_RESTORING);
+			*clone = entry->clone;
+			found = true;
+			break;
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * How many spares of a template an owner has; *ncoming is how many clones of
+ * any owner are on their way to becoming one.  Takes and releases the
+ * registry lock and a mutex.
+ */
+int
+registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
+{
+	TemplateEntry *template;
+	int			n = 0;
+
+	*ncoming = 0;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_SHARED);
+		n = count_spares(template, owner);
+		*ncoming = template->template.nclones[CLONE_RETURNED] +
+			template->template.nclones[CLONE_RESTORING];
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Find a template and copy it to *template; false if it has no entry.  Takes
+ * and releases the registry lock and a mutex.
+ */
+bool
+registry_template(Oid oid, TestdbTemplate *template)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		*template = entry->template;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * The version of a template's row and settings, if they are still those that
+ * are known; 0 if not.  row is what the caller has just read.  Takes and
+ * releases the registry lock and a mutex.
+ */
+uint64
+registry_row_version(Oid oid, const TemplateRow *row)
+{
+	TestdbTemplate template;
+
+	if (!registry_template(oid, &template) ||
+		!template_row_is_same(&template, row))
+		return 0;
+	return template.row_version;
+}
+
+/*
+ * Make sure that a template has an entry, before its snapshot is taken, so
+ * that no commit in it goes unnoticed.  False if all entries are in use.  If
+ * the entry of a template without clones was taken for that, *evicted is its
+ * OID: its snapshot must go.  Takes and releases the registry lock.
+ */
+bool
+registry_enter_template(Oid oid, Oid *evicted)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = template_enter(oid, evicted);
+	LWLockRelease(registry->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * Enter what is now known of a template's snapshot, from *new; the counters
+ * that others change are left alone.  verified says that the files were
+ * compared, with no session in the template.  Takes and releases the registry
+ * lock and a mutex.
+ */
+void
+registry_set_snapshot(const TestdbTemplate *new, bool verified)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(new->oid);
+	if (entry != NULL)
+	{
+		TestdbTemplate *template = &entry->template;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		template->has_snapshot = true;
+		if (verified)
+			template->unverified = false;
+		template->snapshot_generation = new->snapshot_generation;
+		template->snapshot_settings = new->snapshot_settings;
+		template->version = new->version;
+		template->row_version = new->row_version;
+		template->row = new->row;
+		template->dependencies = new->dependencies;
+		template->files = new->files;
+		template->bytes = new->bytes;
+		template->taken_at = new->taken_at;
+		template->obstacle[0] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * A template's spares become garbage.  Its mutex is held exclusively.
+ */
+static void
+discard_spares(TemplateEntry *entry)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		clone_leave_state(spare);
+		clone_enter_state(spare, CLONE_GARBAGE);
+	}
+}
+
+/*
+ * Say that a template has no snapshot (any more).  If it can't have one,
+ * obstacle says why, and its spares become garbage; else it is an empty
+ * string.  Takes and releases the registry lock and a mutex.
+ */
+void
+registry_clear_snapshot(Oid oid, const char *obstacle)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.has_snapshot = false;
+		strlcpy(entry->template.obstacle, obstacle,
+				sizeof(entry->template.obstacle));
+		if (obstacle[0] != '\0')
+			discard_spares(entry);
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Forget a template that has been dropped: its spares become garbage, its
+ * entry goes when it has no clones.  Takes and releases the registry lock and
+ * a mutex.
+ */
+void
+registry_forget_template(Oid oid)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.has_snapshot = false;
+		discard_spares(entry);
+		LWLockRelease(entry->mutex);
+		if (template_is_unused(entry))
+		{
+			entry->template.oid = InvalidOid;
+			pg_atomic_fetch_add_u32(&registry->epoch, 1);
+		}
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Copy all templates into an array in the current memory context; *ntemplates
+ * is their number.  Takes and releases the registry lock and mutexes.
+ */
+TestdbTemplate *
+registry_list_templates(int *ntemplates)
+{
+	TestdbTemplate *templates = palloc_array(TestdbTemplate, testdb_max_templates);
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		if (!OidIsValid(entry->template.oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		templates[n++] = entry->template;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	*ntemplates = n;
+	return templates;
+}
+
+/*
+ * Has a database an entry as a template?  Takes and releases the registry
+ * lock.
+ */
+bool
+registry_is_template(Oid oid)
+{
+	bool		found;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	found = template_find(oid) != NULL;
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * A number that changes whenever a template gets or loses its entry, so that
+ * a session can remember whether it is in one.  Takes no lock.
+ */
+uint32
+registry_epoch(void)
+{
+	return pg_atomic_read_u32(&registry->epoch);
+}
+
+/* What template_note should note. */
+typedef enum TemplateNote
+{
+	NOTE_CHANGED,
+	NOTE_SETTINGS,
+	NOTE_LEFT
+} TemplateNote;
+
+/*
+ * Note something about a template; nothing happens if it has no entry.  Takes
+ * and releases the registry lock and a mutex.
+ */
+static void
+template_note(Oid oid, TemplateNote note)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		switch (note)
+		{
+			case NOTE_CHANGED:
+				entry->template.generation++;
+				break;
+			case NOTE_SETTINGS:
+				entry->template.settings_generation++;
+				break;
+			case NOTE_LEFT:
+				entry->template.unverified = true;
+				break;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a transaction that wrote to a template is about to commit.
+ */
+void
+registry_template_changed(Oid oid)
+{
+	template_note(oid, NOTE_CHANGED);
+}
+
+/*
+ * Say that a template's settings in pg_db_role_setting have changed.
+ */
+void
+registry_settings_changed(Oid oid)
+{
+	template_note(oid, NOTE_SETTINGS);
+}
+
+/*
+ * Say that a session that was in a template is ending.
+ */
+void
+registry_template_left(Oid oid)
+{
+	template_note(oid, NOTE_LEFT);
+}
+
+/*
+ * Add to what has been done for a template.  Takes and releases the registry
+ * lock and a mutex.
+ */
+void
+registry_add_stats(Oid oid, const TemplateStats *stats)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		TemplateStats *sum = &entry->template.stats;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		sum->clones += stats->clones;
+		sum->hits += stats->hits;
+		sum->misses += stats->misses;
+		sum->copies += stats->copies;
+		sum->recycled += stats->recycled;
+		sum->drops += stats->drops;
+		sum->reaped += stats->reaped;
+		sum->files += stats->files;
+		sum->bytes += stats->bytes;
+		sum->copy_us += stats->copy_us;
+		sum->recycle_us += stats->recycle_us;
+		sum->drop_us += stats->drop_us;
+		sum->snapshot_us += stats->snapshot_us;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Set all statistics to zero.  Takes and releases the registry lock and
+ * mutexes.
+ */
+void
+registry_reset_stats(void)
+{
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memset(&entry->template.stats, 0, sizeof(TemplateStats));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Remember an error that no session was told of, cut to what there is room
+ * for; an empty string forgets it.  Takes and releases the registry lock and a
+ * mutex.
+ */
+void
+registry_note_error(Oid oid, const char *message)
+{
+	TemplateEntry *entry;
+	int			len = pg_mbcliplen(message, strlen(message),
+								   sizeof(entry->template.last_error) - 1);
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memcpy(entry->template.last_error, message, len);
+		entry->template.last_error[len] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * registry.h
- *	  Shared memory: which databases testdb made, from which templates.
+ *	  Shared memory: templates, their snapshots, and the databases that
+ *	  testdb made from them.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -11,14 +12,34 @@
 #define TESTDB_REGISTRY_H
 
 #include "datatype/timestamp.h"
+#include "storage/itemptr.h"
 
 /* The life of a clone; the changes are drawn at the head of registry.c. */
 typedef enum CloneState
 {
 	CLONE_CREATING,				/* a worker is making it */
 	CLONE_LEASED,				/* handed out to a caller */
+	CLONE_DROPPING,				/* a worker is taking it back */
+	CLONE_RETURNED,				/* dropped, to be restored */
+	CLONE_RESTORING,			/* a worker is restoring it */
+	CLONE_SPARE,				/* ready to be handed out */
 	CLONE_GARBAGE				/* nobody wants it: a worker will remove it */
 } CloneState;
+
+#define CLONE_NSTATES	(CLONE_GARBAGE + 1)
+
+#define TESTDB_MAX_LABEL	200 /* bytes */
+
+/* On what terms a clone is handed out. */
+typedef struct LeaseTerms
+{
+	int			session_pid;	/* dropped when this session ends; 0 if not */
+	int64		lifetime;		/* dropped so many seconds after it was handed
+								 * out; 0 if not */
+	int			idle_timeout;	/* dropped when nobody was in it for so many
+								 * seconds; 0 if not */
+	char		label[TESTDB_MAX_LABEL + 1];	/* the caller's words */
+} LeaseTerms;
 
 /* One clone, as callers of this module get it: always a copy. */
 typedef struct TestdbClone
@@ -27,17 +48,103 @@ typedef struct TestdbClone
 	Oid			template_oid;	/* what it was made from */
 	NameData	template_name;	/* the template's name at that time */
 	Oid			owner;			/* the role that asked for it */
-	TimestampTz created_at;
+	TimestampTz created_at;		/* when it was handed out, or begun */
 	CloneState	state;
+	bool		native;			/* its files came from a snapshot */
+	NameData	name;			/* SPARE: what it will be handed out as */
+	uint64		version;		/* of the snapshot that its files equal, or did
+								 * when it was handed out */
+	uint64		row_version;	/* the same for its row; 0 if not known */
+	LeaseTerms	terms;			/* LEASED: on what terms */
+	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if never */
+	TimestampTz used_at;		/* LEASED: when somebody was last in it */
 } TestdbClone;
+
+/* What has been done for a template since testdb_stats_reset. */
+typedef struct TemplateStats
+{
+	int64		clones;			/* handed out */
+	int64		hits;			/* of them, spares taken by the session itself */
+	int64		misses;			/* of them, those that a worker had to see to */
+	int64		copies;			/* made from the snapshot or by CREATE DATABASE */
+	int64		recycled;		/* restored for another life */
+	int64		drops;			/* taken back */
+	int64		reaped;			/* of them, because their time was over */
+	int64		files;			/* copied, to clones */
+	int64		bytes;
+	int64		copy_us;		/* time spent in making copies */
+	int64		recycle_us;		/* in restoring, shared among a batch */
+	int64		drop_us;		/* in taking back */
+	int64		snapshot_us;	/* in bringing the snapshot up to date */
+} TemplateStats;
+
+/*
+ * What pg_database and its companions said of a template when its snapshot
+ * was brought up to date.  As long as that is what they say, a clone made then
+ * is a faithful one.
+ */
+typedef struct TemplateRow
+{
+	TransactionId xmin;			/* of the row in pg_database */
+	ItemPointerData tid;		/* where it stands */
+	TransactionId frozenxid;
+	MultiXactId minmxid;
+} TemplateRow;
+
+/* A template, as callers of this module get it: always a copy. */
+typedef struct TestdbTemplate
+{
+	Oid			oid;
+	uint64		generation;		/* goes up with each commit in it */
+	uint64		settings_generation;	/* and with each change of its settings */
+	bool		unverified;		/* sessions were in it since the last look */
+	bool		has_snapshot;
+	uint64		snapshot_generation;	/* generation the snapshot has */
+	uint64		snapshot_settings;	/* the same for settings_generation */
+	uint64		version;		/* new with each change of the snapshot */
+	uint64		row_version;	/* new with each change of row and settings */
+	TemplateRow row;			/* as it was for this version */
+	uint64		dependencies;	/* fingerprint of its rows in pg_shdepend */
+	int			files;
+	uint64		bytes;
+	TimestampTz taken_at;		/* when the snapshot was last looked at */
+	char		obstacle[128];	/* why the native method is not used, or "" */
+	int			nclones[CLONE_NSTATES]; /* how many are in which state */
+	int			peak;			/* most that were handed out at one time, of
+								 * late */
+	int			spares_limit;	/* instead of testdb.spares, or -1 */
+	char		last_error[128];	/* of what was done ahead or behind, or "" */
+	TemplateStats stats;
+} TestdbTemplate;
+
+/* How many owners of a template's clones are remembered. */
+#define MAX_DEMANDS		8
+
+/* What one owner wants of a template. */
+typedef struct SpareDemand
+{
+	Oid			owner;			/* InvalidOid if the place is free */
+	int			wanted;			/* how many spares should be ready */
+	TimestampTz used_at;		/* when it last asked for a clone */
+} SpareDemand;
+
+/* Answers of registry_take_spare. */
+typedef enum SpareResult
+{
+	SPARE_TAKEN,
+	SPARE_NONE,					/* there is none for this owner */
+	SPARE_STALE					/* the template may have changed */
+} SpareResult;
 
 extern Size registry_shmem_size(void);
 extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
 
+/* clones */
 extern bool registry_add(const TestdbClone *clone, int elevel);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
+extern bool registry_update(const TestdbClone *clone, CloneState from);
 extern void registry_remove(Oid oid);
 extern bool registry_take_garbage(TestdbClone *clone);
 extern bool registry_has_garbage(void);
@@ -46,5 +153,51 @@ extern TestdbClone *registry_list(int *nclones);
 extern uint64 registry_next_serial(void);
 extern void registry_set_recheck(void);
 extern bool registry_take_recheck(void);
+
+/* leases */
+extern void registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms);
+extern void registry_end_session(int pid);
+extern bool registry_touch(Oid oid);
+extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
+extern void registry_extend(Oid oid, int seconds);
+extern int	registry_count_leases(Oid owner);
+extern bool registry_take_victim(Oid spared_template, TestdbClone *clone);
+extern bool registry_is_full(void);
+
+/* spares */
+extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
+									   const TemplateRow *row,
+									   bool ignore_unverified, bool waiting,
+									   const LeaseTerms *terms,
+									   TestdbClone *clone);
+extern bool registry_wait_for_spare(Oid template_oid, long timeout_ms);
+extern void registry_announce_spare(Oid template_oid);
+extern bool registry_should_restore(long *delay_ms);
+extern bool registry_next_refill(Oid *template_oid, Oid *owner);
+extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
+extern void registry_want_none(Oid template_oid, Oid owner);
+extern void registry_limit_spares(Oid template_oid, int limit);
+extern bool registry_lower_demand(void);
+extern bool registry_take_stale_spare(Oid template_oid, Oid owner,
+									  TestdbClone *clone);
+extern int	registry_count_spares(Oid template_oid, Oid owner, int *ncoming);
+extern bool registry_has_returned(void);
+
+/* templates */
+extern bool registry_template(Oid oid, TestdbTemplate *template);
+extern uint64 registry_row_version(Oid oid, const TemplateRow *row);
+extern bool registry_enter_template(Oid oid, Oid *evicted);
+extern void registry_set_snapshot(const TestdbTemplate *template, bool verified);
+extern void registry_clear_snapshot(Oid oid, const char *obstacle);
+extern void registry_forget_template(Oid oid);
+extern TestdbTemplate *registry_list_templates(int *ntemplates);
+extern bool registry_is_template(Oid oid);
+extern void registry_template_changed(Oid oid);
+extern void registry_settings_changed(Oid oid);
+extern void registry_template_left(Oid oid);
+extern uint32 registry_epoch(void);
+extern void registry_add_stats(Oid oid, const TemplateStats *stats);
+extern void registry_reset_stats(void);
+extern void registry_note_error(Oid oid, const char *message);
 
 #endif							/* TESTDB_REGISTRY_H */

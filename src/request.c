@@ -103,7 +103,10 @@ typedef struct RequestSlot
 	ConditionVariable cv;		/* the session waits here for DONE */
 } RequestSlot;
 
-/* All fields are protected by the request lock, except the two variables. */
+/*
+ * All fields are protected by the request lock, except the condition
+ * variables.
+ */
 typedef struct RequestSharedState
 {
 	LWLock	   *lock;			/* the request lock; never changed */

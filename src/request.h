@@ -12,11 +12,14 @@
 #define TESTDB_REQUEST_H
 
 #include "datatype/timestamp.h"
+#include "registry.h"
 
 typedef enum RequestKind
 {
 	REQUEST_CLONE,
-	REQUEST_DROP
+	REQUEST_SPARE,				/* make one ahead; else as CLONE */
+	REQUEST_DROP,
+	REQUEST_RESET				/* database is the clone, as for DROP */
 } RequestKind;
 
 /* What is asked for. */
@@ -27,8 +30,10 @@ typedef struct RequestArgs
 	Oid			database;		/* CLONE: the template; DROP: the clone */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
+	int			wanted;			/* SPARE: how many should be ready */
 	bool		name_given;		/* CLONE: is name the caller's choice? */
 	NameData	name;			/* CLONE: the wanted name, if given */
+	LeaseTerms	terms;			/* CLONE: on what terms */
 } RequestArgs;
 
 /* What comes back. */
@@ -36,6 +41,8 @@ typedef struct RequestResult
 {
 	bool		busy;			/* CLONE: somebody is using the template */
 	int			nprepared;		/* CLONE, busy: prepared transactions in it */
+	bool		missing;		/* DROP: it has gone in the meantime; SPARE:
+								 * none can be made ahead */
 	Oid			oid;			/* CLONE: the new database */
 	NameData	name;			/* CLONE: its name */
 } RequestResult;

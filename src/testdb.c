@@ -18,8 +18,8 @@
 #include "storage/lwlock.h"
 
 #include "compat.h"
+#include "freshness.h"
 #include "guc.h"
-#include "lease.h"
 #include "registry.h"
 #include "request.h"
 #include "testdb.h"
@@ -96,7 +96,7 @@ _PG_init(void)
 	shmem_request_hook = testdb_shmem_request;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = testdb_shmem_startup;
-	lease_install_hooks();
+	freshness_install_hooks();
 
 	/* pg_upgrade wants no other process to write to its clusters. */
 	if (!IsBinaryUpgrade)

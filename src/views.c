@@ -13,17 +13,22 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_authid.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "compat.h"
 #include "registry.h"
 #include "testdb.h"
 
 SQL_FUNCTION(testdb_clones);
+SQL_FUNCTION(testdb_templates);
+SQL_FUNCTION(testdb_stats);
 
 /* How many sessions a database has. */
 typedef struct SessionCount
@@ -66,7 +71,53 @@ count_sessions(void)
 }
 
 /*
- * testdb_clones(): one row per clone that is handed out.
+ * A time, or NULL if it is 0.
+ */
+static void
+put_time(Datum *value, bool *null, TimestampTz time)
+{
+	*value = TimestampTzGetDatum(time);
+	*null = time == 0;
+}
+
+/*
+ * The state of a clone, in a word.
+ */
+static const char *
+clone_state_name(CloneState state)
+{
+	switch (state)
+	{
+		case CLONE_CREATING:
+			return "creating";
+		case CLONE_LEASED:
+			return "leased";
+		case CLONE_DROPPING:
+			return "dropping";
+		case CLONE_RETURNED:
+			return "returned";
+		case CLONE_RESTORING:
+			return "restoring";
+		case CLONE_SPARE:
+			return "spare";
+		case CLONE_GARBAGE:
+			return "garbage";
+	}
+	return "unknown";			/* keep the compiler quiet */
+}
+
+/*
+ * May the current user see what a clone is used for?  As in pg_stat_activity.
+ */
+static bool
+may_see(const TestdbClone *clone)
+{
+	return has_privs_of_role(GetUserId(), clone->owner) ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
+/*
+ * testdb_clones(): one row per database that testdb made.
  */
 Datum
 testdb_clones(PG_FUNCTION_ARGS)
@@ -83,18 +134,134 @@ testdb_clones(PG_FUNCTION_ARGS)
 	clones = registry_list(&n);
 	for (int i = 0; i < n; i++)
 	{
-		Datum		values[5];
-		bool		nulls[5] = {false};
-		SessionCount *sessions;
+		TestdbClone *clone = &clones[i];
+		Datum		values[10];
+		bool		nulls[10] = {false};
+		SessionCount *sessions = hash_search(counts, &clone->oid, HASH_FIND, NULL);
 
-		if (clones[i].state != CLONE_LEASED)
-			continue;
-		sessions = hash_search(counts, &clones[i].oid, HASH_FIND, NULL);
-		values[0] = ObjectIdGetDatum(clones[i].oid);
-		values[1] = ObjectIdGetDatum(clones[i].template_oid);
-		values[2] = NameGetDatum(&clones[i].template_name);
-		values[3] = TimestampTzGetDatum(clones[i].created_at);
+		values[0] = ObjectIdGetDatum(clone->oid);
+		values[1] = ObjectIdGetDatum(clone->template_oid);
+		values[2] = NameGetDatum(&clone->template_name);
+		put_time(&values[3], &nulls[3], clone->created_at);
 		values[4] = Int32GetDatum(sessions ? sessions->count : 0);
+		values[5] = CStringGetTextDatum(clone_state_name(clone->state));
+		values[6] = CStringGetTextDatum(clone->terms.session_pid ? "session" : "manual");
+		values[7] = Int32GetDatum(clone->terms.session_pid);
+		nulls[7] = clone->terms.session_pid == 0;
+		put_time(&values[8], &nulls[8], clone->expires_at);
+		values[9] = CStringGetTextDatum(clone->terms.label);
+		nulls[9] = clone->terms.label[0] == '\0';
+		if (clone->state != CLONE_LEASED && clone->state != CLONE_DROPPING)
+			nulls[6] = nulls[7] = nulls[8] = nulls[9] = true;
+		if (!may_see(clone))
+			nulls[4] = nulls[7] = nulls[9] = true;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * What can be said of a template's snapshot, in a word.
+ */
+static const char *
+describe_state(const TestdbTemplate *template)
+{
+	if (template->obstacle[0] != '\0')
+		return "copied by CREATE DATABASE";
+	if (!template->has_snapshot)
+		return "no snapshot";
+	if (template->generation != template->snapshot_generation)
+		return "changed since";
+	return "current";
+}
+
+/*
+ * testdb_templates(): one row per template that is known.
+ */
+Datum
+testdb_templates(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TestdbTemplate *templates;
+	int			n;
+
+	testdb_check_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		TestdbTemplate *template = &templates[i];
+		Datum		values[12];
+		bool		nulls[12] = {false};
+		int			c = 0;
+
+		values[c++] = ObjectIdGetDatum(template->oid);
+		values[c++] = CStringGetTextDatum(template->obstacle[0] ? "file_copy" : "native");
+		nulls[c] = template->obstacle[0] == '\0';
+		values[c++] = CStringGetTextDatum(template->obstacle);
+		values[c++] = CStringGetTextDatum(describe_state(template));
+		values[c++] = Int64GetDatum((int64) template->generation);
+		values[c++] = Int32GetDatum(template->nclones[CLONE_LEASED]);
+		values[c++] = Int32GetDatum(template->nclones[CLONE_SPARE]);
+		values[c++] = Int32GetDatum(template->nclones[CLONE_RETURNED] +
+									template->nclones[CLONE_RESTORING]);
+		for (int k = c; k < c + 3; k++)
+			nulls[k] = template->taken_at == 0;
+		values[c++] = Int32GetDatum(template->files);
+		values[c++] = Int64GetDatum((int64) template->bytes);
+		values[c++] = TimestampTzGetDatum(template->taken_at);
+		nulls[c] = template->last_error[0] == '\0';
+		values[c++] = CStringGetTextDatum(template->last_error);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * Microseconds as the milliseconds that a statistics view shows.
+ */
+static Datum
+milliseconds(int64 us)
+{
+	return Float8GetDatum(us / 1000.0);
+}
+
+/*
+ * testdb_stats(): one row per template that is known.
+ */
+Datum
+testdb_stats(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TestdbTemplate *templates;
+	int			n;
+
+	testdb_check_preloaded();
+	InitMaterializedSRF(fcinfo, 0);
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		TemplateStats *stats = &templates[i].stats;
+		Datum		values[14];
+		bool		nulls[14] = {false};
+		int			c = 0;
+
+		values[c++] = ObjectIdGetDatum(templates[i].oid);
+		values[c++] = Int64GetDatum(stats->clones);
+		values[c++] = Int64GetDatum(stats->hits);
+		values[c++] = Int64GetDatum(stats->misses);
+		values[c++] = Int64GetDatum(stats->copies);
+		values[c++] = Int64GetDatum(stats->recycled);
+		values[c++] = Int64GetDatum(stats->drops);
+		values[c++] = Int64GetDatum(stats->reaped);
+		values[c++] = Int64GetDatum(stats->files);
+		values[c++] = Int64GetDatum(stats->bytes);
+		values[c++] = milliseconds(stats->copy_us);
+		values[c++] = milliseconds(stats->recycle_us);
+		values[c++] = milliseconds(stats->drop_us);
+		values[c++] = milliseconds(stats->snapshot_us);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -1,43 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  The background workers: they make and drop databases.
+ *	  The background workers: processes that have nothing else to do.
  *
  * testdb.workers static workers are started by the postmaster when recovery
  * is finished, and restarted when they end.  They stay connected to
  * testdb.database.  The first of them rebuilds the registry from the leases
  * on disk before anything else is done.  After that all do the same: take the
- * oldest request; else remove a clone that nobody wants; else sleep.
+ * oldest request; else something that nobody waits for; else sleep.  How it
+ * is done stands in job.c.
  *
- * What a worker makes is recorded before it is there, and the record says how
- * far it has come (lease.c on disk, registry.c in memory).  For a clone:
- *
- *	step								if it fails here, there remains
- *	1  lock the template, look at it	nothing
- *	2  registry: CREATING				an entry
- *	3  lease: CREATING					and a file
- *	4  createdb(), commit				and a directory, or all of a database
- *	5  lease: HELD						the same
- *	6  registry: LEASED					a clone without a user
- *	7  answer							(the session, or request.c, has it)
- *
- * On an ERROR, and on FATAL through worker_exit(), the registry's entry
- * becomes GARBAGE; some worker then finds out what there is and removes it.
- * After a crash of the server worker 0 finds the lease, and does the same if
- * step 5 was not reached.
- *
- * And for a drop:
- *
- *	1  lease: DROPPING					a clone that will be dropped again
- *	2  dropdb(), commit					a row, valid or marked invalid; or none
- *	3  lease removed					an entry
- *	4  registry: entry removed			nothing
- *
- * If dropdb() refuses (a prepared transaction in the clone, say), the lease
- * is HELD again, and the clone stays as it was.
- *
- * Locks.  A worker holds no LWLock while it does any of this; heavyweight
- * locks as database.c says, waiting for each at most testdb.lock_timeout.
+ * An ERROR never ends a worker.  FATAL does: worker_exit() then gives back what
+ * is in hand, and the postmaster starts another after a second.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -47,53 +21,36 @@
 
 #include <sys/stat.h>
 
-#include "access/xact.h"
 #include "catalog/pg_tablespace_d.h"
-#include "commands/dbcommands.h"
-#include "libpq/pqsignal.h"
-#include "mb/pg_wchar.h"
+#include "common/relpath.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "database.h"
 #include "guc.h"
+#include "job.h"
 #include "lease.h"
+#include "recycle.h"
 #include "registry.h"
 #include "request.h"
+#include "snapshot.h"
 #include "worker.h"
 
 /* How long an idle worker sleeps at most, in ms. */
 #define IDLE_SLEEP			60000
 /* The same while something waits to be removed. */
 #define GARBAGE_SLEEP		1000
-/* When to try again to remove a clone, after an error, in ms. */
-#define GARBAGE_RETRY		10000
-
-/* The end of a name that testdb chooses: an underscore and a serial. */
-#define NAME_SUFFIX_SIZE	16
-
-/* What this worker is at, for worker_exit(). */
-typedef struct WorkerJob
-{
-	int			request;		/* slot of the request, or -1 */
-	Oid			clone;			/* the clone in hand, or InvalidOid */
-	CloneState	state;			/* the state that it has in the registry */
-} WorkerJob;
+/* How often spares that nobody wants are given up, in ms. */
+#define DEMAND_INTERVAL		10000
 
 static int	worker_index = -1;
-static MemoryContext worker_cxt = NULL; /* reset each turn */
-static WorkerJob job = {-1, InvalidOid, CLONE_CREATING};
 
 PGDLLEXPORT void testdb_worker_main(Datum main_arg);
 
@@ -121,342 +78,20 @@ worker_register_all(void)
 }
 
 /*
- * Show in pg_stat_activity what this worker does; NULL if nothing.
- */
-static void
-report_activity(const char *activity)
-{
-	pgstat_report_activity(activity ? STATE_RUNNING : STATE_IDLE, activity);
-}
-
-/*
- * Start a transaction with a snapshot, as a utility command would have it.
- */
-static void
-begin_work(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-/*
- * Commit it.  What is allocated afterwards lives until the end of the turn.
- */
-static void
-commit_work(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker_cxt);
-}
-
-/*
- * End the failed transaction, and return the error, which lives until the end
- * of the turn.  From PG_CATCH only.
- *
- * A lock timeout is put into the words of the caller, who set none.
- */
-static ErrorData *
-rollback_work(void)
-{
-	ErrorData  *edata;
-
-	MemoryContextSwitchTo(worker_cxt);
-	edata = CopyErrorData();
-	FlushErrorState();
-	HOLD_INTERRUPTS();
-	AbortOutOfAnyTransaction();
-	RESUME_INTERRUPTS();
-	MemoryContextSwitchTo(worker_cxt);
-
-	if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-	{
-		edata->message = "testdb worker could not obtain a lock in time";
-		edata->detail = psprintf("It waited %d ms for a lock that another session holds.",
-								 testdb_lock_timeout);
-		edata->hint = "Find the session that holds a lock on the database, on pg_database or on another shared catalog, perhaps your own transaction. See \"testdb.lock_timeout\".";
-	}
-	return edata;
-}
-
-/*
- * What the worker has in hand, if it must end: the request gets an error, an
- * unfinished clone becomes garbage.  A before_shmem_exit callback, registered
- * before those that end a transaction, and so called after them.
+ * A before_shmem_exit callback, registered before those that end a transaction,
+ * and so called after them.
  */
 static void
 worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 {
-	if (OidIsValid(job.clone) &&
-		registry_set_state(job.clone, job.state, CLONE_GARBAGE))
-		request_wake_workers();
-	if (job.request >= 0)
-	{
-		ErrorData	edata = {0};
-
-		edata.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-		edata.message = "testdb worker ended before it had finished";
-		edata.hint = "Try again; see the server log.";
-		request_fail(job.request, &edata);
-	}
+	job_exit();
 	request_worker_detach(worker_index);
 }
 
 /*
- * Remove whatever there is of a clone, then its lease and its entry.
- *
- * Errors: those of database_drop; the entry is then GARBAGE or as it was.
- */
-static void
-remove_clone(const TestdbClone *clone)
-{
-	begin_work();
-	if (!database_drop(clone->oid))
-		database_remove_files(clone->oid);
-	commit_work();
-	lease_remove(clone->oid);
-	registry_remove(clone->oid);
-}
-
-/*
- * A name for a clone of the named template that no other call will get, in
- * *name.
- */
-static void
-choose_name(const char *template_name, NameData *name)
-{
-	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-	char		suffix[NAME_SUFFIX_SIZE];
-	char	   *p = suffix + sizeof(suffix) - 1;
-	uint64		serial = registry_next_serial();
-	int			len;
-
-	*p = '\0';
-	for (; serial != 0; serial /= 36)
-		*--p = digits[serial % 36];
-	*--p = '_';
-
-	len = pg_mbcliplen(template_name, strlen(template_name),
-					   NAMEDATALEN - 1 - strlen(p));
-	snprintf(NameStr(*name), NAMEDATALEN, "%.*s%s", len, template_name, p);
-}
-
-/*
- * Raise an error if there is a database of that name.
- */
-static void
-check_name_free(const char *name)
-{
-	if (OidIsValid(get_database_oid(name, true)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_DATABASE),
-				 errmsg("database \"%s\" already exists", name)));
-}
-
-/*
- * Make a clone: the steps at the head of this file.  *result is the answer,
- * which may be that the template is in use.
- */
-static void
-make_clone(const RequestArgs *args, RequestResult *result)
-{
-	TestdbClone clone;
-	DatabaseInfo template;
-	char		activity[3 * NAMEDATALEN];
-
-	memset(&clone, 0, sizeof(clone));
-	begin_work();
-	if (!database_lock_idle(args->database, NameStr(args->database_name),
-							&result->nprepared))
-	{
-		result->busy = true;
-		commit_work();
-		return;
-	}
-	(void) database_lookup(args->database, &template);
-	if (!template.is_template && !has_privs_of_role(args->role, template.owner))
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_DATABASE, NameStr(template.name));
-
-	if (args->name_given)
-		result->name = args->name;
-	else
-		choose_name(NameStr(template.name), &result->name);
-	check_name_free(NameStr(result->name));
-	snprintf(activity, sizeof(activity), "testdb_clone: creating \"%s\" from \"%s\"",
-			 NameStr(result->name), NameStr(template.name));
-	report_activity(activity);
-
-	clone.oid = database_choose_oid();
-	clone.template_oid = args->database;
-	clone.template_name = template.name;
-	clone.owner = args->role;
-	clone.created_at = GetCurrentTimestamp();
-	clone.state = CLONE_CREATING;
-	(void) registry_add(&clone, ERROR);
-	job.clone = clone.oid;
-	job.state = CLONE_CREATING;
-
-	lease_write(&clone, LEASE_CREATING);
-	database_create(clone.oid, NameStr(result->name), args->role,
-					NameStr(template.name), args->method);
-	commit_work();
-	lease_write(&clone, LEASE_HELD);
-
-	if (!registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("database \"%s\" was dropped while it was being created",
-						NameStr(result->name))));
-	job.state = CLONE_LEASED;
-	result->oid = clone.oid;
-}
-
-/*
- * Drop a clone: the steps at the head of this file.
- *
- * Errors: 3D000 if it has gone in the meantime; those of database_drop.
- */
-static void
-drop_clone(const RequestArgs *args)
-{
-	TestdbClone clone;
-	char		activity[2 * NAMEDATALEN];
-
-	if (!registry_lookup(args->database, &clone))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("database \"%s\" does not exist",
-						NameStr(args->database_name)),
-				 errdetail("It has been dropped in the meantime.")));
-
-	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"",
-			 NameStr(args->database_name));
-	report_activity(activity);
-
-	job.clone = clone.oid;
-	job.state = CLONE_LEASED;
-	lease_write(&clone, LEASE_DROPPING);
-	PG_TRY();
-	{
-		remove_clone(&clone);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata = rollback_work();
-
-		job.clone = InvalidOid;
-		if (registry_lookup(clone.oid, &clone))
-			lease_write(&clone, LEASE_HELD);
-		ReThrowError(edata);
-	}
-	PG_END_TRY();
-}
-
-/*
- * Serve one request, in whatever way it ends.
- */
-static void
-serve_request(int slot, const RequestArgs *args)
-{
-	RequestResult result;
-
-	memset(&result, 0, sizeof(result));
-	job.request = slot;
-	job.clone = InvalidOid;
-	PG_TRY();
-	{
-		if (args->kind == REQUEST_CLONE)
-			make_clone(args, &result);
-		else
-			drop_clone(args);
-		HOLD_INTERRUPTS();
-		job.request = -1;
-		job.clone = InvalidOid;
-		request_finish(slot, &result);
-		RESUME_INTERRUPTS();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata = rollback_work();
-
-		/*
-		 * The garbage is there to be found before the caller hears of it, so
-		 * that what the caller does next comes after it has been seen.
-		 */
-		if (OidIsValid(job.clone))
-			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
-		job.request = -1;
-		job.clone = InvalidOid;
-		request_fail(slot, edata);
-	}
-	PG_END_TRY();
-}
-
-/*
- * Remove a clone that nobody wants.  If that fails, say so in the log, and
- * try again later.
- */
-static void
-collect_garbage(const TestdbClone *clone)
-{
-	char		activity[2 * NAMEDATALEN];
-
-	snprintf(activity, sizeof(activity), "testdb: removing database %u",
-			 clone->oid);
-	report_activity(activity);
-	PG_TRY();
-	{
-		lease_write(clone, LEASE_DROPPING);
-		remove_clone(clone);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata = rollback_work();
-
-		registry_postpone_garbage(clone->oid, GARBAGE_RETRY);
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("could not remove database %u, made from template \"%s\": %s",
-						clone->oid, NameStr(clone->template_name), edata->message),
-				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
-				 errhint("It will be tried again in %d seconds.",
-						 GARBAGE_RETRY / 1000)));
-	}
-	PG_END_TRY();
-}
-
-/*
- * Forget the clones that have been dropped with plain SQL.
- */
-static void
-forget_dropped(void)
-{
-	TestdbClone *clones;
-	int			n;
-
-	clones = registry_list(&n);
-	for (int i = 0; i < n; i++)
-	{
-		DatabaseInfo info;
-		bool		exists;
-
-		if (clones[i].state != CLONE_LEASED)
-			continue;
-		begin_work();
-		exists = database_lookup(clones[i].oid, &info);
-		commit_work();
-		if (!exists)
-		{
-			lease_remove(clones[i].oid);
-			registry_remove(clones[i].oid);
-		}
-	}
-}
-
-/*
  * Enter one database into the registry, by what its lease says and whether it
- * is there; true if it lives on.
+ * is there; true if it lives on.  One that is marked as invalid, because its
+ * removal or restoring was interrupted, does not.
  */
 static bool
 restore_clone(Oid oid)
@@ -465,6 +100,7 @@ restore_clone(Oid oid)
 	LeaseState	state;
 	DatabaseInfo info;
 	bool		exists;
+	bool		lives;
 	struct stat st;
 	char	   *path;
 
@@ -485,12 +121,14 @@ restore_clone(Oid oid)
 		lease_remove(oid);		/* dropped while testdb was not loaded */
 		return false;
 	}
-	clone.state = state == LEASE_HELD ? CLONE_LEASED : CLONE_CREATING;
+	lives = state == LEASE_HELD && !database_is_invalid(oid);
+	clone.state = lives ? CLONE_LEASED : CLONE_CREATING;
 	if (!registry_add(&clone, LOG))
 		return false;
-	if (state != LEASE_HELD)
+	if (!lives)
 		(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);
-	return state == LEASE_HELD;
+	registry_extend(oid, 0);
+	return lives;
 }
 
 /*
@@ -504,8 +142,9 @@ rebuild_registry(void)
 	ListCell   *lc;
 	int			nlive = 0;
 
-	begin_work();
+	job_begin_work();
 	lease_make_directories();
+	snapshot_remove_all();
 	oids = lease_list();
 	foreach(lc, oids)
 		if (restore_clone(lfirst_oid(lc)))
@@ -514,7 +153,7 @@ rebuild_registry(void)
 		ereport(LOG,
 				(errmsg("testdb found %d databases that it made earlier, and %d leftovers",
 						nlive, list_length(oids) - nlive)));
-	commit_work();
+	job_commit_work();
 	request_set_ready();
 }
 
@@ -528,9 +167,8 @@ apply_settings(void)
 
 	snprintf(timeout, sizeof(timeout), "%d", testdb_lock_timeout);
 	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0",
-					PGC_SUSET, PGC_S_OVERRIDE);
+	for (const char *const *name = timeout_settings_compat(); *name; name++)
+		SetConfigOption(*name, "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off",
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed",
@@ -540,24 +178,60 @@ apply_settings(void)
 }
 
 /*
- * Do one thing, if there is one to do; false if there was none.
+ * Do one thing, if there is one to do; false if there was none, and *delay_ms
+ * is then lowered to the time after which there may be, in ms.
+ *
+ * Worker 0 recycles.  Where there are others to serve requests meanwhile, that
+ * comes first; else last, so that more of them gather.
  */
 static bool
-work_once(void)
+work_once(long *delay_ms)
 {
+	bool		recycler = worker_index == 0;
 	RequestArgs args;
 	TestdbClone clone;
-	int			slot = request_take(&args);
+	Oid			template;
+	Oid			owner;
+	int			slot;
 
-	if (slot >= 0)
-		serve_request(slot, &args);
+	if (recycler)
+		recycle_listen();
+	if (recycler && testdb_workers > 1 && registry_should_restore(delay_ms))
+		job_recycle();
+	else if ((slot = request_take(&args)) >= 0)
+		job_serve(slot, &args);
+	else if (recycler && registry_should_restore(delay_ms))
+		job_recycle();
+	else if (registry_next_refill(&template, &owner))
+		job_refill(template, owner);
+	else if (registry_take_expired(&clone, delay_ms))
+		job_reap(&clone);
 	else if (registry_take_garbage(&clone))
-		collect_garbage(&clone);
+		job_collect_garbage(&clone);
 	else if (registry_take_recheck())
-		forget_dropped();
+		job_forget_dropped();
 	else
 		return false;
 	return true;
+}
+
+/*
+ * From time to time, give up spares that nobody has asked for lately; true if
+ * there may be more of them later.
+ */
+static bool
+lower_demand(void)
+{
+	static TimestampTz last = 0;
+	static bool more = true;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(last, now, DEMAND_INTERVAL))
+	{
+		more = registry_lower_demand();
+		last = now;
+	}
+	return more;
 }
 
 /*
@@ -570,8 +244,9 @@ work_once(void)
 static void
 worker_turn(void)
 {
-	MemoryContextSwitchTo(worker_cxt);
-	MemoryContextReset(worker_cxt);
+	long		delay_ms = IDLE_SLEEP;
+
+	job_begin_turn();
 	PG_TRY();
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -582,11 +257,15 @@ worker_turn(void)
 			apply_settings();
 		}
 
-		if (!request_is_ready() || !work_once())
+		if (!request_is_ready() || !work_once(&delay_ms))
 		{
-			report_activity(NULL);
+			if (registry_has_garbage())
+				delay_ms = Min(delay_ms, GARBAGE_SLEEP);
+			if (worker_index == 0 && lower_demand())
+				delay_ms = Min(delay_ms, DEMAND_INTERVAL);
+			job_report(NULL);
 			pgstat_report_stat(false);
-			request_wait_for_work(registry_has_garbage() ? GARBAGE_SLEEP : IDLE_SLEEP);
+			request_wait_for_work(delay_ms);
 		}
 	}
 	PG_CATCH();
@@ -594,7 +273,7 @@ worker_turn(void)
 		ErrorData  *edata;
 
 		ConditionVariableCancelSleep();
-		edata = rollback_work();
+		edata = job_rollback_work();
 		if (edata->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			ereport(LOG,
 					(errcode(edata->sqlerrcode),
@@ -620,8 +299,7 @@ testdb_worker_main(Datum main_arg)
 	apply_settings();
 	request_worker_attach(worker_index, MyDatabaseId);
 
-	worker_cxt = AllocSetContextCreate(TopMemoryContext, "testdb worker",
-									   ALLOCSET_DEFAULT_SIZES);
+	job_begin_turn();
 	if (worker_index == 0 && !request_is_ready())
 		rebuild_registry();
 	for (;;)

@@ -1,0 +1,191 @@
+/*-------------------------------------------------------------------------
+ *
+ * filesync.h
+ *	  Bringing one directory to the content of another.
+ *
+ * Plain POSIX: no header of PostgreSQL here or in filesync.c.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_FILESYNC_H
+#define TESTDB_FILESYNC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/*
+ * Name of the file that says that its directory is neither the old content
+ * nor the new.  Empty and without a dot: pg_checksums reads every file of a
+ * database's directory, and gives up on a suffix that is no segment number.
+ */
+#define FILESYNC_UNFINISHED "testdb_unfinished"
+
+/* Ten years of 365 days, in nanoseconds: how much older a copy's mtime is. */
+#define FILESYNC_MTIME_OFFSET INT64_C(315360000000000000)
+
+/* An mtime younger than this, in nanoseconds, may still hide a write. */
+#define FILESYNC_RACY_AGE INT64_C(1000000000)
+
+/* Same for a file system that seems to keep whole seconds only. */
+#define FILESYNC_RACY_AGE_COARSE INT64_C(3000000000)
+
+/* FilesyncFile.origin when it isn't known what the file is equal to. */
+#define FILESYNC_ORIGIN_UNKNOWN INT64_MIN
+
+/* Options' flags */
+#define FILESYNC_FSYNC		0x01	/* what was changed is durable on return */
+#define FILESYNC_MARK		0x02	/* keep FILESYNC_UNFINISHED while changing */
+#define FILESYNC_NO_CLONE	0x04	/* share no extents with the source */
+
+/* Why something failed; filled when a function says that it did. */
+typedef struct FilesyncError
+{
+	int			saved_errno;	/* never 0 */
+	char		message[1400];	/* complete, without a period */
+} FilesyncError;
+
+/* What was done, or begun by a call that failed.  Calls add to it. */
+typedef struct FilesyncStats
+{
+	uint64_t	examined;		/* files or names looked at */
+	uint64_t	compared;		/* files found equal by reading them */
+	uint64_t	copied;			/* files rewritten in place */
+	uint64_t	created;
+	uint64_t	removed;
+	uint64_t	bytes;			/* copied or shared, of both kinds of files */
+} FilesyncStats;
+
+/*
+ * Both are called between files, and must return: a longjmp (an ereport, a
+ * CHECK_FOR_INTERRUPTS) would leak descriptors and memory.  So a check says
+ * whether an interrupt is pending, and the caller of filesync deals with it.
+ */
+typedef bool (*FilesyncFilter) (const char *name, void *arg);
+typedef bool (*FilesyncCheck) (void *arg);
+
+/* All zeroes, or a NULL pointer instead, are the defaults. */
+typedef struct FilesyncOptions
+{
+	int			flags;
+	int			mtime_steps;	/* FILESYNC_MTIME_OFFSETs to go back; 0 means 1 */
+	mode_t		file_mode;		/* of files made; 0 means 0600 */
+	mode_t		dir_mode;		/* of directories made; 0 means 0700 */
+	uint32_t	check_every;	/* files between checks; 0 means 64 */
+	FilesyncCheck check;		/* false stops the call with ECANCELED */
+	FilesyncFilter filter;		/* false hides a name of a scanned directory */
+	void	   *arg;			/* for both */
+} FilesyncOptions;
+
+/* One file of a manifest.  Times are nanoseconds since the epoch. */
+typedef struct FilesyncFile
+{
+	const char *name;			/* belongs to the manifest */
+	int64_t		size;
+	int64_t		mtime;
+	int64_t		origin;			/* mtime of the file that this is a copy of */
+	bool		racy;			/* mtime can't tell whether it changed since */
+} FilesyncFile;
+
+typedef struct FilesyncManifest FilesyncManifest;
+typedef struct FilesyncNames FilesyncNames;
+
+/* How a copy differs from its source, and what is told about each name. */
+typedef enum FilesyncDifference
+{
+	FILESYNC_CHANGED,
+	FILESYNC_MISSING,
+	FILESYNC_EXTRA
+} FilesyncDifference;
+
+typedef void (*FilesyncDiffCallback) (FilesyncDifference difference,
+									  const char *name, void *arg);
+
+/* What a watched directory has to tell. */
+typedef enum FilesyncEvent
+{
+	FILESYNC_NAME,				/* the file of this name may have changed */
+	FILESYNC_GONE,				/* no more is heard of this directory */
+	FILESYNC_OVERFLOW			/* changes of any directory were lost */
+} FilesyncEvent;
+
+typedef void (*FilesyncWatchCallback) (int wd, FilesyncEvent event,
+									   const char *name, void *arg);
+
+/* manifests */
+extern bool filesync_scan(const char *dir, const FilesyncOptions *options,
+						  FilesyncManifest **manifest, FilesyncError *error);
+extern void filesync_manifest_free(FilesyncManifest *manifest);
+extern uint32_t filesync_manifest_count(const FilesyncManifest *manifest);
+extern uint64_t filesync_manifest_space(const FilesyncManifest *manifest,
+										uint32_t block_size);
+extern void filesync_manifest_get(const FilesyncManifest *manifest,
+								  uint32_t index, FilesyncFile *file);
+extern bool filesync_manifest_find(const FilesyncManifest *manifest,
+								   const char *name, FilesyncFile *file);
+extern uint64_t filesync_manifest_tag(const FilesyncManifest *manifest);
+extern void filesync_manifest_set_tag(FilesyncManifest *manifest,
+									  uint64_t tag);
+extern bool filesync_manifest_write(const FilesyncManifest *manifest,
+									const char *path,
+									const FilesyncOptions *options,
+									FilesyncError *error);
+extern bool filesync_manifest_read(const char *path,
+								   FilesyncManifest **manifest,
+								   FilesyncError *error);
+extern uint32_t filesync_diff(const FilesyncManifest *source,
+							  const FilesyncManifest *copy,
+							  FilesyncDiffCallback callback, void *arg);
+
+/* directories */
+extern bool filesync_copy_dir(const char *source,
+							  const FilesyncManifest *manifest,
+							  const char *target,
+							  const FilesyncOptions *options,
+							  FilesyncManifest **copy,
+							  FilesyncStats *stats, FilesyncError *error);
+extern bool filesync_refresh(const char *source,
+							 const FilesyncManifest *manifest,
+							 const char *target,
+							 const FilesyncManifest *old_copy,
+							 const FilesyncOptions *options,
+							 FilesyncManifest **copy,
+							 FilesyncStats *stats, FilesyncError *error);
+extern bool filesync_restore_full(const char *source,
+								  const FilesyncManifest *manifest,
+								  const char *target,
+								  const FilesyncOptions *options,
+								  FilesyncStats *stats, FilesyncError *error);
+extern bool filesync_restore_changed(const char *source,
+									 const FilesyncManifest *manifest,
+									 const char *target,
+									 const FilesyncNames *names,
+									 const FilesyncOptions *options,
+									 FilesyncStats *stats,
+									 FilesyncError *error);
+extern bool filesync_remove_dir(const char *dir,
+								const FilesyncOptions *options,
+								FilesyncStats *stats, FilesyncError *error);
+
+/* sets of names */
+extern FilesyncNames *filesync_names_create(void);
+extern void filesync_names_free(FilesyncNames *names);
+extern bool filesync_names_add(FilesyncNames *names, const char *name);
+extern bool filesync_names_contains(const FilesyncNames *names,
+									const char *name);
+extern uint32_t filesync_names_count(const FilesyncNames *names);
+extern const char *filesync_names_get(const FilesyncNames *names,
+									  uint32_t index);
+extern void filesync_names_clear(FilesyncNames *names);
+
+/* watching for changes */
+extern int	filesync_watch_open(FilesyncError *error);
+extern void filesync_watch_close(int fd);
+extern int	filesync_watch_add(int fd, const char *dir, FilesyncError *error);
+extern bool filesync_watch_remove(int fd, int wd, FilesyncError *error);
+extern bool filesync_watch_drain(int fd, FilesyncWatchCallback callback,
+								 void *arg, FilesyncError *error);
+
+#endif							/* TESTDB_FILESYNC_H */

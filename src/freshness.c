@@ -1,0 +1,219 @@
+/*-------------------------------------------------------------------------
+ *
+ * freshness.c
+ *	  Noticing what changes a template, and who connects to a spare.
+ *
+ * Every process that is connected to a database calls a transaction callback
+ * before it commits, the first time at the end of its own start.  What the
+ * callback does, in a database that is a template:
+ *
+ *	- If the transaction has a transaction ID, or is being prepared, the
+ *	  template's generation goes up.  That is before the commit can be seen by
+ *	  anybody, so that who has seen it gets no older clone.  Between the two
+ *	  nobody can take a new snapshot, since this session is in the template.
+ *	  If the commit then fails, the snapshot is compared with the template once
+ *	  too often.
+ *	- If it has none, it may still have changed files: nextval() within what
+ *	  it has logged ahead, hint bits, VACUUM.  When the session ends, the
+ *	  template is marked as unverified.
+ *
+ * In a clone that has not been handed out the session is refused.  In one that
+ * has, the registry is told when a session begins and ends.
+ *
+ * Whether the database is a template is found out at the first call and
+ * remembered as long as the registry's epoch is the same.  A database becomes
+ * a template for us, gets its entry, before its snapshot is taken, which needs
+ * that nobody is in it: a session that is in it later has come later, and
+ * finds the entry.
+ *
+ * What other sessions do to a template (ALTER DATABASE, GRANT, DROP) is seen
+ * in its row in pg_database when a clone is asked for, except its settings,
+ * which are rows of another catalog: an object access hook notes those, and a
+ * drop.  The hook is called before the commit, the note is made after it.
+ *
+ * Locks: those of registry.c, for an instant.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_db_role_setting.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "freshness.h"
+#include "registry.h"
+#include "request.h"
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+/* Of this session: is it in a template, as of which epoch? */
+static bool in_template = false;
+static uint32 known_epoch = 0;
+
+/* Will this session mark its template as unverified when it ends? */
+static bool exit_registered = false;
+
+/* Of this session's transaction: what to note when it is committed. */
+static bool something_dropped = false;
+static List *changed_settings = NIL;	/* OIDs, in TopTransactionContext */
+
+/*
+ * A before_shmem_exit callback of sessions in a template or a clone.
+ */
+static void
+freshness_exit(int code pg_attribute_unused(), Datum arg)
+{
+	registry_template_left(DatumGetObjectId(arg));
+	(void) registry_touch(DatumGetObjectId(arg));
+}
+
+/*
+ * Refuse to work in a clone that has not been handed out.
+ *
+ * Nothing of the session has been seen by its client yet: this is the
+ * transaction in which it starts.
+ */
+static void
+check_not_spare(void)
+{
+	TestdbClone clone;
+
+	if (!registry_lookup(MyDatabaseId, &clone) ||
+		(clone.state != CLONE_SPARE && clone.state != CLONE_RETURNED &&
+		 clone.state != CLONE_RESTORING))
+		return;
+
+	/* What the session may have left there must not be handed out. */
+	(void) registry_set_state(MyDatabaseId, CLONE_SPARE, CLONE_GARBAGE);
+	request_wake_workers();
+	ereport(FATAL,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("database with OID %u has not been handed out by testdb_clone",
+					MyDatabaseId),
+			 errdetail("testdb keeps it ready for the next call of testdb_clone.")));
+}
+
+/*
+ * Find out where this session is, at its first transaction and whenever a
+ * template has been entered or forgotten.
+ */
+static void
+look_around(void)
+{
+	bool		first = known_epoch == 0;
+	bool		in_clone = false;
+
+	known_epoch = registry_epoch();
+	if (first)
+	{
+		check_not_spare();
+		in_clone = registry_touch(MyDatabaseId);
+	}
+	in_template = registry_is_template(MyDatabaseId);
+	if ((in_template || in_clone) && !exit_registered)
+	{
+		before_shmem_exit(freshness_exit, ObjectIdGetDatum(MyDatabaseId));
+		exit_registered = true;
+	}
+}
+
+/*
+ * Tell the registry, after the commit, what the hook below has noted.
+ */
+static void
+publish_notes(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, changed_settings)
+		registry_settings_changed(lfirst_oid(lc));
+	if (something_dropped)
+	{
+		registry_set_recheck();
+		request_wake_workers();
+	}
+}
+
+/*
+ * Forget them.
+ */
+static void
+forget_notes(void)
+{
+	something_dropped = false;
+	changed_settings = NIL;
+}
+
+/*
+ * The transaction callback.
+ */
+static void
+freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (!OidIsValid(MyDatabaseId))
+				break;
+			if (known_epoch != registry_epoch())
+				look_around();
+			if (in_template &&
+				(event == XACT_EVENT_PRE_PREPARE ||
+				 TransactionIdIsValid(GetTopTransactionIdIfAny())))
+				registry_template_changed(MyDatabaseId);
+			break;
+		case XACT_EVENT_COMMIT:
+			publish_notes();
+			forget_notes();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			forget_notes();
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * object_access_hook: note what is being done to templates and clones.
+ */
+static void
+freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
+						int sub_id, void *arg)
+{
+	TestdbClone clone;
+
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+
+	if (access == OAT_DROP && class_id == DatabaseRelationId &&
+		(registry_lookup(object_id, &clone) || registry_is_template(object_id)))
+		something_dropped = true;
+	if (class_id == DbRoleSettingRelationId && registry_is_template(object_id))
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		changed_settings = lappend_oid(changed_settings, object_id);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * Install the hooks; called once per process, from _PG_init.
+ */
+void
+freshness_install_hooks(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = freshness_object_access;
+	RegisterXactCallback(freshness_xact_callback, NULL);
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * freshness.h
+ *	  Noticing what changes a template, and who connects to a spare.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_FRESHNESS_H
+#define TESTDB_FRESHNESS_H
+
+extern void freshness_install_hooks(void);
+
+#endif							/* TESTDB_FRESHNESS_H */

@@ -1,0 +1,1163 @@
+/*-------------------------------------------------------------------------
+ *
+ * job.c
+ *	  What a background worker does: make, hand out, take back and remove
+ *	  databases.
+ *
+ * What a worker makes is recorded before it is there, and the record says how
+ * far it has come (lease.c on disk, registry.c in memory).  For a clone:
+ *
+ *	step								if it fails here, there remains
+ *	1  lock the template, look at it	nothing
+ *	2  registry: CREATING				an entry
+ *	3  lease: CREATING					and a file
+ *	4  createdb(), commit				and a directory, or all of a database
+ *	5  lease: HELD						the same
+ *	6  registry: LEASED					a clone without a user
+ *	7  answer							(the session, or request.c, has it)
+ *
+ * On an ERROR, and on FATAL through job_exit(), the registry's entry
+ * becomes GARBAGE; some worker then finds out what there is and removes it.
+ * After a crash of the server worker 0 finds the lease, and does the same if
+ * step 5 was not reached.  With the native method step 1 is that of snapshot.c,
+ * and step 4 enters a row and copies the snapshot.
+ *
+ * For a drop:
+ *
+ *	1  registry: DROPPING				a clone as before
+ *	2  lease: UNWANTED					a clone that will be dropped again
+ *	3  dropdb(), commit					a row, valid or marked invalid; or none
+ *	4  lease removed					an entry
+ *	5  registry: entry removed			nothing
+ *
+ * And for one after which the clone is recycled:
+ *
+ *	1, 2								as above
+ *	3  sessions ended, row reset and	a row with another name, marked invalid
+ *	   renamed, commit
+ *	4  registry: RETURNED				the same, known to recycle.c
+ *
+ * If the drop is refused (a prepared transaction in the clone, say), the lease
+ * is HELD again, and the clone stays as it was.
+ *
+ * Locks.  A worker holds no LWLock while it does any of this; heavyweight
+ * locks as database.c says, waiting for each at most testdb.lock_timeout.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "database.h"
+#include "guc.h"
+#include "job.h"
+#include "lease.h"
+#include "recycle.h"
+#include "registry.h"
+#include "request.h"
+#include "snapshot.h"
+
+/* When to try again to remove a clone, after an error, in ms. */
+#define GARBAGE_RETRY		10000
+
+/* The end of a name that testdb chooses: an underscore and a serial. */
+#define NAME_SUFFIX_SIZE	16
+
+/* What this worker is at, for job_exit(). */
+typedef struct WorkerJob
+{
+	int			request;		/* slot of the request, or -1 */
+	Oid			clone;			/* the clone in hand, or InvalidOid */
+	CloneState	state;			/* the state that it has in the registry */
+} WorkerJob;
+
+static WorkerJob job = {-1, InvalidOid, CLONE_CREATING};
+static MemoryContext job_cxt = NULL;	/* reset each turn */
+
+/*
+ * Begin a turn: what the last one has allocated is freed.
+ */
+void
+job_begin_turn(void)
+{
+	if (job_cxt == NULL)
+		job_cxt = AllocSetContextCreate(TopMemoryContext, "testdb worker",
+										ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(job_cxt);
+	MemoryContextReset(job_cxt);
+}
+
+/*
+ * Show in pg_stat_activity what this worker does; NULL if nothing.
+ */
+void
+job_report(const char *activity)
+{
+	pgstat_report_activity(activity ? STATE_RUNNING : STATE_IDLE, activity);
+}
+
+/*
+ * Start a transaction with a snapshot, as a utility command would have it.
+ */
+void
+job_begin_work(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Commit it.  What is allocated afterwards lives until the end of the turn.
+ */
+void
+job_commit_work(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(job_cxt);
+}
+
+/*
+ * End the failed transaction, and return the error, which lives until the end
+ * of the turn.  From PG_CATCH only.
+ *
+ * A lock timeout is put into the words of the caller, who set none.
+ */
+ErrorData *
+job_rollback_work(void)
+{
+	ErrorData  *edata;
+
+	MemoryContextSwitchTo(job_cxt);
+	edata = CopyErrorData();
+	FlushErrorState();
+	HOLD_INTERRUPTS();
+	AbortOutOfAnyTransaction();
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(job_cxt);
+
+	if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		edata->message = "testdb worker could not obtain a lock in time";
+		edata->detail = psprintf("It waited %d ms for a lock that another session holds.",
+								 testdb_lock_timeout);
+		edata->hint = "Find the session that holds a lock on the database, on pg_database or on another shared catalog, perhaps your own transaction. See \"testdb.lock_timeout\".";
+	}
+	return edata;
+}
+
+/*
+ * Give back what this worker has in hand, because it must end: the request gets
+ * an error, an unfinished clone becomes garbage.
+ */
+void
+job_exit(void)
+{
+	recycle_abandon();
+	if (OidIsValid(job.clone) &&
+		registry_set_state(job.clone, job.state, CLONE_GARBAGE))
+		request_wake_workers();
+	if (job.request >= 0)
+	{
+		ErrorData	edata = {0};
+
+		edata.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+		edata.message = "testdb worker ended before it had finished";
+		edata.hint = "Try again; see the server log.";
+		request_fail(job.request, &edata);
+	}
+}
+
+/*
+ * Commit the removal of a clone, of which there is nothing left, then remove
+ * its lease and its entry.
+ */
+static void
+finish_removal(Oid oid)
+{
+	job_commit_work();
+	lease_remove(oid);
+	registry_remove(oid);
+}
+
+/*
+ * A name for a clone of the named template that no other call will get, in
+ * *name.
+ */
+static void
+choose_name(const char *template_name, NameData *name)
+{
+	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+	char		suffix[NAME_SUFFIX_SIZE];
+	char	   *p = suffix + sizeof(suffix) - 1;
+	uint64		serial = registry_next_serial();
+	int			len;
+
+	*p = '\0';
+	for (; serial != 0; serial /= 36)
+		*--p = digits[serial % 36];
+	*--p = '_';
+
+	len = pg_mbcliplen(template_name, strlen(template_name),
+					   NAMEDATALEN - 1 - strlen(p));
+	snprintf(NameStr(*name), NAMEDATALEN, "%.*s%s", len, template_name, p);
+}
+
+/*
+ * Raise an error if there is a database of that name.
+ */
+static void
+check_name_free(const char *name)
+{
+	if (OidIsValid(get_database_oid(name, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_DATABASE),
+				 errmsg("database \"%s\" already exists", name)));
+}
+
+/*
+ * Check that the role may clone the database; get_template in functions.c has
+ * done so, but that was before the locks.
+ */
+static void
+check_template_rights(Oid oid, Oid role, DatabaseInfo *template)
+{
+	if (!database_lookup(oid, template))
+		elog(ERROR, "cache lookup failed for database %u", oid);
+	if (!template->is_template && !has_privs_of_role(role, template->owner))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_DATABASE, NameStr(template->name));
+}
+
+/*
+ * The name for a clone: the one that was asked for, or a new one.
+ */
+static void
+get_clone_name(const RequestArgs *args, const DatabaseInfo *template,
+			   NameData *name)
+{
+	if (args->name_given)
+		*name = args->name;
+	else
+		choose_name(NameStr(template->name), name);
+	check_name_free(NameStr(*name));
+}
+
+/*
+ * Enter a clone that is about to be made: steps 2 and 3 above.
+ */
+static void
+begin_clone(const RequestArgs *args, const DatabaseInfo *template,
+			TestdbClone *clone)
+{
+	char		activity[3 * NAMEDATALEN];
+
+	memset(clone, 0, sizeof(*clone));
+	get_clone_name(args, template, &clone->name);
+	snprintf(activity, sizeof(activity), "testdb_clone: creating \"%s\" from \"%s\"",
+			 NameStr(clone->name), NameStr(template->name));
+	job_report(activity);
+
+	clone->oid = database_choose_oid();
+	clone->template_oid = args->database;
+	clone->template_name = template->name;
+	clone->owner = args->role;
+	clone->created_at = GetCurrentTimestamp();
+	clone->state = CLONE_CREATING;
+	(void) registry_add(clone, ERROR);
+	job.clone = clone->oid;
+	job.state = CLONE_CREATING;
+	lease_write(clone, LEASE_CREATING);
+}
+
+/*
+ * Count a clone that a worker had to see to.
+ */
+static void
+count_miss(Oid template_oid)
+{
+	TemplateStats stats = {0};
+
+	stats.clones = 1;
+	stats.misses = 1;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Count a copy that was begun at start.
+ */
+static void
+count_copy(Oid template_oid, TimestampTz start)
+{
+	TemplateStats stats = {0};
+
+	stats.copies = 1;
+	stats.copy_us = GetCurrentTimestamp() - start;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Make room for one more clone of a template, if testdb.max_clones is reached
+ * or a copy of so many bytes and files would not leave enough space: spares of
+ * other templates are given up for it.  In no transaction.
+ *
+ * Errors: 53100 if that does not help; the registry says 53400 by itself.
+ */
+static void
+make_room(Oid template_oid, uint64 bytes, uint64 files)
+{
+	TestdbClone victim;
+
+	while ((registry_is_full() || !database_has_space(bytes, files)) &&
+		   registry_take_victim(template_oid, &victim))
+	{
+		job.clone = victim.oid;
+		job.state = CLONE_DROPPING;
+		job_begin_work();
+		(void) database_drop(victim.oid);
+		finish_removal(victim.oid);
+		job.clone = InvalidOid;
+	}
+	database_check_space(bytes, files);
+}
+
+/*
+ * Make a clone, which is complete and committed, the caller's: steps 5 and 6
+ * above.  from is the state that it has had until now.
+ */
+static void
+hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
+		 RequestResult *result)
+{
+	registry_apply_terms(clone, &args->terms);
+	lease_write(clone, LEASE_HELD);
+	clone->state = CLONE_LEASED;
+	count_miss(clone->template_oid);
+	if (!registry_update(clone, from))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" was dropped while it was being created",
+						NameStr(clone->name))));
+	job.state = CLONE_LEASED;
+	result->oid = clone->oid;
+	result->name = clone->name;
+}
+
+/*
+ * Make a clone through core's CREATE DATABASE: the steps at the head of this
+ * file.  *result is the answer, which may be that the template is in use.
+ */
+static void
+make_core_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbMethod method = args->method;
+	TimestampTz start = GetCurrentTimestamp();
+	TestdbClone clone;
+	DatabaseInfo template;
+
+	if (method == TESTDB_METHOD_NATIVE)
+		method = TESTDB_METHOD_FILE_COPY;
+	make_room(args->database, 0, 0);
+	job_begin_work();
+	if (!database_lock_idle(args->database, NameStr(args->database_name),
+							&result->nprepared))
+	{
+		result->busy = true;
+		job_commit_work();
+		return;
+	}
+	check_template_rights(args->database, args->role, &template);
+	begin_clone(args, &template, &clone);
+	database_create(clone.oid, NameStr(clone.name), args->role,
+					NameStr(template.name), method);
+	job_commit_work();
+	count_copy(args->database, start);
+	hand_out(args, &clone, CLONE_CREATING, result);
+}
+
+/*
+ * Hand out a spare that has been taken from the registry, under the name that
+ * was asked for, if one was.  state is what it is in the registry.
+ */
+static void
+hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
+			   RequestResult *result)
+{
+	job.clone = clone->oid;
+	job.state = state;
+	if (args->name_given)
+	{
+		check_name_free(NameStr(args->name));
+		database_reset_row(clone->oid, NameStr(args->name), clone->owner,
+						   clone->template_oid, false);
+		clone->name = args->name;
+	}
+	job_commit_work();
+	hand_out(args, clone, state, result);
+}
+
+/*
+ * Hand out a spare of a template whose snapshot is locked, if there is one;
+ * one that is behind the snapshot is brought up to date first.
+ */
+static bool
+use_spare(const RequestArgs *args, const TestdbTemplate *template,
+		  RequestResult *result)
+{
+	TestdbClone clone;
+
+	if (registry_take_spare(args->database, args->role, &template->row, true,
+							true, &args->terms, &clone) == SPARE_TAKEN)
+	{
+		hand_out_spare(args, &clone, CLONE_LEASED, result);
+		return true;
+	}
+	while (registry_take_stale_spare(args->database, args->role, &clone))
+	{
+		job.clone = clone.oid;
+		job.state = CLONE_RESTORING;
+		if (recycle_update_spare(&clone, template))
+		{
+			hand_out_spare(args, &clone, CLONE_RESTORING, result);
+			return true;
+		}
+		(void) registry_set_state(clone.oid, CLONE_RESTORING, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+	}
+	return false;
+}
+
+/*
+ * Make room for a clone by the native method, as far as it is known how large
+ * that is: the first time, when the snapshot is taken, it needs twice as much,
+ * and it is the file system that says so.
+ */
+static void
+make_native_room(Oid template_oid)
+{
+	TestdbTemplate template;
+
+	if (registry_template(template_oid, &template) && template.has_snapshot)
+		make_room(template_oid, template.bytes, template.files);
+	else
+		make_room(template_oid, 0, 0);
+}
+
+/*
+ * Begin a transaction in which a template can be cloned by the native method:
+ * its snapshot holds what is committed in it, and is locked.
+ *
+ * If that is not to be had, false, with no transaction: *result says if the
+ * template is in use; if not, the native method can't be used.
+ */
+static bool
+begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *template,
+			 DatabaseInfo *info, RequestResult *result)
+{
+	SnapshotStatus status;
+	TemplateRow row;
+
+	job_begin_work();
+	status = snapshot_ensure(args->database, NameStr(args->database_name),
+							 template, &result->nprepared);
+	if (status == SNAPSHOT_FRESH)
+	{
+		if (check_rights)
+			check_template_rights(args->database, args->role, info);
+		database_lock_horizons();
+		if (snapshot_lock(args->database, template) &&
+			database_read_row(args->database, &row) &&
+			row.frozenxid == template->row.frozenxid &&
+			row.minmxid == template->row.minmxid)
+			return true;
+	}
+
+	/* If it was changed in this very instant it is looked at again. */
+	result->busy = status != SNAPSHOT_IMPOSSIBLE;
+	result->oid = InvalidOid;
+	job_commit_work();
+	return false;
+}
+
+/*
+ * Make a clone from the snapshot, and commit; false, with nothing done, if the
+ * template is being changed.
+ */
+static bool
+copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
+			  const DatabaseInfo *info, TestdbClone *clone)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	begin_clone(args, info, clone);
+	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database);
+	CommandCounterIncrement();
+	if (database_dependencies(clone->oid) != template->dependencies)
+	{
+		PopActiveSnapshot();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(job_cxt);
+		(void) registry_set_state(clone->oid, CLONE_CREATING, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+		return false;
+	}
+	snapshot_copy(template, clone->oid);
+	job_commit_work();
+	count_copy(args->database, start);
+	clone->native = true;
+	clone->version = template->version;
+	clone->row_version = template->row_version;
+	return true;
+}
+
+/*
+ * Make a clone by the native method: hand out a spare, or make one from the
+ * snapshot; false if the template can't be cloned like that.
+ */
+static bool
+make_native_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+
+	if (registry_is_full() || !database_has_space(0, 0))
+		make_native_room(args->database);
+	if (!begin_native(args, true, &template, &info, result))
+		return result->busy;
+	if (args->name_given)
+		check_name_free(NameStr(args->name));
+	if (use_spare(args, &template, result))
+		return true;
+	if (copy_snapshot(args, &template, &info, &clone))
+		hand_out(args, &clone, CLONE_CREATING, result);
+	else
+		result->busy = true;
+	return true;
+}
+
+/*
+ * Make a clone, which is complete and committed, a spare.  from is the state
+ * that it has had until now.
+ */
+static void
+publish_spare(TestdbClone *clone, CloneState from)
+{
+	clone->state = CLONE_SPARE;
+	(void) registry_update(clone, from);
+	job.clone = InvalidOid;
+	registry_announce_spare(clone->template_oid);
+}
+
+/*
+ * Make a spare for a role that wants some, if it has less than that.  *result
+ * says if the template is in use, or if none can be made.
+ */
+static void
+make_spare(const RequestArgs *args, RequestResult *result)
+{
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+	int			ncoming;
+
+	if (!begin_native(args, true, &template, &info, result))
+	{
+		result->missing = !result->busy;
+		return;
+	}
+	registry_want_spares(args->database, args->role, args->wanted);
+	if (registry_take_stale_spare(args->database, args->role, &clone))
+	{
+		job.clone = clone.oid;
+		job.state = CLONE_RESTORING;
+		if (!recycle_update_spare(&clone, &template))
+			elog(ERROR, "spare %u cannot be brought up to date", clone.oid);
+		job_commit_work();
+		publish_spare(&clone, CLONE_RESTORING);
+	}
+	else if (registry_count_spares(args->database, args->role, &ncoming) >= args->wanted)
+		job_commit_work();
+	else if (copy_snapshot(args, &template, &info, &clone))
+	{
+		lease_write(&clone, LEASE_UNWANTED);
+		publish_spare(&clone, CLONE_CREATING);
+	}
+	else
+		result->busy = true;
+}
+
+/*
+ * Make a clone in the way that was asked for, or the nearest that is possible.
+ */
+static void
+make_clone(const RequestArgs *args, RequestResult *result)
+{
+	if (args->method != TESTDB_METHOD_NATIVE || !make_native_clone(args, result))
+		make_core_clone(args, result);
+}
+
+/*
+ * Should a clone that is being dropped be kept for another life?
+ */
+static bool
+is_worth_keeping(const TestdbClone *clone)
+{
+	TestdbTemplate template;
+	int			nspares;
+	int			ncoming;
+
+	if (!clone->native || registry_is_template(clone->oid) ||
+		!registry_template(clone->template_oid, &template) ||
+		!template.has_snapshot ||
+		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(clone->owner)) ||
+		!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(clone->template_oid)))
+		return false;
+	nspares = registry_count_spares(clone->template_oid, clone->owner, &ncoming);
+	return nspares + ncoming < Max(testdb_recycled, template.peak) &&
+		testdb_recycled > 0 &&
+		database_is_recyclable(clone->oid);
+}
+
+/*
+ * Take a clone back for another life, which is locked, with nobody in it, and
+ * commit: steps 3 and 4 above.  False, with nothing done, if its template has
+ * gone.
+ */
+static bool
+return_clone(TestdbClone *clone)
+{
+	TestdbTemplate template;
+	TemplateRow row;
+	DatabaseInfo info;
+
+	if (!registry_template(clone->template_oid, &template) ||
+		!database_read_row(clone->template_oid, &row) ||
+		!database_lookup(clone->template_oid, &info))
+		return false;
+	choose_name(NameStr(info.name), &clone->name);
+	clone->row_version = registry_row_version(clone->template_oid, &row);
+	database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+					   clone->template_oid, true);
+	database_sync_dependencies(clone->oid, clone->template_oid,
+							   template.dependencies);
+	job_commit_work();
+
+	clone->state = CLONE_RETURNED;
+	if (registry_update(clone, CLONE_DROPPING))
+		request_wake_workers();
+	return true;
+}
+
+/*
+ * Roll back the prepared transactions in a database, if there are any: they
+ * would keep it from being dropped, and nobody who drops it wants them.  In no
+ * transaction.
+ */
+static void
+rollback_prepared(Oid oid)
+{
+	DatabaseInfo info;
+	int			n = 0;
+
+	if (max_prepared_xacts == 0)
+		return;
+	job_begin_work();
+	if (database_lookup(oid, &info))
+		n = database_count_prepared(NameStr(info.name));
+	job_commit_work();
+	if (n > 0)
+		database_rollback_prepared(oid);
+}
+
+/*
+ * Find the clone that a request means, lock it, and make it DROPPING.  In a
+ * transaction; false if it has gone in the meantime.
+ *
+ * The clone was found by its OID, which it keeps when it is handed out again:
+ * only if it still has the name that the caller gave is it the one that was
+ * meant.
+ */
+static bool
+claim_clone(const RequestArgs *args, TestdbClone *clone)
+{
+	DatabaseInfo info;
+
+	if (!database_lock(args->database, &info) ||
+		strcmp(NameStr(info.name), NameStr(args->database_name)) != 0 ||
+		!registry_set_state(args->database, CLONE_LEASED, CLONE_DROPPING))
+		return false;
+	job.clone = args->database;
+	job.state = CLONE_DROPPING;
+	return registry_lookup(args->database, clone);
+}
+
+/*
+ * After an error: a clone that was DROPPING stays with who has it.  From
+ * PG_CATCH, after the transaction's end.
+ */
+static void
+give_back(Oid oid)
+{
+	TestdbClone clone;
+
+	job.clone = InvalidOid;
+	if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
+	{
+		lease_write(&clone, LEASE_HELD);
+		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
+	}
+}
+
+/*
+ * Take back a clone, which is DROPPING and locked: the steps at the head of
+ * this file, with the commit of the transaction that the caller has begun.
+ *
+ * Errors: those of database_drop; the clone then stays as it was.
+ */
+static void
+take_back(TestdbClone *clone)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
+	DatabaseInfo info;
+	Oid			oid = clone->oid;
+
+	PG_TRY();
+	{
+		if (!database_lookup(oid, &info))
+			finish_removal(oid);
+		else
+		{
+			bool		keep = is_worth_keeping(clone);
+
+			lease_write(clone, LEASE_UNWANTED);
+			database_end_sessions(oid, NameStr(info.name));
+			if (!keep || !return_clone(clone))
+			{
+				(void) database_drop(oid);
+				finish_removal(oid);
+			}
+		}
+		job.clone = InvalidOid;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		give_back(oid);
+		ReThrowError(edata);
+	}
+	PG_END_TRY();
+
+	stats.drops = 1;
+	stats.drop_us = GetCurrentTimestamp() - start;
+	registry_add_stats(clone->template_oid, &stats);
+}
+
+/*
+ * Drop a clone.  *result says if it has gone in the meantime.
+ *
+ * Errors: those of take_back.
+ */
+static void
+drop_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"",
+			 NameStr(args->database_name));
+	job_report(activity);
+
+	rollback_prepared(args->database);
+	job_begin_work();
+	if (claim_clone(args, &clone))
+		take_back(&clone);
+	else
+	{
+		result->missing = true;
+		job_commit_work();
+	}
+}
+
+/*
+ * Drop a clone whose time is over; it is DROPPING.  If that is refused, it is
+ * tried again later.
+ */
+void
+job_reap(TestdbClone *clone)
+{
+	TemplateStats stats = {0};
+	DatabaseInfo info;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb: dropping expired database %u",
+			 clone->oid);
+	job_report(activity);
+	job.request = -1;
+	job.clone = clone->oid;
+	job.state = CLONE_DROPPING;
+	PG_TRY();
+	{
+		rollback_prepared(clone->oid);
+		job_begin_work();
+		if (database_lock(clone->oid, &info))
+		{
+			char	   *sessions = database_describe_sessions(clone->oid);
+
+			ereport(LOG,
+					(errmsg("dropping database \"%s\", made from template \"%s\": its time is over",
+							NameStr(info.name), NameStr(clone->template_name)),
+					 sessions ? errdetail_internal("%s", sessions) : 0));
+		}
+		take_back(clone);
+		stats.reaped = 1;
+		registry_add_stats(clone->template_oid, &stats);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		if (OidIsValid(job.clone))
+			give_back(job.clone);
+		registry_extend(clone->oid, GARBAGE_RETRY / 1000);
+		registry_note_error(clone->template_oid, edata->message);
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not drop expired database %u: %s",
+						clone->oid, edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+				 errhint("It will be tried again in %d seconds.",
+						 GARBAGE_RETRY / 1000)));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Restore a clone in place, under its own name, which is DROPPING and locked by
+ * the transaction that was begun; template is locked, too.
+ *
+ * While its files are restored its row says that it is invalid.  After a crash
+ * it is removed.
+ */
+static void
+restore_in_place(TestdbClone *clone)
+{
+	TestdbTemplate template;
+	DatabaseInfo info;
+
+	(void) database_lookup(clone->oid, &info);
+	database_end_sessions(clone->oid, NameStr(info.name));
+	(void) registry_template(clone->template_oid, &template);
+	clone->name = info.name;
+	clone->row_version = 0;
+	database_reset_row(clone->oid, NameStr(info.name), clone->owner,
+					   clone->template_oid, true);
+	job_commit_work();
+
+	job_begin_work();
+	if (!snapshot_lock(clone->template_oid, &template) ||
+		!recycle_one(clone, &template))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("template of database \"%s\" was changed in the meantime",
+						NameStr(info.name)),
+				 errhint("Call testdb_reset again.")));
+	job_commit_work();
+	clone->state = CLONE_LEASED;
+	(void) registry_update(clone, CLONE_DROPPING);
+	job.clone = InvalidOid;
+}
+
+/*
+ * Give a clone its template's content again.  *result says if it has gone, or
+ * if the template is in use.
+ *
+ * Where it can't be restored it is dropped and made anew, on the same terms.
+ */
+static void
+reset_clone(const RequestArgs *args, RequestResult *result)
+{
+	RequestArgs again = *args;
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+	bool		native;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb_reset: restoring \"%s\"",
+			 NameStr(args->database_name));
+	job_report(activity);
+
+	if (!registry_lookup(args->database, &clone))
+	{
+		result->missing = true;
+		return;
+	}
+	again.kind = REQUEST_CLONE;
+	again.role = clone.owner;
+	again.database = clone.template_oid;
+	again.database_name = clone.template_name;
+	again.method = clone.native ? TESTDB_METHOD_NATIVE : args->method;
+	again.name_given = true;
+	again.name = args->database_name;
+	again.terms = clone.terms;
+
+	rollback_prepared(args->database);
+	native = clone.native && begin_native(&again, false, &template, &info, result);
+	if (result->busy)
+		return;
+	if (!native)
+	{
+		job_begin_work();
+		if (!database_lock_idle(clone.template_oid, NameStr(clone.template_name),
+								&result->nprepared))
+		{
+			result->busy = true;
+			job_commit_work();
+			return;
+		}
+	}
+	if (!claim_clone(args, &clone))
+	{
+		result->missing = true;
+		job_commit_work();
+		return;
+	}
+	if (native && database_is_recyclable(clone.oid) &&
+		!recycle_is_locked(clone.oid))
+		restore_in_place(&clone);
+	else
+	{
+		lease_write(&clone, LEASE_UNWANTED);
+		(void) database_drop(clone.oid);
+		finish_removal(clone.oid);
+		job.clone = InvalidOid;
+		make_clone(&again, result);
+	}
+}
+
+/*
+ * Serve one request, in whatever way it ends.
+ */
+void
+job_serve(int slot, const RequestArgs *args)
+{
+	RequestResult result;
+
+	memset(&result, 0, sizeof(result));
+	job.request = slot;
+	job.clone = InvalidOid;
+	PG_TRY();
+	{
+		if (args->kind == REQUEST_CLONE)
+			make_clone(args, &result);
+		else if (args->kind == REQUEST_SPARE)
+			make_spare(args, &result);
+		else if (args->kind == REQUEST_RESET)
+			reset_clone(args, &result);
+		else
+			drop_clone(args, &result);
+		HOLD_INTERRUPTS();
+		job.request = -1;
+		job.clone = InvalidOid;
+		request_finish(slot, &result);
+		RESUME_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		/*
+		 * The garbage is there to be found before the caller hears of it, so
+		 * that what the caller does next comes after it has been seen.
+		 */
+		if (OidIsValid(job.clone))
+			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+		job.request = -1;
+		job.clone = InvalidOid;
+		request_fail(slot, edata);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Remove a clone that nobody wants.  If that fails, say so in the log, and
+ * try again later.
+ */
+void
+job_collect_garbage(const TestdbClone *clone)
+{
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb: removing database %u",
+			 clone->oid);
+	job_report(activity);
+	PG_TRY();
+	{
+		lease_write(clone, LEASE_UNWANTED);
+		job_begin_work();
+		if (!database_drop(clone->oid))
+			database_remove_files(clone->oid);
+		finish_removal(clone->oid);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		registry_postpone_garbage(clone->oid, GARBAGE_RETRY);
+		registry_note_error(clone->template_oid, edata->message);
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not remove database %u, made from template \"%s\": %s",
+						clone->oid, NameStr(clone->template_name), edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+				 errhint("It will be tried again in %d seconds.",
+						 GARBAGE_RETRY / 1000)));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Forget the clones and templates that have been dropped with plain SQL.
+ */
+void
+job_forget_dropped(void)
+{
+	TestdbClone *clones;
+	TestdbTemplate *templates;
+	int			n;
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		DatabaseInfo info;
+		bool		exists;
+
+		job_begin_work();
+		exists = database_lookup(templates[i].oid, &info);
+		job_commit_work();
+		if (!exists)
+		{
+			registry_forget_template(templates[i].oid);
+			snapshot_remove(templates[i].oid);
+		}
+	}
+
+	clones = registry_list(&n);
+	for (int i = 0; i < n; i++)
+	{
+		DatabaseInfo info;
+		bool		exists;
+
+		if (clones[i].state != CLONE_LEASED && clones[i].state != CLONE_SPARE)
+			continue;
+		job_begin_work();
+		exists = database_lookup(clones[i].oid, &info);
+		job_commit_work();
+		if (!exists)
+		{
+			lease_remove(clones[i].oid);
+			registry_remove(clones[i].oid);
+		}
+	}
+}
+
+/*
+ * Restore the clones that were returned.  If that fails, they are removed.
+ */
+void
+job_recycle(void)
+{
+	job_report("testdb: recycling databases");
+	PG_TRY();
+	{
+		job_begin_work();
+		recycle_returned();
+		job_commit_work();
+		recycle_publish();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		recycle_abandon();
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not recycle databases: %s", edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Make a spare ahead, or bring one up to date.  If that fails, no more are
+ * made ahead for this owner until it asks for a clone again.
+ */
+void
+job_refill(Oid template_oid, Oid owner)
+{
+	RequestArgs args;
+	RequestResult result;
+	DatabaseInfo info;
+	bool		failed;
+	int			ncoming;
+
+	job_report("testdb: making databases ahead");
+	memset(&args, 0, sizeof(args));
+	memset(&result, 0, sizeof(result));
+	args.kind = REQUEST_SPARE;
+	args.role = owner;
+	args.database = template_oid;
+	args.method = TESTDB_METHOD_NATIVE;
+	args.wanted = registry_count_spares(template_oid, owner, &ncoming) + 1;
+	job.request = -1;
+	job.clone = InvalidOid;
+	PG_TRY();
+	{
+		job_begin_work();
+		failed = !database_lookup(template_oid, &info);
+		job_commit_work();
+		if (!failed)
+		{
+			args.database_name = info.name;
+			make_spare(&args, &result);
+			failed = result.busy || result.missing;
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		if (OidIsValid(job.clone))
+			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+		registry_note_error(template_oid, edata->message);
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not make a database ahead: %s", edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		failed = true;
+	}
+	PG_END_TRY();
+	job.clone = InvalidOid;
+	if (failed)
+		registry_want_none(template_oid, owner);
+}
+

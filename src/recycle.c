@@ -1,0 +1,485 @@
+/*-------------------------------------------------------------------------
+ *
+ * recycle.c
+ *	  Making returned clones ready for their next life.
+ *
+ * A clone that was dropped keeps its OID and its directory.  Worker 0 takes
+ * all that have been returned since it last looked, and for all of them
+ * together:
+ *
+ *	1  drops their pages from shared buffers, most of which were never
+ *	   written, and makes the checkpointer forget their files;
+ *	2  has a checkpoint made: it began after the last session of the former
+ *	   lives ended, so that recovery will never again apply WAL of those to
+ *	   the files that are now restored; and the checkpointer has forgotten;
+ *	3  has every process close its files (a barrier);
+ *
+ * and then for each of them:
+ *
+ *	4  restores the files that differ from the snapshot's;
+ *	5  lets sessions connect to it again, in its row;
+ *	6  makes it a spare in the registry, after the commit.
+ *
+ * The row was given its next name, and marked as invalid, when the clone was
+ * dropped, and the lease on disk says that nobody wants it, until it is handed
+ * out again.  So a crash at any of these steps ends in the removal of the
+ * database at the server's start, and an error in its becoming GARBAGE.
+ *
+ * Which files differ is known from inotify, if the clone was restored before
+ * by this very process: a directory is watched from then on, and the names of
+ * what is written, made or removed are collected.  Whatever breaks that
+ * (another worker 0, too many events, no more watches) leads to a comparison
+ * of all files by size and time.
+ *
+ * A clone can't have another life as long as a serializable transaction that
+ * is still of interest has read something in it: such locks are kept by OID.
+ * It is then removed.
+ *
+ * Locks: the snapshot's, as snapshot.c says.  The database itself is not
+ * locked: nobody can connect to it.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_tablespace_d.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "postmaster/bgwriter.h"
+#include "storage/predicate_internals.h"
+#include "storage/procsignal.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "database.h"
+#include "filesync.h"
+#include "recycle.h"
+#include "registry.h"
+#include "snapshot.h"
+
+/* A directory that this process watches. */
+typedef struct Watch
+{
+	int			wd;				/* watch descriptor; hash key */
+	Oid			oid;			/* the clone */
+	bool		broken;			/* changes may have been missed */
+	FilesyncNames *names;		/* what has changed; NULL if broken from the
+								 * beginning */
+} Watch;
+
+/* Where the watch of a clone is. */
+typedef struct WatchIndex
+{
+	Oid			oid;			/* hash key */
+	int			wd;
+} WatchIndex;
+
+static HTAB *watches = NULL;	/* of Watch */
+static HTAB *watch_index = NULL;	/* of WatchIndex */
+static int	watch_fd = -1;
+
+/* The clones that this process is restoring; in TopMemoryContext. */
+static TestdbClone *batch = NULL;
+static int	batch_size = 0;
+static int	batch_space = 0;
+
+/*
+ * Prepare this process for watching; nothing is watched if that fails.
+ */
+static void
+watch_init(void)
+{
+	HASHCTL		info;
+	FilesyncError error;
+
+	if (watches != NULL)
+		return;
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(int);
+	info.entrysize = sizeof(Watch);
+	info.hcxt = TopMemoryContext;
+	watches = hash_create("testdb watches", 64, &info,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(WatchIndex);
+	watch_index = hash_create("testdb watch index", 64, &info,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	watch_fd = filesync_watch_open(&error);
+	if (watch_fd < 0)
+		ereport(LOG,
+				(errmsg("testdb cannot watch files: %s", error.message),
+				 errdetail("All files of a database are compared when it is recycled.")));
+}
+
+/*
+ * The watch of a clone, or NULL.
+ */
+static Watch *
+watch_find(Oid oid)
+{
+	WatchIndex *index;
+
+	if (watches == NULL)
+		return NULL;
+	index = hash_search(watch_index, &oid, HASH_FIND, NULL);
+	return index ? hash_search(watches, &index->wd, HASH_FIND, NULL) : NULL;
+}
+
+/*
+ * Start to watch a clone's directory; if that is impossible, its files will be
+ * compared.
+ */
+static void
+watch_add(Oid oid)
+{
+	FilesyncError error;
+	Watch	   *watch;
+	WatchIndex *index;
+	char	   *path;
+	int			wd;
+
+	if (watch_fd < 0)
+		return;
+	path = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
+	wd = filesync_watch_add(watch_fd, path, &error);
+	pfree(path);
+	if (wd < 0)
+		return;
+	watch = hash_search(watches, &wd, HASH_ENTER, NULL);
+	watch->oid = oid;
+	watch->names = filesync_names_create();
+	watch->broken = watch->names == NULL;
+	index = hash_search(watch_index, &oid, HASH_ENTER, NULL);
+	index->wd = wd;
+}
+
+/*
+ * Stop watching a clone's directory, if this process does.
+ */
+static void
+watch_forget(Oid oid)
+{
+	FilesyncError error;
+	Watch	   *watch = watch_find(oid);
+
+	if (watch == NULL)
+		return;
+	(void) filesync_watch_remove(watch_fd, watch->wd, &error);
+	if (watch->names)
+		filesync_names_free(watch->names);
+	hash_search(watches, &watch->wd, HASH_REMOVE, NULL);
+	hash_search(watch_index, &oid, HASH_REMOVE, NULL);
+}
+
+/*
+ * Mark every watch as broken.
+ */
+static void
+watch_break_all(void)
+{
+	HASH_SEQ_STATUS scan;
+	Watch	   *watch;
+
+	hash_seq_init(&scan, watches);
+	while ((watch = hash_seq_search(&scan)) != NULL)
+		watch->broken = true;
+}
+
+/*
+ * For filesync_watch_drain: collect what has happened.  A directory that has
+ * gone belonged to a clone that was dropped.
+ */
+static void
+watch_note(int wd, FilesyncEvent event, const char *name,
+		   void *arg pg_attribute_unused())
+{
+	Watch	   *watch;
+
+	if (event == FILESYNC_OVERFLOW)
+	{
+		watch_break_all();
+		return;
+	}
+	watch = hash_search(watches, &wd, HASH_FIND, NULL);
+	if (watch == NULL)
+		return;
+	if (event == FILESYNC_GONE)
+		watch_forget(watch->oid);
+	else if (!watch->broken && !filesync_names_add(watch->names, name))
+		watch->broken = true;
+}
+
+/*
+ * Read all events that are there.
+ */
+static void
+watch_drain(void)
+{
+	FilesyncError error;
+
+	if (watch_fd >= 0 && !filesync_watch_drain(watch_fd, watch_note, NULL, &error))
+		watch_break_all();
+}
+
+/*
+ * The names of the files that changed in a clone since it was last restored to
+ * this version, or NULL if that is not known.
+ */
+static const FilesyncNames *
+watch_names(const TestdbClone *clone, const TestdbTemplate *template)
+{
+	Watch	   *watch;
+
+	if (clone->version != template->version)
+		return NULL;
+	watch = watch_find(clone->oid);
+	return watch != NULL && !watch->broken ? watch->names : NULL;
+}
+
+/*
+ * The OIDs of the databases in which serializable transactions hold locks.
+ */
+static List *
+databases_with_predicate_locks(void)
+{
+	PredicateLockData *locks = GetPredicateLockStatusData();
+	List	   *oids = NIL;
+
+	for (int i = 0; i < locks->nelements; i++)
+		oids = list_append_unique_oid(oids,
+									  GET_PREDICATELOCKTARGETTAG_DB(locks->locktags[i]));
+	return oids;
+}
+
+/*
+ * Bring a clone to the content of its template's snapshot, in files and
+ * catalogs: steps 4 and 5 above.  It is RESTORING; false if it is of no use.
+ * names are the files that may differ, or NULL for all; clone gets the
+ * versions that it then has.
+ *
+ * The horizons in the clone's row must be those of the template's row, or
+ * nobody would keep pg_xact for it; and the snapshot must be as old as they
+ * are.  If they have moved since it was taken, this one is of no use.
+ */
+static bool
+restore_clone(TestdbClone *clone, const TestdbTemplate *template,
+			  const FilesyncNames *names)
+{
+	TemplateRow row;
+
+	database_lock_horizons();
+	if (!database_read_row(clone->template_oid, &row) ||
+		row.frozenxid != template->row.frozenxid ||
+		row.minmxid != template->row.minmxid)
+		return false;
+
+	snapshot_restore(template, clone->oid, names);
+	if (clone->version != template->version)
+		database_sync_dependencies(clone->oid, clone->template_oid,
+								   template->dependencies);
+	if (clone->row_version != template->row_version)
+		database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+						   clone->template_oid, false);
+	else
+		database_revive(clone->oid, clone->template_oid);
+
+	clone->version = template->version;
+	clone->row_version = template->row_version;
+	return true;
+}
+
+/*
+ * The same for a clone of the batch.  If it is of no use it becomes GARBAGE.
+ */
+static void
+restore_returned(TestdbClone *clone)
+{
+	TestdbTemplate template;
+
+	if (!snapshot_lock(clone->template_oid, &template) ||
+		!restore_clone(clone, &template, watch_names(clone, &template)))
+		(void) registry_set_state(clone->oid, CLONE_RESTORING, CLONE_GARBAGE);
+}
+
+/*
+ * After restoring: forget what the restoring itself has changed, and watch
+ * what has not been watched.  Nobody is in the clone yet.
+ */
+static void
+watch_restart(Oid oid)
+{
+	Watch	   *watch = watch_find(oid);
+
+	if (watch != NULL && !watch->broken)
+		filesync_names_clear(watch->names);
+	else
+	{
+		watch_forget(oid);
+		watch_add(oid);
+	}
+}
+
+/*
+ * Take the clones that were returned into the batch; they become RESTORING, or
+ * GARBAGE if they can have no other life.
+ */
+static void
+take_batch(void)
+{
+	List	   *locked = databases_with_predicate_locks();
+	TestdbClone *clones;
+	int			n;
+
+	clones = registry_list(&n);
+	if (n > batch_space)
+	{
+		if (batch)
+			pfree(batch);
+		batch = MemoryContextAlloc(TopMemoryContext, n * sizeof(TestdbClone));
+		batch_space = n;
+	}
+	batch_size = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (clones[i].state != CLONE_RETURNED)
+			continue;
+		if (list_member_oid(locked, clones[i].oid))
+			(void) registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_GARBAGE);
+		else if (registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_RESTORING))
+			batch[batch_size++] = clones[i];
+	}
+	pfree(clones);
+}
+
+/*
+ * Restore all clones that were returned.  For worker 0, in a transaction:
+ * after its commit recycle_publish makes them spares; if it fails,
+ * recycle_abandon makes them garbage.
+ */
+void
+recycle_returned(void)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
+
+	watch_init();
+	take_batch();
+	if (batch_size == 0)
+		return;
+
+	for (int i = 0; i < batch_size; i++)
+		database_discard_buffers(batch[i].oid);
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	WaitForProcSignalBarrier(EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE));
+
+	watch_drain();
+	for (int i = 0; i < batch_size; i++)
+		restore_returned(&batch[i]);
+	watch_drain();
+	for (int i = 0; i < batch_size; i++)
+		watch_restart(batch[i].oid);
+
+	stats.recycled = 1;
+	stats.recycle_us = (GetCurrentTimestamp() - start) / batch_size;
+	for (int i = 0; i < batch_size; i++)
+		registry_add_stats(batch[i].template_oid, &stats);
+}
+
+/*
+ * Tell those who wait for a clone of the batch what has become of it, and
+ * forget the batch.
+ */
+static void
+announce_batch(void)
+{
+	Oid			last = InvalidOid;
+
+	for (int i = 0; i < batch_size; i++)
+	{
+		if (batch[i].template_oid != last)
+			registry_announce_spare(batch[i].template_oid);
+		last = batch[i].template_oid;
+	}
+	batch_size = 0;
+}
+
+/*
+ * Has a serializable transaction that is still of interest read something in a
+ * database?
+ */
+bool
+recycle_is_locked(Oid oid)
+{
+	return list_member_oid(databases_with_predicate_locks(), oid);
+}
+
+/*
+ * Restore one clone for the one who has it, at once; its row is marked as
+ * invalid, and its template's snapshot locked.  False if that is of no use.
+ * For any worker, in a transaction.
+ */
+bool
+recycle_one(TestdbClone *clone, const TestdbTemplate *template)
+{
+	database_discard_buffers(clone->oid);
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	WaitForProcSignalBarrier(EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE));
+	return restore_clone(clone, template, NULL);
+}
+
+/*
+ * Make spares of the clones that recycle_returned has restored, now that what
+ * it did is committed.
+ */
+void
+recycle_publish(void)
+{
+	for (int i = 0; i < batch_size; i++)
+	{
+		batch[i].state = CLONE_SPARE;
+		(void) registry_update(&batch[i], CLONE_RESTORING);
+	}
+	announce_batch();
+}
+
+/*
+ * Give up the clones that recycle_returned has taken; also called when the
+ * process ends.
+ */
+void
+recycle_abandon(void)
+{
+	for (int i = 0; i < batch_size; i++)
+		(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
+	announce_batch();
+}
+
+/*
+ * Read what has happened in the directories that this process watches, before
+ * the kernel has no more room for it.
+ */
+void
+recycle_listen(void)
+{
+	if (watches != NULL)
+		watch_drain();
+}
+
+/*
+ * Bring a spare up to date, which is behind its template's snapshot.  It is
+ * RESTORING, and the snapshot is locked; false if it is of no use.  For any
+ * worker, in a transaction.
+ *
+ * Nobody has been in it since it was restored, so that nothing of it is in
+ * shared buffers or in WAL that recovery might apply: neither a checkpoint nor
+ * a barrier is needed.
+ */
+bool
+recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)
+{
+	return restore_clone(clone, template, NULL);
+}

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * recycle.h
+ *	  Making returned clones ready for their next life.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_RECYCLE_H
+#define TESTDB_RECYCLE_H
+
+#include "registry.h"
+
+extern void recycle_returned(void);
+extern void recycle_publish(void);
+extern void recycle_abandon(void);
+extern void recycle_listen(void);
+extern bool recycle_is_locked(Oid oid);
+extern bool recycle_one(TestdbClone *clone, const TestdbTemplate *template);
+extern bool recycle_update_spare(TestdbClone *clone,
+								 const TestdbTemplate *template);
+
+#endif							/* TESTDB_RECYCLE_H */

@@ -1,0 +1,591 @@
+/*-------------------------------------------------------------------------
+ *
+ * snapshot.c
+ *	  Private copies of the templates' files.
+ *
+ * pg_testdb/snapshots/<oid> holds a copy of a template's directory, taken
+ * while nobody was in the template and its buffers were flushed, and
+ * pg_testdb/snapshots/<oid>.manifest says what is in it (filesync.c).  Clones
+ * are made and restored from there, so that a session that sits in the
+ * template is in nobody's way.  Snapshots do not outlive the server: they are
+ * removed at its start, and so need not be durable.
+ *
+ * A snapshot is brought up to date when something is asked of the template
+ * that it does not hold yet:
+ *
+ *	- a transaction has been committed in the template (its generation has
+ *	  moved): wait until nobody is in it, checkpoint, and compare its files
+ *	  with the snapshot's, by size and time;
+ *	- the template's horizons have moved, or a session without a transaction
+ *	  ID has been in it (unverified), and nobody is in it now: the same with
+ *	  a flush instead of the checkpoint;
+ *	- its row in pg_database or its settings have changed: the files need not
+ *	  be looked at.
+ *
+ * The files have a version, and what belongs to them in shared catalogs has
+ * one: numbers never used before, whenever something has changed.  Clones of
+ * older versions are brought up to date before they are handed out.
+ *
+ * While a snapshot is being changed the registry says that there is none.  If
+ * that fails, or the process dies, it stays so, and the next one who needs it
+ * takes it anew.
+ *
+ * Locks.  The template's database is locked as CREATE DATABASE locks it
+ * (ShareLock, no session in it) while its files are read.  The snapshot itself
+ * has a heavyweight lock of its own, which is the template's object with 1 as
+ * the sub-object: ShareLock to copy from it, ExclusiveLock to change it.  Being
+ * heavyweight locks, they can be waited for with a timeout, are seen in
+ * pg_locks, and are released whatever happens.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_tablespace_d.h"
+#include "common/file_perm.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/bgwriter.h"
+#include "storage/bufmgr.h"
+#include "storage/fd.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/relcache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "database.h"
+#include "lease.h"
+#include "registry.h"
+#include "snapshot.h"
+
+/* Sub-object that stands for a template's snapshot, see above. */
+#define SNAPSHOT_SUBID	1
+
+/* A manifest that this process has read. */
+typedef struct CachedManifest
+{
+	Oid			oid;
+	uint64		version;
+	FilesyncManifest *manifest;
+} CachedManifest;
+
+static List *manifests = NIL;	/* of CachedManifest, in TopMemoryContext */
+
+PGDLLEXPORT void testdb_visitor_main(Datum main_arg);
+
+/*
+ * Raise a failure of filesync.c.  53100 if the disk is full.
+ */
+static void
+report_filesync_error(const FilesyncError *error)
+{
+	CHECK_FOR_INTERRUPTS();
+	errno = error->saved_errno;
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg_internal("%s", error->message),
+			 error->saved_errno == ENOSPC ?
+			 errhint("Drop databases that are no longer needed, or make the file system of the data directory larger.") : 0));
+}
+
+/*
+ * For filesync.c: go on as long as nobody wants this process to stop.
+ */
+static bool
+go_on(void *arg pg_attribute_unused())
+{
+	return !(InterruptPending && (QueryCancelPending || ProcDiePending));
+}
+
+/*
+ * The options with which database directories are written.  durable is for
+ * those that must survive a crash of the system.
+ */
+static FilesyncOptions
+get_options(bool durable)
+{
+	FilesyncOptions options;
+
+	memset(&options, 0, sizeof(options));
+	if (durable && enableFsync)
+		options.flags |= FILESYNC_FSYNC;
+	options.file_mode = pg_file_create_mode;
+	options.dir_mode = pg_dir_create_mode;
+	options.check = go_on;
+	return options;
+}
+
+/*
+ * The path of a template's snapshot, or with a suffix of its manifest, in path
+ * (MAXPGPATH bytes).
+ */
+static void
+snapshot_path(Oid oid, const char *suffix, char *path)
+{
+	snprintf(path, MAXPGPATH, "%s/%u%s", TESTDB_SNAPSHOT_DIR, oid, suffix);
+}
+
+/*
+ * Put a manifest into this process's cache, instead of the one of an older
+ * version; it belongs to the cache from then on.
+ */
+static void
+cache_manifest(Oid oid, uint64 version, FilesyncManifest *manifest)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	CachedManifest *cached = NULL;
+	ListCell   *lc;
+
+	foreach(lc, manifests)
+		if (((CachedManifest *) lfirst(lc))->oid == oid)
+			cached = lfirst(lc);
+	if (cached == NULL)
+	{
+		cached = palloc0_object(CachedManifest);
+		cached->oid = oid;
+		manifests = lappend(manifests, cached);
+	}
+	if (cached->manifest)
+		filesync_manifest_free(cached->manifest);
+	cached->version = version;
+	cached->manifest = manifest;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The manifest of a template's snapshot; it belongs to the cache.  The
+ * snapshot is locked.
+ */
+static const FilesyncManifest *
+get_manifest(const TestdbTemplate *template)
+{
+	FilesyncManifest *manifest;
+	FilesyncError error;
+	char		path[MAXPGPATH];
+	ListCell   *lc;
+
+	foreach(lc, manifests)
+	{
+		CachedManifest *cached = lfirst(lc);
+
+		if (cached->oid == template->oid && cached->version == template->version)
+			return cached->manifest;
+	}
+
+	snapshot_path(template->oid, ".manifest", path);
+	if (!filesync_manifest_read(path, &manifest, &error))
+		report_filesync_error(&error);
+	if (filesync_manifest_tag(manifest) != template->version)
+	{
+		filesync_manifest_free(manifest);
+		elog(ERROR, "manifest \"%s\" is not of the snapshot's version", path);
+	}
+	cache_manifest(template->oid, template->version, manifest);
+	return manifest;
+}
+
+/*
+ * Drop a template's manifest from this process's cache.
+ */
+static void
+forget_manifest(Oid oid)
+{
+	ListCell   *lc;
+
+	foreach(lc, manifests)
+	{
+		CachedManifest *cached = lfirst(lc);
+
+		if (cached->oid == oid)
+		{
+			filesync_manifest_free(cached->manifest);
+			manifests = foreach_delete_current(manifests, lc);
+			pfree(cached);
+		}
+	}
+}
+
+/*
+ * Remove a template's snapshot from disk.  Failing that is logged: what stays
+ * is removed by the next attempt, or at the server's start.
+ */
+void
+snapshot_remove(Oid oid)
+{
+	FilesyncError error;
+	char		path[MAXPGPATH];
+
+	forget_manifest(oid);
+	snapshot_path(oid, ".manifest", path);
+	(void) unlink(path);
+	snapshot_path(oid, "", path);
+	if (!filesync_remove_dir(path, NULL, NULL, &error))
+		ereport(LOG,
+				(errmsg("could not remove the snapshot of database %u: %s",
+						oid, error.message)));
+}
+
+/*
+ * Make an empty directory for snapshots, in place of an old one.
+ *
+ * Errors: whatever the file system says.
+ */
+void
+snapshot_remove_all(void)
+{
+	struct stat st;
+
+	if (lstat(TESTDB_SNAPSHOT_DIR, &st) == 0 && !rmtree(TESTDB_SNAPSHOT_DIR, true))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove directory \"%s\"", TESTDB_SNAPSHOT_DIR)));
+	if (MakePGDirectory(TESTDB_SNAPSHOT_DIR) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create directory \"%s\": %m",
+						TESTDB_SNAPSHOT_DIR)));
+}
+
+/*
+ * Entry point of the visitor: a background worker that connects to a database
+ * and leaves it, so that it gets its pg_internal.init.
+ */
+void
+testdb_visitor_main(Datum main_arg)
+{
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg), InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+}
+
+/*
+ * See that a template has a pg_internal.init, the file that saves the first
+ * session of each clone from reading the catalogs.  DDL and a restart of the
+ * server remove it.
+ *
+ * The template is not locked, or the visitor could not connect.  If it can't
+ * be started, clones will have no such file: their first session is slower.
+ */
+static void
+make_init_file(Oid oid)
+{
+	char	   *dir = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
+	char	   *path = psprintf("%s/%s", dir, RELCACHE_INIT_FILENAME);
+	struct stat st;
+
+	if (stat(path, &st) == 0 || stat(dir, &st) != 0)
+		return;
+
+	(void) database_visit(oid, "testdb_visitor_main", "testdb visitor");
+}
+
+/*
+ * Is the snapshot behind what is committed in the template, or behind its
+ * horizons?  Until it is brought up to date, no clone can be made from it.
+ */
+static bool
+is_behind(const TestdbTemplate *template, const TemplateRow *row)
+{
+	return !template->has_snapshot ||
+		template->generation != template->snapshot_generation ||
+		template->row.frozenxid != row->frozenxid ||
+		template->row.minmxid != row->minmxid;
+}
+
+/*
+ * For filesync.c: does a file of the template belong into a snapshot?  Not
+ * those that some session left behind when it was killed: temporary relations
+ * (t<number>_<number>), and a pg_internal.init under its working name.
+ */
+static bool
+is_wanted(const char *name, void *arg pg_attribute_unused())
+{
+	if (name[0] == 't' && name[1] >= '0' && name[1] <= '9')
+		return false;
+	return strncmp(name, RELCACHE_INIT_FILENAME ".",
+				   sizeof(RELCACHE_INIT_FILENAME)) != 0;
+}
+
+/*
+ * Copy the template's files to a new snapshot, or bring the snapshot to what
+ * they are, with a new version if anything of it was changed.  Both are
+ * locked.
+ */
+static void
+sync_files(TestdbTemplate *template)
+{
+	char	   *source = GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID);
+	char		target[MAXPGPATH];
+	char		path[MAXPGPATH];
+	FilesyncOptions options = get_options(false);
+	FilesyncStats stats = {0};
+	FilesyncError error;
+	FilesyncManifest *now = NULL;
+	FilesyncManifest *copy = NULL;
+	bool		ok;
+
+	snapshot_path(template->oid, "", target);
+	options.filter = is_wanted;
+	if (!filesync_scan(source, &options, &now, &error))
+		report_filesync_error(&error);
+	if (template->has_snapshot)
+		ok = filesync_refresh(source, now, target, get_manifest(template),
+							  &options, &copy, &stats, &error);
+	else
+	{
+		snapshot_remove(template->oid);
+		database_check_space(filesync_manifest_space(now, BLCKSZ),
+							 filesync_manifest_count(now));
+		ok = filesync_copy_dir(source, now, target, &options, &copy, &stats, &error);
+	}
+	filesync_manifest_free(now);
+	if (!ok)
+		report_filesync_error(&error);
+
+	if (stats.copied + stats.created + stats.removed > 0)
+		template->version = registry_next_serial();
+	template->files = filesync_manifest_count(copy);
+	template->bytes = filesync_manifest_space(copy, 1);
+	filesync_manifest_set_tag(copy, template->version);
+	snapshot_path(template->oid, ".manifest", path);
+	ok = filesync_manifest_write(copy, path, &options, &error);
+	if (ok)
+		cache_manifest(template->oid, template->version, copy);
+	else
+	{
+		filesync_manifest_free(copy);
+		report_filesync_error(&error);
+	}
+}
+
+/*
+ * Bring the snapshot up to date: its files, if with_files says that the
+ * template is locked with nobody in it, and what is known of its row.
+ * *template gets what was entered.
+ */
+static void
+refresh_snapshot(TestdbTemplate *template, bool with_files)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
+	TemplateRow row;
+
+	LockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
+	if (!registry_template(template->oid, template) ||
+		!database_read_row(template->oid, &row))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("template database with OID %u does not exist",
+						template->oid)));
+
+	if (with_files)
+	{
+		/*
+		 * A checkpoint also carries out pending removals of files, which
+		 * would otherwise disappear while they are copied.
+		 */
+		if (template->has_snapshot &&
+			template->generation == template->snapshot_generation)
+			FlushDatabaseBuffers(template->oid);
+		else
+			RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE |
+							  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_UNLOGGED);
+		registry_clear_snapshot(template->oid, "");
+		sync_files(template);
+		template->snapshot_generation = template->generation;
+	}
+
+	/*
+	 * What the files' objects depend on can't change without a commit in the
+	 * template, so it belongs to the files.
+	 */
+	if (with_files)
+		template->dependencies = database_dependencies(template->oid);
+	if (!registry_row_version(template->oid, &row))
+		template->row_version = registry_next_serial();
+	template->snapshot_settings = template->settings_generation;
+	template->row = row;
+	template->taken_at = GetCurrentTimestamp();
+	registry_set_snapshot(template, with_files);
+	stats.snapshot_us = template->taken_at - start;
+	registry_add_stats(template->oid, &stats);
+	UnlockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
+}
+
+/*
+ * Enter a template that has no entry, so that from now on its commits are
+ * noticed.
+ *
+ * Errors: 53400 if testdb.max_templates is reached.
+ */
+void
+snapshot_enter_template(Oid oid)
+{
+	Oid			evicted;
+
+	if (!registry_enter_template(oid, &evicted))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many templates have clones"),
+				 errdetail("All %d are in use.", testdb_max_templates),
+				 errhint("Drop all clones of a template, or increase \"%s\".",
+						 "testdb.max_templates")));
+	if (OidIsValid(evicted))
+		snapshot_remove(evicted);
+}
+
+/*
+ * See that a template has a snapshot that holds what is committed in it, and
+ * copy what is known of it to *template.
+ *
+ * Called in a transaction, which may keep a ShareLock on the template.  name
+ * is what the caller called it, and *nprepared as in database_lock_idle.
+ *
+ * Errors: 3D000 if it has gone; 53100, 53400; 55P03 after lock_timeout.
+ */
+SnapshotStatus
+snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
+				int *nprepared)
+{
+	TemplateRow row;
+	char	   *obstacle;
+	bool		behind;
+	bool		idle = false;
+
+	*nprepared = 0;
+	AcceptInvalidationMessages();
+	if (!database_read_row(oid, &row))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("template database \"%s\" does not exist", name)));
+	if (!registry_template(oid, template))
+	{
+		snapshot_enter_template(oid);
+		(void) registry_template(oid, template);
+	}
+
+	/*
+	 * Only if nobody is in the template can it be found out what was done
+	 * there without a transaction ID.
+	 */
+	behind = is_behind(template, &row);
+	if (behind || (template->unverified && CountDBBackends(oid) == 0))
+	{
+		if (CountDBBackends(oid) == 0)
+			make_init_file(oid);
+		idle = database_lock_idle(oid, name, nprepared);
+		if (behind && !idle)
+			return SNAPSHOT_BUSY;
+	}
+	if (!idle && registry_row_version(oid, &row) != 0)
+		return SNAPSHOT_FRESH;
+
+	obstacle = database_obstacle(oid);
+	if (obstacle)
+	{
+		registry_clear_snapshot(oid, obstacle);
+		return SNAPSHOT_IMPOSSIBLE;
+	}
+	refresh_snapshot(template, idle);
+	return SNAPSHOT_FRESH;
+}
+
+/*
+ * Lock a template's snapshot against changes until the end of the transaction,
+ * and copy what is known of it to *template; false if there is none.
+ */
+bool
+snapshot_lock(Oid oid, TestdbTemplate *template)
+{
+	LockSharedObject(DatabaseRelationId, oid, SNAPSHOT_SUBID, ShareLock);
+	return registry_template(oid, template) && template->has_snapshot;
+}
+
+/*
+ * Count what was copied to a clone.
+ */
+static void
+count_files(Oid template_oid, const FilesyncStats *copied)
+{
+	TemplateStats stats = {0};
+
+	stats.files = copied->copied + copied->created;
+	stats.bytes = copied->bytes;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Copy a snapshot, which is locked, to the directory of a new database.
+ *
+ * Errors: 53100, and whatever the file system says; the directory is then
+ * useless.
+ */
+void
+snapshot_copy(const TestdbTemplate *template, Oid clone)
+{
+	char		source[MAXPGPATH];
+	FilesyncOptions options = get_options(true);
+	FilesyncStats stats = {0};
+	FilesyncError error;
+
+	snapshot_path(template->oid, "", source);
+	database_check_space(template->bytes, template->files);
+	if (!filesync_copy_dir(source, get_manifest(template),
+						   GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
+						   &options, NULL, &stats, &error))
+		report_filesync_error(&error);
+	count_files(template->oid, &stats);
+}
+
+/*
+ * Bring the directory of a clone to the content of a snapshot, which is
+ * locked: the files with these names, or all if names is NULL.
+ *
+ * Errors: as snapshot_copy.
+ */
+void
+snapshot_restore(const TestdbTemplate *template, Oid clone,
+				 const FilesyncNames *names)
+{
+	char	   *target = GetDatabasePath(clone, DEFAULTTABLESPACE_OID);
+	char		source[MAXPGPATH];
+	FilesyncOptions options = get_options(true);
+	FilesyncStats stats = {0};
+	FilesyncError error;
+	bool		ok;
+
+	snapshot_path(template->oid, "", source);
+	if (names)
+		ok = filesync_restore_changed(source, get_manifest(template), target, names,
+									  &options, &stats, &error);
+	else
+		ok = filesync_restore_full(source, get_manifest(template), target,
+								   &options, &stats, &error);
+	if (!ok)
+		report_filesync_error(&error);
+	count_files(template->oid, &stats);
+
+#ifdef TESTDB_DEBUG
+	if (names)
+	{
+		FilesyncStats check = {0};
+
+		if (!filesync_restore_full(source, get_manifest(template), target,
+								   &options, &check, &error))
+			report_filesync_error(&error);
+		if (check.copied + check.created + check.removed > 0)
+			elog(PANIC, "a change of database %u was not noticed", clone);
+	}
+#endif
+}

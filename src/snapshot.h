@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * snapshot.h
+ *	  Private copies of the templates' files.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_SNAPSHOT_H
+#define TESTDB_SNAPSHOT_H
+
+#include "filesync.h"
+#include "registry.h"
+
+#define TESTDB_SNAPSHOT_DIR		"pg_testdb/snapshots"
+
+/* What snapshot_ensure found. */
+typedef enum SnapshotStatus
+{
+	SNAPSHOT_FRESH,				/* it holds what is committed in the template */
+	SNAPSHOT_BUSY,				/* it does not, and the template is in use */
+	SNAPSHOT_IMPOSSIBLE			/* the native method can't be used */
+} SnapshotStatus;
+
+extern void snapshot_remove_all(void);
+extern void snapshot_enter_template(Oid oid);
+extern SnapshotStatus snapshot_ensure(Oid oid, const char *name,
+									  TestdbTemplate *template, int *nprepared);
+extern bool snapshot_lock(Oid oid, TestdbTemplate *template);
+extern void snapshot_copy(const TestdbTemplate *template, Oid clone);
+extern void snapshot_restore(const TestdbTemplate *template, Oid clone,
+							 const FilesyncNames *names);
+extern void snapshot_remove(Oid oid);
+
+#endif							/* TESTDB_SNAPSHOT_H */
