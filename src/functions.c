@@ -24,6 +24,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -93,6 +94,18 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 }
 
 /*
+ * The OID of the database of that name, as of now: what a worker has committed
+ * since this transaction began is seen.  InvalidOid if there is none.
+ */
+static Oid
+find_database(const char *name)
+{
+	AcceptInvalidationMessages();
+	InvalidateCatalogSnapshot();
+	return get_database_oid(name, true);
+}
+
+/*
  * Raise an error if the database is one that testdb has made and nobody has
  * got.
  */
@@ -133,7 +146,7 @@ static Oid
 get_template(const char *name)
 {
 	DatabaseInfo info;
-	Oid			oid = get_database_oid(name, true);
+	Oid			oid = find_database(name);
 
 	if (!OidIsValid(oid) || !database_lookup(oid, &info))
 		ereport(ERROR,
@@ -223,7 +236,6 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	TemplateRow row;
 	SpareResult answer;
 
-	AcceptInvalidationMessages();
 	if (!database_read_row(args->database, &row))
 		return SPARE_STALE;
 	answer = registry_take_spare(args->database, args->role, &row, false, waited,
@@ -476,7 +488,7 @@ testdb_clone(PG_FUNCTION_ARGS)
 	{
 		args.name_given = true;
 		namestrcpy(&args.name, get_name_argument(fcinfo, 1, "database name"));
-		if (OidIsValid(get_database_oid(NameStr(args.name), true)))
+		if (OidIsValid(find_database(NameStr(args.name))))
 			ereport(ERROR,
 					(errcode(ERRCODE_DUPLICATE_DATABASE),
 					 errmsg("database \"%s\" already exists", NameStr(args.name))));
@@ -494,11 +506,12 @@ testdb_clone(PG_FUNCTION_ARGS)
 }
 
 /*
- * Check that the caller may drop the clone of that name and OID.
+ * Check that the caller may drop the clone of that name and OID; the number of
+ * its lease.
  *
  * Errors: 42809 if testdb did not make it, 42501, 55006.
  */
-static void
+static uint64
 check_droppable(Oid oid, const char *name)
 {
 	TestdbClone clone;
@@ -527,6 +540,7 @@ check_droppable(Oid oid, const char *name)
 				 errdetail("The testdb workers are connected to it."),
 				 errhint("Set \"%s\" to another database and restart the server.",
 						 "testdb.database")));
+	return clone.lease;
 }
 
 /*
@@ -561,11 +575,11 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 	args->role = GetUserId();
 	args->method = testdb_method;
 	namestrcpy(&args->database_name, name);
-	args->database = get_database_oid(name, true);
+	args->database = find_database(name);
 	if (!OidIsValid(args->database))
 		return false;
 	request_wait_until_ready(deadline);
-	check_droppable(args->database, name);
+	args->lease = check_droppable(args->database, name);
 	return true;
 }
 
@@ -616,7 +630,7 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 	{
 		char	   *name = get_name_argument(fcinfo, 0, "template name");
 
-		template = get_database_oid(name, true);
+		template = find_database(name);
 		if (!OidIsValid(template))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_DATABASE),
@@ -651,6 +665,7 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 		args.role = GetUserId();
 		args.database = clones[i].oid;
 		args.database_name = info.name;
+		args.lease = clones[i].lease;
 		request_perform(&args,
 						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout),
 						&result);
@@ -696,6 +711,7 @@ testdb_keep(PG_FUNCTION_ARGS)
 	TestdbClone clone;
 	LeaseTerms	terms;
 	TimestampTz created_at;
+	uint64		lease;
 	char	   *name;
 
 	check_callable("testdb_keep()");
@@ -708,12 +724,14 @@ testdb_keep(PG_FUNCTION_ARGS)
 		(void) report_missing(name, false);
 
 	created_at = clone.created_at;
+	lease = clone.lease;
 	terms = clone.terms;
 	terms.session_pid = 0;
 	terms.idle_timeout = 0;
 	terms.lifetime = PG_ARGISNULL(1) ? 0 : get_lifetime(PG_GETARG_INTERVAL_P(1));
 	registry_apply_terms(&clone, &terms);
 	clone.created_at = created_at;
+	clone.lease = lease;
 	if (!registry_update(&clone, CLONE_LEASED))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),

@@ -345,7 +345,8 @@ static void
 hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 		 RequestResult *result)
 {
-	registry_apply_terms(clone, &args->terms);
+	if (from != CLONE_LEASED)
+		registry_apply_terms(clone, &args->terms);
 	lease_write(clone, LEASE_HELD);
 	clone->state = CLONE_LEASED;
 	count_miss(clone->template_oid);
@@ -356,6 +357,7 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 						NameStr(clone->name))));
 	job.state = CLONE_LEASED;
 	result->oid = clone->oid;
+	result->lease = clone->lease;
 	result->name = clone->name;
 }
 
@@ -689,10 +691,6 @@ rollback_prepared(Oid oid)
 /*
  * Find the clone that a request means, lock it, and make it DROPPING.  In a
  * transaction; false if it has gone in the meantime.
- *
- * The clone was found by its OID, which it keeps when it is handed out again:
- * only if it still has the name that the caller gave is it the one that was
- * meant.
  */
 static bool
 claim_clone(const RequestArgs *args, TestdbClone *clone)
@@ -700,12 +698,11 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 	DatabaseInfo info;
 
 	if (!database_lock(args->database, &info) ||
-		strcmp(NameStr(info.name), NameStr(args->database_name)) != 0 ||
-		!registry_set_state(args->database, CLONE_LEASED, CLONE_DROPPING))
+		!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))
 		return false;
 	job.clone = args->database;
 	job.state = CLONE_DROPPING;
-	return registry_lookup(args->database, clone);
+	return true;
 }
 
 /*
@@ -984,6 +981,15 @@ job_serve(int slot, const RequestArgs *args)
 	PG_CATCH();
 	{
 		ErrorData  *edata = job_rollback_work();
+
+		/* Somebody else made a database of that name in this instant. */
+		if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)
+		{
+			edata->sqlerrcode = ERRCODE_DUPLICATE_DATABASE;
+			edata->message = psprintf("database \"%s\" already exists",
+									  NameStr(args->name));
+			edata->detail = NULL;
+		}
 
 		/*
 		 * The garbage is there to be found before the caller hears of it, so

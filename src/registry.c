@@ -361,6 +361,7 @@ registry_add(const TestdbClone *clone, int elevel)
 	if (entry != NULL && !found)
 	{
 		entry->clone = *clone;
+		entry->clone.lease = registry_next_serial();
 		entry->slot = template - registry->templates;
 		entry->retry_at = 0;
 		clone_enter_state(entry, clone->state);
@@ -413,7 +414,8 @@ registry_lookup(Oid oid, TestdbClone *clone)
 
 /*
  * Give a clone's entry the content of *clone, if its state is still the one
- * that is expected; false if it is another, or if there is no such clone.
+ * that is expected, and, if that is LEASED, its lease the same; false if not,
+ * or if there is no such clone.
  * Takes and releases the registry lock and a mutex.
  */
 bool
@@ -427,7 +429,8 @@ registry_update(const TestdbClone *clone, CloneState from)
 	if (entry != NULL)
 	{
 		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
-		done = entry->clone.state == from;
+		done = entry->clone.state == from &&
+			(from != CLONE_LEASED || entry->clone.lease == clone->lease);
 		if (done)
 		{
 			clone_leave_state(entry);
@@ -443,7 +446,22 @@ registry_update(const TestdbClone *clone, CloneState from)
 }
 
 /*
- * The same for the state alone.
+ * The clone that is LEASED under this number gets another state, and is copied
+ * to *clone; false if it is no longer.  A clone keeps its OID from one lease to
+ * the next: only the number tells which is meant.  Takes and releases the
+ * registry lock and a mutex.
+ */
+bool
+registry_end_lease(Oid oid, uint64 lease, CloneState to, TestdbClone *clone)
+{
+	if (!registry_lookup(oid, clone) || clone->lease != lease)
+		return false;
+	clone->state = to;
+	return registry_update(clone, CLONE_LEASED);
+}
+
+/*
+ * As registry_update, for the state alone.
  */
 bool
 registry_set_state(Oid oid, CloneState from, CloneState to)
@@ -691,6 +709,7 @@ registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
 {
 	TimestampTz due;
 
+	clone->lease = registry_next_serial();
 	clone->terms = *terms;
 	clone->created_at = GetCurrentTimestamp();
 	clone->used_at = clone->created_at;

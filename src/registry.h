@@ -55,6 +55,7 @@ typedef struct TestdbClone
 	uint64		version;		/* of the snapshot that its files equal, or did
 								 * when it was handed out */
 	uint64		row_version;	/* the same for its row; 0 if not known */
+	uint64		lease;			/* LEASED: a number that no other lease has */
 	LeaseTerms	terms;			/* LEASED: on what terms */
 	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if never */
 	TimestampTz used_at;		/* LEASED: when somebody was last in it */
@@ -145,6 +146,8 @@ extern bool registry_add(const TestdbClone *clone, int elevel);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
 extern bool registry_update(const TestdbClone *clone, CloneState from);
+extern bool registry_end_lease(Oid oid, uint64 lease, CloneState to,
+							   TestdbClone *clone);
 extern void registry_remove(Oid oid);
 extern bool registry_take_garbage(TestdbClone *clone);
 extern bool registry_has_garbage(void);

@@ -222,6 +222,20 @@ request_enqueue(const RequestArgs *args)
 }
 
 /*
+ * Give the result of a request back to the workers, which nobody waits for any
+ * more: a clone becomes garbage.
+ */
+static void
+give_back(const RequestArgs *args, const RequestResult *result)
+{
+	TestdbClone clone;
+
+	if (args->kind == REQUEST_CLONE && OidIsValid(result->oid) &&
+		registry_end_lease(result->oid, result->lease, CLONE_GARBAGE, &clone))
+		ConditionVariableSignal(&requests->work_cv);
+}
+
+/*
  * Give up a request, in whatever state it is.  Takes and releases the request
  * lock.  Called when the session fails or ends while it waits.
  */
@@ -229,7 +243,8 @@ static void
 request_abandon(int code pg_attribute_unused(), Datum arg)
 {
 	RequestSlot *slot = (RequestSlot *) DatumGetPointer(arg);
-	Oid			unwanted = InvalidOid;
+	RequestArgs args = slot->args;
+	RequestResult unwanted = {0};
 
 	ConditionVariableCancelSleep();
 
@@ -244,8 +259,8 @@ request_abandon(int code pg_attribute_unused(), Datum arg)
 			slot->abandoned = true;
 			break;
 		case REQUEST_DONE:
-			if (slot->args.kind == REQUEST_CLONE && !slot->failed)
-				unwanted = slot->result.oid;
+			if (!slot->failed)
+				unwanted = slot->result;
 			slot_free(slot);
 			break;
 		case REQUEST_FREE:
@@ -253,9 +268,7 @@ request_abandon(int code pg_attribute_unused(), Datum arg)
 	}
 	LWLockRelease(requests->lock);
 
-	if (OidIsValid(unwanted) &&
-		registry_set_state(unwanted, CLONE_LEASED, CLONE_GARBAGE))
-		ConditionVariableSignal(&requests->work_cv);
+	give_back(&args, &unwanted);
 }
 
 /*
@@ -527,11 +540,13 @@ void
 request_finish(int slot_number, const RequestResult *result)
 {
 	RequestSlot *slot = &requests->slots[slot_number];
+	RequestArgs args;
 	bool		abandoned;
 
 	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
 	Assert(slot->state == REQUEST_RUNNING && slot->worker_pid == MyProcPid);
 	abandoned = slot->abandoned;
+	args = slot->args;
 	if (abandoned)
 		slot_free(slot);
 	else
@@ -541,11 +556,10 @@ request_finish(int slot_number, const RequestResult *result)
 	}
 	LWLockRelease(requests->lock);
 
-	if (!abandoned)
+	if (abandoned)
+		give_back(&args, result);
+	else
 		ConditionVariableBroadcast(&slot->cv);
-	else if (OidIsValid(result->oid) &&
-			 registry_set_state(result->oid, CLONE_LEASED, CLONE_GARBAGE))
-		ConditionVariableSignal(&requests->work_cv);
 }
 
 /*

@@ -28,6 +28,7 @@ typedef struct RequestArgs
 	RequestKind kind;
 	Oid			role;			/* who asks */
 	Oid			database;		/* CLONE: the template; DROP: the clone */
+	uint64		lease;			/* DROP, RESET: the lease that is meant */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
 	int			wanted;			/* SPARE: how many should be ready */
@@ -44,6 +45,7 @@ typedef struct RequestResult
 	bool		missing;		/* DROP: it has gone in the meantime; SPARE:
 								 * none can be made ahead */
 	Oid			oid;			/* CLONE: the new database */
+	uint64		lease;			/* CLONE: the number of its lease */
 	NameData	name;			/* CLONE: its name */
 } RequestResult;
 
