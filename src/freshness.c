@@ -29,7 +29,8 @@
  * What other sessions do to a template (ALTER DATABASE, GRANT, DROP) is seen
  * in its row in pg_database when a clone is asked for, except its settings,
  * which are rows of another catalog: an object access hook notes those, and a
- * drop.  The hook is called before the commit, the note is made after it.
+ * drop.  The hook is called before the commit, the note is made after it.  The
+ * same hook makes way when a role is dropped.
  *
  * Locks: those of registry.c, for an instant.
  *
@@ -41,13 +42,18 @@
 
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_db_role_setting.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
+#include "compat.h"
 #include "freshness.h"
+#include "guc.h"
 #include "registry.h"
 #include "request.h"
 
@@ -184,6 +190,32 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 }
 
 /*
+ * A role is being dropped: what is kept ready for it must go first, or it would
+ * be in the way, and nobody could tell what it is.
+ *
+ * The workers are given testdb.lock_timeout for that; if they do not manage,
+ * DROP ROLE says what is left.
+ */
+static void
+purge_owner(Oid role)
+{
+	static uint32 wait_event = 0;
+	TimestampTz start = GetCurrentTimestamp();
+
+	while (registry_purge_owner(role) > 0 &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
+									   testdb_lock_timeout))
+	{
+		request_wake_workers();
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 wait_event_compat(&wait_event, "TestdbDropRole"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
  * object_access_hook: note what is being done to templates and clones.
  */
 static void
@@ -198,6 +230,8 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 	if (access == OAT_DROP && class_id == DatabaseRelationId &&
 		(registry_lookup(object_id, &clone) || registry_is_template(object_id)))
 		something_dropped = true;
+	if (access == OAT_DROP && class_id == AuthIdRelationId)
+		purge_owner(object_id);
 	if (class_id == DbRoleSettingRelationId && registry_is_template(object_id))
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);

@@ -1253,6 +1253,51 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 }
 
 /*
+ * Give up what is kept ready for a role; the number of databases that are still
+ * there and that nobody has, so that it can be asked again.  Takes and releases
+ * the registry lock and mutexes.
+ */
+int
+registry_purge_owner(Oid owner)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *template = &registry->templates[i];
+
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			if (template->demands[k].owner == owner)
+				template->demands[k].wanted = 0;
+		LWLockRelease(template->mutex);
+	}
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.owner == owner && entry->clone.state != CLONE_LEASED)
+		{
+			n++;
+			if (entry->clone.state == CLONE_SPARE)
+			{
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_GARBAGE);
+			}
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
  * Have at least this many spares of a template kept ready for an owner.  Takes
  * and releases the registry lock and a mutex.
  */

@@ -178,6 +178,7 @@ extern void registry_announce_spare(Oid template_oid);
 extern bool registry_should_restore(long *delay_ms);
 extern bool registry_next_refill(Oid *template_oid, Oid *owner);
 extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
+extern int	registry_purge_owner(Oid owner);
 extern void registry_want_none(Oid template_oid, Oid owner);
 extern void registry_limit_spares(Oid template_oid, int limit);
 extern bool registry_lower_demand(void);
