@@ -5,8 +5,12 @@
 #   make demo                 throwaway server, 50 clones from 4 clients, a table of times
 #   make server, server-stop  a throwaway server to play with
 #   make test                 every test on throwaway servers; TESTS="regress t/001_basic.pl" picks some
+#   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
+#   make test-matrix          every test on other majors, in chroots; MAJORS="17 18" picks some
+#   make test-assert          every test on a server with assertions, built from source
+#   make test-valgrind        the essential ones under valgrind
 #
-# The last four need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+# From "demo" on they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
 
 MODULE_big = testdb
 EXTENSION = testdb
@@ -60,4 +64,12 @@ server-stop:
 	@bash '$(here)/test/server' stop
 test:
 	@bash '$(here)/test/run' $(TESTS)
-.PHONY: all install installcheck uninstall clean demo server server-stop test
+bench:
+	@bash '$(here)/bench/run' $(BENCH)
+test-matrix:
+	@bash '$(here)/test/matrix' $(MAJORS)
+test-assert:
+	@bash '$(here)/test/assert' $(MAJORS)
+test-valgrind:
+	@bash '$(here)/test/valgrind'
+.PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix test-assert test-valgrind

@@ -62,7 +62,8 @@ typedef enum Step
 {
 	STEP_CYCLE,					/* all that a test pays for its database */
 	STEP_CLONE,					/* until the caller has the name */
-	STEP_CONNECT,				/* connecting, and the first statement */
+	STEP_CONNECT,				/* until the first statement can be sent */
+	STEP_STATEMENTS,			/* an insert and a select */
 	STEP_DROP,					/* until the caller has the answer */
 	STEP_READY,					/* dropping, and having another one */
 	STEP_SELECT_1,
@@ -72,7 +73,7 @@ typedef enum Step
 #define NSTEPS	(STEP_COPY + 1)
 
 static const char *const step_names[NSTEPS] = {
-	"cycle", "clone", "connect", "drop", "ready", "select_1", "copy"
+	"cycle", "clone", "connect", "statements", "drop", "ready", "select_1", "copy"
 };
 
 /* A way of making a database. */
@@ -151,9 +152,12 @@ static char data_directory[PATH_SIZE - NAME_SIZE];
 /* The control connections stay open from slice to slice. */
 static PGconn *controls[MAX_CLIENTS];
 
-/* What is set at the server now. */
-static bool spares_off;
-static bool recycling_off;
+/*
+ * What is set at the server now.  At first, what a run that was cut short may
+ * have left.
+ */
+static bool spares_off = true;
+static bool recycling_off = true;
 
 /* All clients of a slice start together. */
 static pthread_barrier_t start_line;
@@ -378,31 +382,30 @@ drop_database(Client *client, const char *name)
 }
 
 /*
- * Connect to a database, insert a row, select another, disconnect; the time at
- * which the first statement was answered, and the backend's process ID.  A
- * fresh database must be as the template is.
+ * Connect to a database, insert a row, select another, disconnect; returns the
+ * backend's process ID.  A fresh database must be as the template is.
  */
-static double
-use_database(const char *name, bool fresh, int *pid)
+static int
+use_database(Client *client, const char *name, bool fresh)
 {
+	double		begun = now();
 	PGconn	   *conn = connect_to(name);
-	char		value[NAME_SIZE];
-	double		answered;
+	double		connected = now();
+	char		id[NAME_SIZE];
+	char		note[NAME_SIZE];
+	int			pid = PQbackendPID(conn);
 
-	query(conn, "INSERT INTO bench_row (note) VALUES ('new') RETURNING id",
-		  value, sizeof(value));
-	answered = now();
-	if (fresh && strcmp(value, "2") != 0)
-		fail("database \"%s\" is not fresh: the first new row has the number %s",
-			 name, value);
-	query(conn, "SELECT note FROM bench_row WHERE id = 1", value, sizeof(value));
-	if (strcmp(value, "template") != 0)
-		fail("database \"%s\" does not hold the template's row, but \"%s\"",
-			 name, value);
-	if (pid != NULL)
-		*pid = PQbackendPID(conn);
+	query(conn, "INSERT INTO bench_row (note) VALUES ('new') RETURNING id", id, sizeof(id));
+	query(conn, "SELECT note FROM bench_row WHERE id = 1", note, sizeof(note));
+	record(client, STEP_CONNECT, begun, connected);
+	record(client, STEP_STATEMENTS, connected, now());
 	PQfinish(conn);
-	return answered;
+
+	if (fresh && strcmp(id, "2") != 0)
+		fail("database \"%s\" is not fresh: the first new row has the number %s", name, id);
+	if (strcmp(note, "template") != 0)
+		fail("database \"%s\" does not hold the template's row, but \"%s\"", name, note);
+	return pid;
 }
 
 /*
@@ -430,19 +433,17 @@ cycle_once(Client *client)
 	char		name[NAME_SIZE];
 	double		begun = now();
 	double		cloned;
-	double		answered;
 	double		used;
 	double		dropped;
 
 	make_database(client, name);
 	cloned = now();
-	answered = use_database(name, true, NULL);
+	(void) use_database(client, name, true);
 	used = now();
 	drop_database(client, name);
 	dropped = now();
 
 	record(client, STEP_CLONE, begun, cloned);
-	record(client, STEP_CONNECT, cloned, answered);
 	record(client, STEP_DROP, used, dropped);
 	record(client, STEP_CYCLE, begun, dropped);
 }
@@ -454,9 +455,8 @@ static void
 reconnect_once(Client *client)
 {
 	double		begun = now();
-	double		answered = use_database(client->name, false, NULL);
 
-	record(client, STEP_CONNECT, begun, answered);
+	(void) use_database(client, client->name, false);
 	record(client, STEP_CYCLE, begun, now());
 }
 
@@ -483,10 +483,8 @@ ready_once(Client *client)
 	double		begun;
 	double		dropped;
 	double		ready;
-	int			pid;
 
-	(void) use_database(client->name, true, &pid);
-	wait_gone(client->control, pid);
+	wait_gone(client->control, use_database(client, client->name, true));
 
 	begun = now();
 	drop_database(client, client->name);
@@ -538,7 +536,7 @@ cold_once(Client *client)
 		record(client, STEP_CLONE, begun, cloned);
 	else
 		client->misses++;
-	(void) use_database(name, true, NULL);
+	(void) use_database(client, name, true);
 	drop_database(client, name);
 	wait_quiet(client->control);
 }
@@ -762,28 +760,23 @@ set_server(PGconn *conn, const char *setting, bool off)
 }
 
 /*
- * Have the server as the case needs it, with nothing left to do from the cases
- * before.
+ * Have the server's settings as a case needs them; what is not asked for has
+ * its default.
  */
 static void
-settle_server(const Case *test)
+set_up_server(bool no_spares, bool no_recycling)
 {
-	PGconn	   *conn = controls[0];
-	bool		no_spares = test->kind->no_spares || test->method->no_spares;
-
 	if (has_spares_setting && no_spares != spares_off)
-		set_server(conn, "testdb.spares", no_spares);
+		set_server(controls[0], "testdb.spares", no_spares);
 	spares_off = no_spares;
-	if (test->kind->no_recycling != recycling_off)
-		set_server(conn, "testdb.recycled", test->kind->no_recycling);
-	recycling_off = test->kind->no_recycling;
-
-	wait_quiet(conn);
-	command(conn, "CHECKPOINT");
+	if (no_recycling != recycling_off)
+		set_server(controls[0], "testdb.recycled", no_recycling);
+	recycling_off = no_recycling;
 }
 
 /*
- * Run one slice of a case, and add what its clients measured to the case.
+ * Run one slice of a case, and add what its clients measured to the case.  It
+ * begins with nothing left to do from the cases before.
  */
 static void
 run_slice(Case *test)
@@ -791,7 +784,11 @@ run_slice(Case *test)
 	Client		clients[MAX_CLIENTS];
 
 	current = test->text;
-	settle_server(test);
+	set_up_server(test->kind->no_spares || test->method->no_spares,
+				  test->kind->no_recycling);
+	wait_quiet(controls[0]);
+	command(controls[0], "CHECKPOINT");
+
 	memset(clients, 0, sizeof(clients));
 	pthread_barrier_init(&start_line, NULL, test->clients);
 	for (int i = 0; i < test->clients; i++)
@@ -843,11 +840,14 @@ percentile(const Series *sorted, int percent)
 
 /*
  * Write a case's rows.  A client does nothing between two turns of what the
- * rate is meant for, so that it is the number of clients by the mean time.
+ * rate is meant for, so that it is the number of clients by the mean time.  Where
+ * nothing counted, one row without figures says so.
  */
 static void
 write_case(FILE *file, Case *test)
 {
+	bool		any = false;
+
 	for (int step = 0; step < NSTEPS; step++)
 	{
 		Series	   *series = &test->steps[step];
@@ -855,6 +855,7 @@ write_case(FILE *file, Case *test)
 
 		if (series->count == 0)
 			continue;
+		any = true;
 		qsort(series->times, series->count, sizeof(double), compare_times);
 		for (size_t i = 0; i < series->count; i++)
 			sum += series->times[i];
@@ -864,6 +865,9 @@ write_case(FILE *file, Case *test)
 				percentile(series, 50), percentile(series, 95), percentile(series, 99),
 				series->times[series->count - 1], test->misses);
 	}
+	if (!any)
+		fprintf(file, "%s,%s,%s,%d,nothing,0,,,,,,%ld\n", test->kind->name,
+				test->method->name, test->template, test->clients, test->misses);
 }
 
 /*
@@ -930,6 +934,7 @@ prepare(const Case *cases, int ncases)
 	has_spares_setting = query_number(controls[0],
 									  "SELECT count(*) FROM pg_settings"
 									  " WHERE name = 'testdb.spares'") > 0;
+	set_up_server(false, false);
 	for (int i = 0; i < ncases; i++)
 	{
 		if (cases[i].kind->once != reconnect_once)
@@ -1004,6 +1009,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "round %d of %d: %.0f s\n", round + 1, rounds, now() - begun);
 	}
 
+	set_up_server(false, false);
 	write_results(path, cases, ncases);
 	return 0;
 }

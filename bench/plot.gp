@@ -20,7 +20,7 @@ set tics nomirror
 set grid ytics linetype 1 linecolor '#e8eaed'
 set yrange [0:*]
 set offsets 0.6, 0.6, graph 0.06, 0
-set key outside bottom center horizontal maxrows 2 samplen 1.2 noenhanced
+set key outside bottom center horizontal Left reverse maxcols 4 width 1 samplen 1 noenhanced font ',12'
 set xtics scale 0 offset 0,-0.2
 plot for [i = 1:bars] data index i - 1 using 1:2 with boxes linecolor rgb colour[pick(i)] title columnheader(1), \
     for [i = 1:bars] data index i - 1 using 1:2:(sprintf('%.0f', $2)) with labels offset 0,0.6 font ',11' \

@@ -17,9 +17,11 @@ NR == 1 {
         if ($1 == "cycle")
             clients[$3] = clients[$3] " " $4
     }
-    if ($12 > 0.05 * $6)
-        missed[++nmissed] = sprintf("%s: %d of %d did not count, as what it measures did not happen", key, $12, $12 + $6)
-    measured[$3] = 1
+    name = $1 "/" $2 "/" $3 "/" $4
+    if ($12 > 0.05 * $6 && !(name in noted)) {
+        noted[name] = 1
+        missed[++nmissed] = sprintf("%s: %d turns did not count, as what it measures did not happen", name, $12)
+    }
 }
 
 # has(KEY): that was measured.
@@ -69,7 +71,7 @@ function cycles(template,    n, list, i, j, key, line, any) {
 
 # steps(TEMPLATE): the table of what a single client waits for.
 function steps(template,    i, j, key, list, n) {
-    n = split("clone connect drop cycle", list, " ")
+    n = split("clone connect statements drop cycle", list, " ")
     printf "\nWhat one client waits for, %s, milliseconds (p50 / p99)\n  %-40s", names[template], ""
     for (j = 1; j <= n; j++)
         printf " %17s", list[j]
@@ -125,8 +127,8 @@ function targets(    t, native, drop) {
         "raw/none/bench_t1000/1/copy", "p50_us", "<=", 1.3)
     target("cycles/s, 4 clients, no spares ahead / core's FILE_COPY", "cycle/" native "/" t "/4/cycle", "per_second",
         "cycle/core_file_copy/" t "/4/cycle", "per_second", ">=", 4)
-    target("first connection to a native clone / to a WAL_LOG clone", "cycle/native/" t "/1/connect", "p50_us",
-        "cycle/core_default/" t "/1/connect", "p50_us", "<=", 0.6)
+    target("first connection to a native clone / to a WAL_LOG clone", "ready/native/" t "/1/connect", "p50_us",
+        "ready/core_default/" t "/1/connect", "p50_us", "<=", 0.6)
     target("testdb_drop / DROP DATABASE ... WITH (FORCE), the faster of both", "cycle/native/" t "/1/drop", "p50_us",
         "cycle/" drop "/" t "/1/drop", "p50_us", "<=", 1 / 8)
     target("testdb_clone with a spare ready / SELECT 1, p50", "spare/native/" t "/1/clone", "p50_us",
@@ -149,6 +151,8 @@ function single(template,    name) {
     line("CREATE + DROP, core's default, " name, "ready/core_default/" template "/1/ready")
     line("CREATE + DROP, core's FILE_COPY, " name, "ready/core_file_copy/" template "/1/ready")
     line("drop + ready again, native, " name, "ready/native/" template "/1/ready")
+    line("first connection to a WAL_LOG clone, " name, "ready/core_default/" template "/1/connect")
+    line("first connection to a native clone, " name, "ready/native/" template "/1/connect")
     line("cold native clone, " name, "cold/native/" template "/1/clone")
     line("raw copy of the template's directory, " name, "raw/none/" template "/1/copy")
     line("testdb_clone with a spare ready, " name, "spare/native/" template "/1/clone")

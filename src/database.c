@@ -76,6 +76,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -88,6 +89,9 @@
 /* How long to sleep while they are made to leave, and then tell them again. */
 #define END_STEP_US			1000
 #define TERMINATE_STEPS		100
+
+/* How long a visitor waits for a lock, in ms. */
+#define VISITOR_LOCK_TIMEOUT 1000
 
 /* How many files testdb leaves for others. */
 #define MIN_FREE_FILES		1000
@@ -167,13 +171,14 @@ end_autovacuum(Oid oid)
 }
 
 /*
- * The number of prepared transactions in a database.
+ * The number of prepared transactions in a database, or in all if name is NULL.
  */
 int
 database_count_prepared(const char *name)
 {
 	Oid			argtypes[1] = {NAMEOID};
 	Datum		values[1] = {CStringGetDatum(name)};
+	char		nulls[1] = {name ? ' ' : 'n'};
 	bool		isnull;
 	int64		n;
 
@@ -182,8 +187,8 @@ database_count_prepared(const char *name)
 
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts"
-							  " WHERE database OPERATOR(pg_catalog.=) $1",
-							  1, argtypes, values, NULL, true, 1) != SPI_OK_SELECT)
+							  " WHERE $1 IS NULL OR database OPERATOR(pg_catalog.=) $1",
+							  1, argtypes, values, nulls, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not count prepared transactions");
 	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 									1, &isnull));
@@ -318,8 +323,12 @@ database_lock(Oid oid, DatabaseInfo *info)
  * Drop a database, ending whatever is connected to it; false if it does not
  * exist (any more).
  *
+ * dropdb() waits until every process has closed its files, which one that waits
+ * for its client in the middle of a COPY does not do.
+ *
  * Errors: those of DROP DATABASE; 55006 as database_end_sessions; 55P03 after
- * lock_timeout.
+ * lock_timeout; 57014 if dropdb() takes longer than testdb.lock_timeout, after
+ * which the database may be marked as invalid.
  */
 bool
 database_drop(Oid oid)
@@ -329,7 +338,9 @@ database_drop(Oid oid)
 	if (!database_lock(oid, &info))
 		return false;
 	database_end_sessions(oid, NameStr(info.name));
+	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout);
 	dropdb(NameStr(info.name), false, false);
+	disable_timeout(STATEMENT_TIMEOUT, false);
 	return true;
 }
 
@@ -535,6 +546,36 @@ read_settings(Relation rel, Oid oid)
 }
 
 /*
+ * A fingerprint of a database's settings.
+ */
+uint64
+database_settings(Oid oid)
+{
+	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
+	ListCell   *lc;
+	uint64		sum = 0;
+
+	foreach(lc, read_settings(rel, oid))
+	{
+		HeapTuple	tuple = lfirst(lc);
+		Oid			role = ((Form_pg_db_role_setting) GETSTRUCT(tuple))->setrole;
+		bool		isnull;
+		Datum		config = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig,
+										  RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+		{
+			struct varlena *value = PG_DETOAST_DATUM_PACKED(config);
+
+			sum += hash_bytes_extended((unsigned char *) VARDATA_ANY(value),
+									   VARSIZE_ANY_EXHDR(value), role);
+		}
+	}
+	table_close(rel, AccessShareLock);
+	return sum;
+}
+
+/*
  * Do two lists from read_settings say the same of two databases?
  */
 static bool
@@ -657,9 +698,8 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 }
 
 /*
- * A copy of the template's row.
- *
- * Errors: 3D000 if it has gone; 55000 if it is invalid.
+ * A copy of the template's row; NULL if it has gone, or is invalid, because it
+ * is being dropped.
  */
 static HeapTuple
 get_template_tuple(Oid template_oid)
@@ -667,18 +707,30 @@ get_template_tuple(Oid template_oid)
 	HeapTuple	tuple = SearchSysCacheCopy1(DATABASEOID,
 											ObjectIdGetDatum(template_oid));
 
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("template database with OID %u does not exist", template_oid),
-				 errdetail("It has been dropped in the meantime.")));
-	if (((Form_pg_database) GETSTRUCT(tuple))->datconnlimit == DATCONNLIMIT_INVALID_DB)
+	if (HeapTupleIsValid(tuple) &&
+		((Form_pg_database) GETSTRUCT(tuple))->datconnlimit == DATCONNLIMIT_INVALID_DB)
+		return NULL;
+	return tuple;
+}
+
+/*
+ * Raise an error for a template that get_template_tuple has no row of.
+ */
+static void
+report_bad_template(Oid template_oid)
+{
+	DatabaseInfo info;
+
+	if (database_lookup(template_oid, &info))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot use invalid database \"%s\" as template",
-						NameStr(((Form_pg_database) GETSTRUCT(tuple))->datname)),
+						NameStr(info.name)),
 				 errhint("Use DROP DATABASE to drop invalid databases.")));
-	return tuple;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("template database with OID %u does not exist", template_oid),
+			 errdetail("It has been dropped in the meantime.")));
 }
 
 /*
@@ -700,14 +752,22 @@ record_acl(Oid oid, Oid owner, const Acl *old_acl, const Acl *new_acl)
 /*
  * Enter a new database into the catalogs, as a copy of the template; its files
  * are another matter.  Nobody sees it before the transaction is committed.
+ *
+ * As with CREATE DATABASE, the commit is on disk when the caller hears of it,
+ * whatever synchronous_commit says: the lease is.
+ *
+ * Errors: 3D000, 55000 if the template has gone or is invalid.
  */
 void
 database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
-	HeapTuple	tuple = make_clone_tuple(rel, template, oid, name, owner, false);
+	HeapTuple	tuple;
 
+	if (!HeapTupleIsValid(template))
+		report_bad_template(template_oid);
+	tuple = make_clone_tuple(rel, template, oid, name, owner, false);
 	CatalogTupleInsert(rel, tuple);
 	recordDependencyOnOwner(DatabaseRelationId, oid, owner);
 	record_acl(oid, owner, NULL, get_acl(rel, tuple));
@@ -715,6 +775,7 @@ database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid)
 	sync_settings(oid, template_oid);
 	InvokeObjectPostCreateHook(DatabaseRelationId, oid, 0);
 	table_close(rel, RowExclusiveLock);
+	ForceSyncCommit();
 }
 
 /*
@@ -755,20 +816,30 @@ database_is_recyclable(Oid oid)
  * What the database's objects depend on is left to
  * database_sync_dependencies.
  *
- * Errors: 3D000 if either has gone.
+ * If invalid, the commit need not reach the disk: the lease says that nobody
+ * wants the database.  Otherwise it does.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ * Errors: 3D000 if the database has.
  */
-void
+bool
 database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 				   bool invalid)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
-	HeapTuple	old = SearchSysCacheLockedCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	HeapTuple	old;
 	HeapTuple	new;
 	ItemPointerData tid;
 	Acl		   *old_acl;
 	Acl		   *new_acl;
 
+	if (!HeapTupleIsValid(template))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+	old = SearchSysCacheLockedCopy1(DATABASEOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(old))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
@@ -789,8 +860,11 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	sync_settings(oid, template_oid);
 	if (invalid)
 		pgstat_drop_database(oid);
+	else
+		ForceSyncCommit();
 	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
 	table_close(rel, RowExclusiveLock);
+	return true;
 }
 
 /*
@@ -826,18 +900,29 @@ database_lock_horizons(void)
  * Done in place, since it is not to be undone, and leaves no dead row.  The
  * horizons are the template's of now, which its files still have to be read
  * with: the caller knows that they have not moved since the snapshot.
+ *
+ * No commit brings this to disk, since the transaction has no ID: the caller
+ * calls database_flush before anybody gets the clone.
+ *
+ * Returns false, with nothing done, if the template has gone.
  */
-void
+bool
 database_revive(Oid oid, Oid template_oid)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
-	Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
+	Form_pg_database from;
 	Form_pg_database to;
 	ScanKeyData key;
 	HeapTuple	tuple;
 	void	   *state;
 
+	if (!HeapTupleIsValid(template))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+	from = (Form_pg_database) GETSTRUCT(template);
 	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(oid));
 	systable_inplace_update_begin(rel, DatabaseOidIndexId, true, NULL, 1, &key,
@@ -853,6 +938,17 @@ database_revive(Oid oid, Oid template_oid)
 	systable_inplace_update_finish(state, tuple);
 	heap_freetuple(tuple);
 	table_close(rel, RowExclusiveLock);
+	return true;
+}
+
+/*
+ * Bring to disk what this transaction has written to WAL so far.
+ */
+void
+database_flush(void)
+{
+	if (!XLogRecPtrIsInvalid(XactLastRecEnd))
+		XLogFlush(XactLastRecEnd);
 }
 
 /*
@@ -961,6 +1057,24 @@ database_visit(Oid oid, const char *function, const char *name)
 }
 
 /*
+ * Connect a visitor to its database.  It does not wait long for a lock, since a
+ * worker waits for it, where the deadlock detector does not see that.
+ */
+void
+database_init_visitor(Oid oid)
+{
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%d", VISITOR_LOCK_TIMEOUT);
+	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
  * Entry point of a background worker that rolls back all prepared transactions
  * of a database, which can only be done from within it.
  */
@@ -972,11 +1086,7 @@ testdb_rollback_main(Datum main_arg)
 	List	   *gids = NIL;
 	ListCell   *lc;
 
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid,
-											  BGWORKER_BYPASS_ALLOWCONN);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
-
+	database_init_visitor(database);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();

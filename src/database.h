@@ -34,6 +34,7 @@ extern bool database_has_space(uint64 bytes, uint64 files);
 extern void database_check_space(uint64 bytes, uint64 files);
 extern int	database_count_prepared(const char *name);
 extern bool database_visit(Oid oid, const char *function, const char *name);
+extern void database_init_visitor(Oid oid);
 extern void database_rollback_prepared(Oid oid);
 extern bool database_is_invalid(Oid oid);
 extern char *database_describe_sessions(Oid oid);
@@ -43,15 +44,17 @@ extern void database_end_sessions(Oid oid, const char *name);
 extern bool database_read_row(Oid oid, TemplateRow *row);
 extern char *database_obstacle(Oid oid);
 extern uint64 database_dependencies(Oid oid);
+extern uint64 database_settings(Oid oid);
 extern void database_insert_row(Oid oid, const char *name, Oid owner,
 								Oid template_oid);
 extern bool database_is_recyclable(Oid oid);
-extern void database_reset_row(Oid oid, const char *name, Oid owner,
+extern bool database_reset_row(Oid oid, const char *name, Oid owner,
 							   Oid template_oid, bool invalid);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
 extern void database_lock_horizons(void);
 extern void database_discard_buffers(Oid oid);
-extern void database_revive(Oid oid, Oid template_oid);
+extern bool database_revive(Oid oid, Oid template_oid);
+extern void database_flush(void);
 
 #endif							/* TESTDB_DATABASE_H */

@@ -28,9 +28,14 @@
  *
  * What other sessions do to a template (ALTER DATABASE, GRANT, DROP) is seen
  * in its row in pg_database when a clone is asked for, except its settings,
- * which are rows of another catalog: an object access hook notes those, and a
- * drop.  The hook is called before the commit, the note is made after it.  The
- * same hook makes way when a role is dropped.
+ * which are rows of another catalog: an object access hook notes that some
+ * have changed, and the callback says so before the commit and after it, so
+ * that whoever reads them in between reads them again.  What is prepared first
+ * and committed later by another session is not seen then: as long as there may
+ * be such a transaction, the settings are read each time.
+ *
+ * The same hook notes that a template or clone is dropped, makes way when a
+ * role is, and takes back a spare that somebody alters.
  *
  * Locks: those of registry.c, for an instant.
  *
@@ -48,7 +53,6 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -68,7 +72,7 @@ static bool exit_registered = false;
 
 /* Of this session's transaction: what to note when it is committed. */
 static bool something_dropped = false;
-static List *changed_settings = NIL;	/* OIDs, in TopTransactionContext */
+static bool settings_changed = false;
 
 /*
  * A before_shmem_exit callback of sessions in a template or a clone.
@@ -92,13 +96,13 @@ check_not_spare(void)
 	TestdbClone clone;
 
 	if (!registry_lookup(MyDatabaseId, &clone) ||
-		(clone.state != CLONE_SPARE && clone.state != CLONE_RETURNED &&
-		 clone.state != CLONE_RESTORING))
+		(clone.state != CLONE_SPARE && clone.state != CLONE_TOUCHED &&
+		 clone.state != CLONE_RETURNED && clone.state != CLONE_RESTORING))
 		return;
 
 	/* What the session may have left there must not be handed out. */
-	(void) registry_set_state(MyDatabaseId, CLONE_SPARE, CLONE_GARBAGE);
-	request_wake_workers();
+	if (registry_set_state(MyDatabaseId, CLONE_SPARE, CLONE_TOUCHED))
+		request_wake_workers();
 	ereport(FATAL,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("database with OID %u has not been handed out by testdb_clone",
@@ -136,10 +140,8 @@ look_around(void)
 static void
 publish_notes(void)
 {
-	ListCell   *lc;
-
-	foreach(lc, changed_settings)
-		registry_settings_changed(lfirst_oid(lc));
+	if (settings_changed)
+		registry_settings_changed();
 	if (something_dropped)
 	{
 		registry_set_recheck();
@@ -154,7 +156,7 @@ static void
 forget_notes(void)
 {
 	something_dropped = false;
-	changed_settings = NIL;
+	settings_changed = false;
 }
 
 /*
@@ -171,6 +173,12 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 				break;
 			if (known_epoch != registry_epoch())
 				look_around();
+			if (settings_changed)
+			{
+				registry_settings_changed();
+				if (event == XACT_EVENT_PRE_PREPARE)
+					registry_settings_prepared(true);
+			}
 			if (in_template &&
 				(event == XACT_EVENT_PRE_PREPARE ||
 				 TransactionIdIsValid(GetTopTransactionIdIfAny())))
@@ -230,15 +238,14 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 	if (access == OAT_DROP && class_id == DatabaseRelationId &&
 		(registry_lookup(object_id, &clone) || registry_is_template(object_id)))
 		something_dropped = true;
+	if (access == OAT_POST_ALTER &&
+		(class_id == DatabaseRelationId || class_id == DbRoleSettingRelationId) &&
+		registry_set_state(object_id, CLONE_SPARE, CLONE_TOUCHED))
+		request_wake_workers();
 	if (access == OAT_DROP && class_id == AuthIdRelationId)
 		purge_owner(object_id);
-	if (class_id == DbRoleSettingRelationId && registry_is_template(object_id))
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		changed_settings = lappend_oid(changed_settings, object_id);
-		MemoryContextSwitchTo(old);
-	}
+	if (class_id == DbRoleSettingRelationId)
+		settings_changed = true;
 }
 
 /*

@@ -287,9 +287,10 @@ find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		if (answer == SPARE_STALE || left <= 0)
 			return false;
-		request_wake_workers();
-		if (!registry_wait_for_spare(args->database, Min(left, SPARE_WAIT)))
-			return false;
+		CHECK_FOR_INTERRUPTS();
+		if (!registry_wait_for_spare(args->database, args->role,
+									 request_wake_workers, Min(left, SPARE_WAIT)))
+			return take_spare(args, true, result) == SPARE_TAKEN;
 		waited = true;
 	}
 }
@@ -340,6 +341,7 @@ get_template_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *arg
 	args->method = testdb_method;
 	namestrcpy(&args->database_name, get_name_argument(fcinfo, 0, "template name"));
 	args->database = get_template(NameStr(args->database_name));
+	args->lease = registry_lease(args->database);
 }
 
 /*

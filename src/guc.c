@@ -27,7 +27,7 @@ int			testdb_lock_timeout = 5000;
 int			testdb_recycled = 8;
 int			testdb_spares = 4;
 int			testdb_max_clones_per_role = 0;
-int			testdb_min_free_space = 32;
+int			testdb_min_free_space = 64;
 int			testdb_lifetime = 0;
 int			testdb_idle_timeout = 0;
 int			testdb_log_min_duration = -1;
@@ -136,7 +136,7 @@ guc_define(void)
 							"Sets how much of the data directory's file system testdb leaves free.",
 							"A database that does not fit is refused, so that WAL always has room.",
 							&testdb_min_free_space,
-							32, 0, INT_MAX,
+							64, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB,
 							NULL, NULL, NULL);
 

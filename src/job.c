@@ -61,6 +61,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -101,6 +102,7 @@ job_begin_turn(void)
 										ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(job_cxt);
 	MemoryContextReset(job_cxt);
+	snapshot_forget_gone();
 }
 
 /*
@@ -145,6 +147,7 @@ job_rollback_work(void)
 {
 	ErrorData  *edata;
 
+	disable_timeout(STATEMENT_TIMEOUT, false);
 	MemoryContextSwitchTo(job_cxt);
 	edata = CopyErrorData();
 	FlushErrorState();
@@ -159,6 +162,13 @@ job_rollback_work(void)
 		edata->detail = psprintf("It waited %d ms for a lock that another session holds.",
 								 testdb_lock_timeout);
 		edata->hint = "Find the session that holds a lock on the database, on pg_database or on another shared catalog, perhaps your own transaction. See \"testdb.lock_timeout\".";
+	}
+	if (recycle_end_barrier())
+	{
+		edata->sqlerrcode = ERRCODE_OBJECT_IN_USE;
+		edata->message = "some process does not close its files";
+		edata->detail = "testdb worker waited for all processes of the server.";
+		edata->hint = "One may be waiting for a client that has begun a COPY and sends nothing.";
 	}
 	return edata;
 }
@@ -320,12 +330,12 @@ count_copy(Oid template_oid, TimestampTz start)
  * Errors: 53100 if that does not help; the registry says 53400 by itself.
  */
 static void
-make_room(Oid template_oid, uint64 bytes, uint64 files)
+make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
 
 	while ((registry_is_full() || !database_has_space(bytes, files)) &&
-		   registry_take_victim(template_oid, &victim))
+		   registry_take_victim(args->database, args->role, &victim))
 	{
 		job.clone = victim.oid;
 		job.state = CLONE_DROPPING;
@@ -375,7 +385,7 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 
 	if (method == TESTDB_METHOD_NATIVE)
 		method = TESTDB_METHOD_FILE_COPY;
-	make_room(args->database, 0, 0);
+	make_room(args, 0, 0);
 	job_begin_work();
 	if (!database_lock_idle(args->database, NameStr(args->database_name),
 							&result->nprepared))
@@ -384,6 +394,8 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 		job_commit_work();
 		return;
 	}
+	snapshot_check_identity(args->database, NameStr(args->database_name),
+							args->lease);
 	check_template_rights(args->database, args->role, &template);
 	begin_clone(args, &template, &clone);
 	database_create(clone.oid, NameStr(clone.name), args->role,
@@ -391,6 +403,19 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 	job_commit_work();
 	count_copy(args->database, start);
 	hand_out(args, &clone, CLONE_CREATING, result);
+}
+
+/*
+ * Raise the error that a template has been dropped in the meantime.
+ */
+static void
+report_template_gone(const RequestArgs *args)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("template of database \"%s\" does not exist",
+					NameStr(args->kind == REQUEST_CLONE ? args->name : args->database_name)),
+			 errdetail("It has been dropped in the meantime.")));
 }
 
 /*
@@ -406,8 +431,9 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 	if (args->name_given)
 	{
 		check_name_free(NameStr(args->name));
-		database_reset_row(clone->oid, NameStr(args->name), clone->owner,
-						   clone->template_oid, false);
+		if (!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
+								clone->template_oid, false))
+			report_template_gone(args);
 		clone->name = args->name;
 	}
 	job_commit_work();
@@ -451,14 +477,14 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
  * and it is the file system that says so.
  */
 static void
-make_native_room(Oid template_oid)
+make_native_room(const RequestArgs *args)
 {
 	TestdbTemplate template;
 
-	if (registry_template(template_oid, &template) && template.has_snapshot)
-		make_room(template_oid, template.bytes, template.files);
+	if (registry_template(args->database, &template) && template.has_snapshot)
+		make_room(args, template.bytes, template.files);
 	else
-		make_room(template_oid, 0, 0);
+		make_room(args, 0, 0);
 }
 
 /*
@@ -477,7 +503,7 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 
 	job_begin_work();
 	status = snapshot_ensure(args->database, NameStr(args->database_name),
-							 template, &result->nprepared);
+							 args->lease, template, &result->nprepared);
 	if (status == SNAPSHOT_FRESH)
 	{
 		if (check_rights)
@@ -540,7 +566,7 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 	DatabaseInfo info;
 
 	if (registry_is_full() || !database_has_space(0, 0))
-		make_native_room(args->database);
+		make_native_room(args);
 	if (!begin_native(args, true, &template, &info, result))
 		return result->busy;
 	if (args->name_given)
@@ -631,10 +657,14 @@ is_worth_keeping(const TestdbClone *clone)
 		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(clone->owner)) ||
 		!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(clone->template_oid)))
 		return false;
+	if (testdb_recycled == 0 || !database_is_recyclable(clone->oid))
+		return false;
+
+	/* What would be dropped instead would wait for the same barrier. */
+	if (registry_is_stuck())
+		return true;
 	nspares = registry_count_spares(clone->template_oid, clone->owner, &ncoming);
-	return nspares + ncoming < Max(testdb_recycled, template.peak) &&
-		testdb_recycled > 0 &&
-		database_is_recyclable(clone->oid);
+	return nspares + ncoming < Max(testdb_recycled, template.peak);
 }
 
 /*
@@ -649,14 +679,16 @@ return_clone(TestdbClone *clone)
 	TemplateRow row;
 	DatabaseInfo info;
 
-	if (!registry_template(clone->template_oid, &template) ||
+	if (registry_is_template(clone->oid) ||
+		!registry_template(clone->template_oid, &template) ||
 		!database_read_row(clone->template_oid, &row) ||
 		!database_lookup(clone->template_oid, &info))
 		return false;
 	choose_name(NameStr(info.name), &clone->name);
 	clone->row_version = registry_row_version(clone->template_oid, &row);
-	database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
-					   clone->template_oid, true);
+	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+							clone->template_oid, true))
+		return false;
 	database_sync_dependencies(clone->oid, clone->template_oid,
 							   template.dependencies);
 	job_commit_work();
@@ -848,6 +880,40 @@ job_reap(TestdbClone *clone)
 }
 
 /*
+ * Take back a spare that is TOUCHED, and now DROPPING, as if somebody had had
+ * it.
+ */
+void
+job_retire(TestdbClone *clone)
+{
+	DatabaseInfo info;
+
+	job_report("testdb: taking back a spare");
+	job.request = -1;
+	job.clone = clone->oid;
+	job.state = CLONE_DROPPING;
+	PG_TRY();
+	{
+		job_begin_work();
+		(void) database_lock(clone->oid, &info);
+		take_back(clone);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		(void) registry_set_state(clone->oid, CLONE_DROPPING, CLONE_GARBAGE);
+		(void) registry_set_state(clone->oid, CLONE_LEASED, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not take back database %u: %s",
+						clone->oid, edata->message)));
+	}
+	PG_END_TRY();
+}
+
+/*
  * Restore a clone in place, under its own name, which is DROPPING and locked by
  * the transaction that was begun; template is locked, too.
  *
@@ -855,7 +921,7 @@ job_reap(TestdbClone *clone)
  * it is removed.
  */
 static void
-restore_in_place(TestdbClone *clone)
+restore_in_place(const RequestArgs *args, TestdbClone *clone)
 {
 	TestdbTemplate template;
 	DatabaseInfo info;
@@ -865,8 +931,9 @@ restore_in_place(TestdbClone *clone)
 	(void) registry_template(clone->template_oid, &template);
 	clone->name = info.name;
 	clone->row_version = 0;
-	database_reset_row(clone->oid, NameStr(info.name), clone->owner,
-					   clone->template_oid, true);
+	if (!database_reset_row(clone->oid, NameStr(info.name), clone->owner,
+							clone->template_oid, true))
+		report_template_gone(args);
 	job_commit_work();
 
 	job_begin_work();
@@ -912,6 +979,7 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	again.role = clone.owner;
 	again.database = clone.template_oid;
 	again.database_name = clone.template_name;
+	again.lease = registry_lease(clone.template_oid);
 	again.method = clone.native ? TESTDB_METHOD_NATIVE : args->method;
 	again.name_given = true;
 	again.name = args->database_name;
@@ -940,7 +1008,7 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	}
 	if (native && database_is_recyclable(clone.oid) &&
 		!recycle_is_locked(clone.oid))
-		restore_in_place(&clone);
+		restore_in_place(args, &clone);
 	else
 	{
 		lease_write(&clone, LEASE_UNWANTED);
@@ -1087,7 +1155,8 @@ job_forget_dropped(void)
 }
 
 /*
- * Restore the clones that were returned.  If that fails, they are removed.
+ * Restore the clones that were returned.  If that fails, they are removed; if
+ * it is only that some process does not answer, it is tried again later.
  */
 void
 job_recycle(void)
@@ -1102,13 +1171,19 @@ job_recycle(void)
 	}
 	PG_CATCH();
 	{
+		bool		stuck = recycle_is_stuck();
 		ErrorData  *edata = job_rollback_work();
 
-		recycle_abandon();
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("could not recycle databases: %s", edata->message),
-				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		if (stuck)
+			recycle_postpone();
+		else
+		{
+			recycle_abandon();
+			ereport(LOG,
+					(errcode(edata->sqlerrcode),
+					 errmsg("could not recycle databases: %s", edata->message),
+					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		}
 	}
 	PG_END_TRY();
 }
@@ -1132,6 +1207,7 @@ job_refill(Oid template_oid, Oid owner)
 	args.kind = REQUEST_SPARE;
 	args.role = owner;
 	args.database = template_oid;
+	args.lease = registry_lease(template_oid);
 	args.method = TESTDB_METHOD_NATIVE;
 	args.wanted = registry_count_spares(template_oid, owner, &ncoming) + 1;
 	job.request = -1;

@@ -22,6 +22,7 @@ extern void job_exit(void);
 
 extern void job_serve(int slot, const RequestArgs *args);
 extern void job_reap(TestdbClone *clone);
+extern void job_retire(TestdbClone *clone);
 extern void job_collect_garbage(const TestdbClone *clone);
 extern void job_forget_dropped(void);
 extern void job_recycle(void);

@@ -53,6 +53,8 @@
 #include "storage/procsignal.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "database.h"
@@ -60,6 +62,12 @@
 #include "recycle.h"
 #include "registry.h"
 #include "snapshot.h"
+
+/* How long others may take to close their files, in ms. */
+#define BARRIER_TIMEOUT		2000
+
+/* When to ask them again, in ms. */
+#define BARRIER_RETRY		5000
 
 /* A directory that this process watches. */
 typedef struct Watch
@@ -86,6 +94,12 @@ static int	watch_fd = -1;
 static TestdbClone *batch = NULL;
 static int	batch_size = 0;
 static int	batch_space = 0;
+
+/* Is this process waiting for others to close their files? */
+static bool in_barrier = false;
+
+/* Not to be tried before, because some of them did not. */
+static TimestampTz retry_at = 0;
 
 /*
  * Prepare this process for watching; nothing is watched if that fails.
@@ -264,12 +278,15 @@ databases_with_predicate_locks(void)
  * The horizons in the clone's row must be those of the template's row, or
  * nobody would keep pg_xact for it; and the snapshot must be as old as they
  * are.  If they have moved since it was taken, this one is of no use.
+ *
+ * What was written is on disk before anybody gets the clone: its lease will be.
  */
 static bool
 restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 			  const FilesyncNames *names)
 {
 	TemplateRow row;
+	bool		done;
 
 	database_lock_horizons();
 	if (!database_read_row(clone->template_oid, &row) ||
@@ -282,14 +299,15 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
 	if (clone->row_version != template->row_version)
-		database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
-						   clone->template_oid, false);
+		done = database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+								  clone->template_oid, false);
 	else
-		database_revive(clone->oid, clone->template_oid);
+		done = database_revive(clone->oid, clone->template_oid);
+	database_flush();
 
 	clone->version = template->version;
 	clone->row_version = template->row_version;
-	return true;
+	return done;
 }
 
 /*
@@ -330,9 +348,10 @@ watch_restart(Oid oid)
 static void
 take_batch(void)
 {
-	List	   *locked = databases_with_predicate_locks();
+	List	   *locked;
 	TestdbClone *clones;
 	int			n;
+	int			nkept = 0;
 
 	clones = registry_list(&n);
 	if (n > batch_space)
@@ -344,15 +363,112 @@ take_batch(void)
 	}
 	batch_size = 0;
 	for (int i = 0; i < n; i++)
-	{
-		if (clones[i].state != CLONE_RETURNED)
-			continue;
-		if (list_member_oid(locked, clones[i].oid))
-			(void) registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_GARBAGE);
-		else if (registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_RESTORING))
+		if (clones[i].state == CLONE_RETURNED &&
+			registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_RESTORING))
 			batch[batch_size++] = clones[i];
-	}
 	pfree(clones);
+
+	/* Locks are there when the session that took them has ended: look now. */
+	locked = databases_with_predicate_locks();
+	for (int i = 0; i < batch_size; i++)
+		if (list_member_oid(locked, batch[i].oid))
+			(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
+		else
+			batch[nkept++] = batch[i];
+	batch_size = nkept;
+}
+
+/*
+ * Tell those who wait for a clone of the batch what has become of it, and
+ * forget the batch.
+ */
+static void
+announce_batch(void)
+{
+	Oid			last = InvalidOid;
+
+	for (int i = 0; i < batch_size; i++)
+	{
+		if (batch[i].template_oid != last)
+			registry_announce_spare(batch[i].template_oid);
+		last = batch[i].template_oid;
+	}
+	batch_size = 0;
+}
+
+/*
+ * Have every process close the files of databases that are about to be changed,
+ * and wait until all have, for BARRIER_TIMEOUT at most.
+ *
+ * A process that waits for its client in the middle of a COPY does not answer
+ * until the client moves.  DROP DATABASE waits as long as that takes.
+ *
+ * Errors: 57014 after that time; recycle_is_stuck() is then true.
+ */
+static void
+close_files_everywhere(void)
+{
+	uint64		generation = EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE);
+
+	in_barrier = true;
+	enable_timeout_after(STATEMENT_TIMEOUT, BARRIER_TIMEOUT);
+	WaitForProcSignalBarrier(generation);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	in_barrier = false;
+	if (registry_is_stuck())
+	{
+		registry_set_stuck(false);
+		ereport(LOG, (errmsg("testdb can recycle databases again")));
+	}
+}
+
+/*
+ * Has recycling just failed because some process did not answer?
+ */
+bool
+recycle_is_stuck(void)
+{
+	return in_barrier;
+}
+
+/*
+ * The same, and forget it; for error handling.
+ */
+bool
+recycle_end_barrier(void)
+{
+	bool		stuck = in_barrier;
+
+	in_barrier = false;
+	return stuck;
+}
+
+/*
+ * After that: put the batch back, to be tried again later.
+ */
+void
+recycle_postpone(void)
+{
+	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BARRIER_RETRY);
+	if (!registry_is_stuck())
+		ereport(LOG,
+				(errmsg("testdb cannot recycle databases: some process does not close its files"),
+				 errhint("It may be waiting for a client that has begun a COPY and sends nothing. Until it goes on, dropped databases are kept, and new ones are copied.")));
+	registry_set_stuck(true);
+	for (int i = 0; i < batch_size; i++)
+		(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_RETURNED);
+	announce_batch();
+}
+
+/*
+ * For how long nothing should be recycled, in ms.
+ */
+long
+recycle_pause(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return now < retry_at ? TimestampDifferenceMilliseconds(now, retry_at) : 0;
 }
 
 /*
@@ -374,7 +490,7 @@ recycle_returned(void)
 	for (int i = 0; i < batch_size; i++)
 		database_discard_buffers(batch[i].oid);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	WaitForProcSignalBarrier(EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE));
+	close_files_everywhere();
 
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)
@@ -387,24 +503,6 @@ recycle_returned(void)
 	stats.recycle_us = (GetCurrentTimestamp() - start) / batch_size;
 	for (int i = 0; i < batch_size; i++)
 		registry_add_stats(batch[i].template_oid, &stats);
-}
-
-/*
- * Tell those who wait for a clone of the batch what has become of it, and
- * forget the batch.
- */
-static void
-announce_batch(void)
-{
-	Oid			last = InvalidOid;
-
-	for (int i = 0; i < batch_size; i++)
-	{
-		if (batch[i].template_oid != last)
-			registry_announce_spare(batch[i].template_oid);
-		last = batch[i].template_oid;
-	}
-	batch_size = 0;
 }
 
 /*
@@ -427,7 +525,7 @@ recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 {
 	database_discard_buffers(clone->oid);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	WaitForProcSignalBarrier(EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE));
+	close_files_everywhere();
 	return restore_clone(clone, template, NULL);
 }
 

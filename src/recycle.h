@@ -13,6 +13,10 @@
 #include "registry.h"
 
 extern void recycle_returned(void);
+extern bool recycle_is_stuck(void);
+extern bool recycle_end_barrier(void);
+extern void recycle_postpone(void);
+extern long recycle_pause(void);
 extern void recycle_publish(void);
 extern void recycle_abandon(void);
 extern void recycle_listen(void);

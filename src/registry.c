@@ -40,6 +40,8 @@
  *				GARBAGE.
  *	SPARE		Set by the same worker: the database equals the snapshot's
  *				version.  In the template's list of spares.
+ *	TOUCHED		Set by a session that was refused in a spare, or altered it: a
+ *				worker takes it back, as if it had been dropped.
  *	GARBAGE		Some worker removes whatever there is of the database, then
  *				the entry.  Failing that, it tries again later.
  *
@@ -49,7 +51,7 @@
  * A crash at any point ends in a restart that reads the disk: what is
  * recorded there as held comes back as LEASED, everything else is removed.
  *
- * A template has two counters.  generation goes up before each commit in the
+ * A template has a counter and a version.  generation goes up before each commit in the
  * template's database (freshness.c), version with each change of its snapshot
  * (snapshot.c).  A snapshot is fresh if it was taken at the current
  * generation; a spare is if its version is the snapshot's.  unverified says
@@ -132,8 +134,14 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
 	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock, raised
 								 * by registry_take_expired */
-	pg_atomic_uint32 ngarbage;	/* clones in that state, and the next; changed */
-	pg_atomic_uint32 nreturned; /* under a mutex, read without as a hint */
+	pg_atomic_uint64 settings_generation;	/* goes up with each change of
+											 * pg_db_role_setting; no lock */
+	pg_atomic_uint32 settings_prepared; /* may a prepared transaction change
+										 * that?  no lock */
+	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
+	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
+	pg_atomic_uint32 nreturned; /* mutex, read without as a hint */
+	pg_atomic_uint32 ntouched;
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
@@ -199,6 +207,10 @@ registry_shmem_init(void)
 		pg_atomic_init_u64(&registry->next_due, NEVER_DUE);
 		pg_atomic_init_u32(&registry->ngarbage, 0);
 		pg_atomic_init_u32(&registry->nreturned, 0);
+		pg_atomic_init_u32(&registry->ntouched, 0);
+		pg_atomic_init_u64(&registry->settings_generation, 1);
+		pg_atomic_init_u32(&registry->settings_prepared, 0);
+		pg_atomic_init_u32(&registry->stuck, 0);
 		for (int i = 0; i < testdb_max_templates; i++)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
@@ -310,6 +322,8 @@ clone_leave_state(CloneEntry *entry)
 		pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
 	else if (entry->clone.state == CLONE_RETURNED)
 		pg_atomic_fetch_sub_u32(&registry->nreturned, 1);
+	else if (entry->clone.state == CLONE_TOUCHED)
+		pg_atomic_fetch_sub_u32(&registry->ntouched, 1);
 	else if (entry->clone.state == CLONE_SPARE)
 		dlist_delete(&entry->node);
 }
@@ -331,6 +345,8 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 		if (template->template.nclones[state] == 1)
 			template->returned_at = GetCurrentTimestamp();
 	}
+	else if (state == CLONE_TOUCHED)
+		pg_atomic_fetch_add_u32(&registry->ntouched, 1);
 	else if (state == CLONE_SPARE)
 		dlist_push_tail(&template->spares, &entry->node);
 }
@@ -458,6 +474,18 @@ registry_end_lease(Oid oid, uint64 lease, CloneState to, TestdbClone *clone)
 		return false;
 	clone->state = to;
 	return registry_update(clone, CLONE_LEASED);
+}
+
+/*
+ * The number of a database's lease; 0 if testdb did not make it.  Takes and
+ * releases the registry lock and a mutex.
+ */
+uint64
+registry_lease(Oid oid)
+{
+	TestdbClone clone;
+
+	return registry_lookup(oid, &clone) ? clone.lease : 0;
 }
 
 /*
@@ -637,7 +665,9 @@ registry_take_recheck(void)
 static bool
 template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
 {
-	return template->settings_generation == template->snapshot_settings &&
+	return template->settings_generation ==
+		pg_atomic_read_u64(&registry->settings_generation) &&
+		pg_atomic_read_u32(&registry->settings_prepared) == 0 &&
 		template->row.xmin == row->xmin &&
 		ItemPointerEquals(unconstify(ItemPointerData *, &template->row.tid),
 						  unconstify(ItemPointerData *, &row->tid));
@@ -891,48 +921,88 @@ registry_count_leases(Oid owner)
 
 /*
  * Take a spare that makes room for something else, one of the template that has
- * the most of them, and not of spared_template: it becomes DROPPING, and is
- * copied to *clone.  False if there is none.  Takes and releases the registry
- * lock and mutexes.
+ * the most of them, but none of this owner of spared_template: it becomes
+ * DROPPING, and is copied to *clone.  False if there is none.  Takes and
+ * releases the registry lock and mutexes.
  */
 bool
-registry_take_victim(Oid spared_template, TestdbClone *clone)
+registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone)
 {
-	TemplateEntry *victim = NULL;
+	CloneEntry *victim = NULL;
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
 	int			most = 0;
 	bool		found = false;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates; i++)
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
-		TemplateEntry *entry = &registry->templates[i];
+		TemplateEntry *template = clone_template(entry);
+		int			nspares;
 
-		if (!OidIsValid(entry->template.oid) ||
-			entry->template.oid == spared_template)
-			continue;
-		LWLockAcquire(entry->mutex, LW_SHARED);
-		if (entry->template.nclones[CLONE_SPARE] > most)
+		LWLockAcquire(template->mutex, LW_SHARED);
+		nspares = template->template.nclones[CLONE_SPARE];
+		if (entry->clone.state == CLONE_SPARE && nspares > most &&
+			(entry->clone.template_oid != spared_template ||
+			 entry->clone.owner != spared_owner))
 		{
 			victim = entry;
-			most = entry->template.nclones[CLONE_SPARE];
+			most = nspares;
 		}
-		LWLockRelease(entry->mutex);
+		LWLockRelease(template->mutex);
 	}
 	if (victim != NULL)
 	{
-		LWLockAcquire(victim->mutex, LW_EXCLUSIVE);
-		if (!dlist_is_empty(&victim->spares))
-		{
-			CloneEntry *entry = dlist_container(CloneEntry, node,
-												dlist_head_node(&victim->spares));
+		LWLock	   *mutex = clone_template(victim)->mutex;
 
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (victim->clone.state == CLONE_SPARE)
+		{
+			clone_leave_state(victim);
+			clone_enter_state(victim, CLONE_DROPPING);
+			*clone = victim->clone;
+			found = true;
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Take a clone that is TOUCHED: it becomes DROPPING, and is copied to *clone.
+ * False if there is none.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_take_touched(TestdbClone *clone)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	bool		found = false;
+
+	if (pg_atomic_read_u32(&registry->ntouched) == 0)
+		return false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while (!found && (entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.state == CLONE_TOUCHED)
+		{
 			clone_leave_state(entry);
 			clone_enter_state(entry, CLONE_DROPPING);
 			*clone = entry->clone;
 			found = true;
 		}
-		LWLockRelease(victim->mutex);
+		LWLockRelease(mutex);
 	}
+	if (found)
+		hash_seq_term(&scan);
 	LWLockRelease(registry->lock);
 
 	return found;
@@ -1092,36 +1162,67 @@ end_wait(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
+ * Is a spare on its way to a session of this owner, which is among those who
+ * wait, and none there yet?  The mutex is held.
+ */
+static bool
+must_wait(TemplateEntry *entry, Oid owner)
+{
+	int			ncoming = entry->template.nclones[CLONE_RETURNED] +
+		entry->template.nclones[CLONE_RESTORING];
+
+	return !registry_is_stuck() && ncoming >= entry->nwaiting &&
+		count_spares(entry, owner) < entry->nwaiting;
+}
+
+/*
+ * The sleep of registry_wait_for_spare; false after timeout_ms.
+ */
+static bool
+sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeout_ms)
+{
+	static uint32 wait_event = 0;
+	bool		wait;
+
+	/* Waking would end the sleep, were it prepared before. */
+	wake();
+	ConditionVariablePrepareToSleep(&entry->spare_cv);
+	LWLockAcquire(entry->mutex, LW_SHARED);
+	wait = must_wait(entry, owner);
+	LWLockRelease(entry->mutex);
+	return !wait ||
+		!ConditionVariableTimedSleep(&entry->spare_cv, timeout_ms,
+									 wait_event_compat(&wait_event, "TestdbSpare"));
+}
+
+/*
  * Sleep until a spare of a template may have become ready for this session;
  * false if none is on its way, or if timeout_ms milliseconds have passed.
- * Sessions are woken in the order in which they came.  Takes and releases the
- * registry lock and a mutex; holds none while it sleeps.
+ * Sessions are woken in the order in which they came.  wake is called when this
+ * one can be seen to wait.  Takes and releases the registry lock and a mutex;
+ * holds none while it sleeps.
  *
  * The entry may go while we sleep, and another template get it.  We may then
  * be woken for nothing; the number of those who wait belongs to the place, and
  * stays right.
  */
 bool
-registry_wait_for_spare(Oid template_oid, long timeout_ms)
+registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
+						long timeout_ms)
 {
-	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbSpare");
 	TemplateEntry *entry;
 	bool		coming = false;
-	bool		timed_out = false;
+	volatile bool woken = false;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
 	entry = template_find(template_oid);
 	if (entry != NULL)
 	{
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
-		coming = entry->template.nclones[CLONE_RETURNED] +
-			entry->template.nclones[CLONE_RESTORING] > entry->nwaiting;
-		if (coming)
-		{
-			entry->nwaiting++;
-			ConditionVariablePrepareToSleep(&entry->spare_cv);
-		}
+		entry->nwaiting++;
+		coming = must_wait(entry, owner);
+		if (!coming)
+			entry->nwaiting--;
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);
@@ -1130,11 +1231,11 @@ registry_wait_for_spare(Oid template_oid, long timeout_ms)
 
 	PG_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
 	{
-		timed_out = ConditionVariableTimedSleep(&entry->spare_cv, timeout_ms, event);
+		woken = sleep_for_spare(entry, owner, wake, timeout_ms);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
 	end_wait(0, PointerGetDatum(entry));
-	return !timed_out;
+	return woken;
 }
 
 /*
@@ -1553,7 +1654,8 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		if (verified)
 			template->unverified = false;
 		template->snapshot_generation = new->snapshot_generation;
-		template->snapshot_settings = new->snapshot_settings;
+		template->settings_generation = new->settings_generation;
+		template->settings = new->settings;
 		template->version = new->version;
 		template->row_version = new->row_version;
 		template->row = new->row;
@@ -1693,7 +1795,6 @@ registry_epoch(void)
 typedef enum TemplateNote
 {
 	NOTE_CHANGED,
-	NOTE_SETTINGS,
 	NOTE_LEFT
 } TemplateNote;
 
@@ -1716,9 +1817,6 @@ template_note(Oid oid, TemplateNote note)
 			case NOTE_CHANGED:
 				entry->template.generation++;
 				break;
-			case NOTE_SETTINGS:
-				entry->template.settings_generation++;
-				break;
 			case NOTE_LEFT:
 				entry->template.unverified = true;
 				break;
@@ -1738,12 +1836,65 @@ registry_template_changed(Oid oid)
 }
 
 /*
- * Say that a template's settings in pg_db_role_setting have changed.
+ * Say that pg_db_role_setting is about to change, or has changed.  Takes no
+ * lock.
  */
 void
-registry_settings_changed(Oid oid)
+registry_settings_changed(void)
 {
-	template_note(oid, NOTE_SETTINGS);
+	pg_atomic_fetch_add_u64(&registry->settings_generation, 1);
+}
+
+/*
+ * A number that goes up with each change of pg_db_role_setting.  Takes no lock.
+ */
+uint64
+registry_settings_generation(void)
+{
+	return pg_atomic_read_u64(&registry->settings_generation);
+}
+
+/*
+ * Say whether there may be a prepared transaction that changes
+ * pg_db_role_setting when it is committed, which nobody will notice: until
+ * there is none, no template's settings are taken as known.  Takes no lock.
+ */
+void
+registry_settings_prepared(bool prepared)
+{
+	pg_atomic_write_u32(&registry->settings_prepared, prepared ? 1 : 0);
+}
+
+/*
+ * What was said.  Takes no lock.
+ */
+bool
+registry_has_settings_prepared(void)
+{
+	return pg_atomic_read_u32(&registry->settings_prepared) != 0;
+}
+
+/*
+ * Say whether some process does not answer to a barrier, so that nothing can be
+ * recycled or dropped: a client that has begun COPY FROM STDIN and sends
+ * nothing, for example.  Takes no lock.
+ *
+ * As long as that is so, clones are made from the snapshot, which needs no
+ * barrier, and dropped ones gather.
+ */
+void
+registry_set_stuck(bool stuck)
+{
+	pg_atomic_write_u32(&registry->stuck, stuck ? 1 : 0);
+}
+
+/*
+ * What was said.  Takes no lock.
+ */
+bool
+registry_is_stuck(void)
+{
+	return pg_atomic_read_u32(&registry->stuck) != 0;
 }
 
 /*

@@ -23,6 +23,7 @@ typedef enum CloneState
 	CLONE_RETURNED,				/* dropped, to be restored */
 	CLONE_RESTORING,			/* a worker is restoring it */
 	CLONE_SPARE,				/* ready to be handed out */
+	CLONE_TOUCHED,				/* was a spare, but somebody came near it */
 	CLONE_GARBAGE				/* nobody wants it: a worker will remove it */
 } CloneState;
 
@@ -97,11 +98,12 @@ typedef struct TestdbTemplate
 {
 	Oid			oid;
 	uint64		generation;		/* goes up with each commit in it */
-	uint64		settings_generation;	/* and with each change of its settings */
 	bool		unverified;		/* sessions were in it since the last look */
 	bool		has_snapshot;
 	uint64		snapshot_generation;	/* generation the snapshot has */
-	uint64		snapshot_settings;	/* the same for settings_generation */
+	uint64		settings_generation;	/* what registry_settings_generation was
+										 * when its settings were read */
+	uint64		settings;		/* fingerprint of its settings then */
 	uint64		version;		/* new with each change of the snapshot */
 	uint64		row_version;	/* new with each change of row and settings */
 	TemplateRow row;			/* as it was for this version */
@@ -148,6 +150,7 @@ extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
 extern bool registry_update(const TestdbClone *clone, CloneState from);
 extern bool registry_end_lease(Oid oid, uint64 lease, CloneState to,
 							   TestdbClone *clone);
+extern uint64 registry_lease(Oid oid);
 extern void registry_remove(Oid oid);
 extern bool registry_take_garbage(TestdbClone *clone);
 extern bool registry_has_garbage(void);
@@ -164,7 +167,9 @@ extern bool registry_touch(Oid oid);
 extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
 extern void registry_extend(Oid oid, int seconds);
 extern int	registry_count_leases(Oid owner);
-extern bool registry_take_victim(Oid spared_template, TestdbClone *clone);
+extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
+								 TestdbClone *clone);
+extern bool registry_take_touched(TestdbClone *clone);
 extern bool registry_is_full(void);
 
 /* spares */
@@ -173,9 +178,12 @@ extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
 									   bool ignore_unverified, bool waiting,
 									   const LeaseTerms *terms,
 									   TestdbClone *clone);
-extern bool registry_wait_for_spare(Oid template_oid, long timeout_ms);
+extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
+									void (*wake) (void), long timeout_ms);
 extern void registry_announce_spare(Oid template_oid);
 extern bool registry_should_restore(long *delay_ms);
+extern void registry_set_stuck(bool stuck);
+extern bool registry_is_stuck(void);
 extern bool registry_next_refill(Oid *template_oid, Oid *owner);
 extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
 extern int	registry_purge_owner(Oid owner);
@@ -197,7 +205,10 @@ extern void registry_forget_template(Oid oid);
 extern TestdbTemplate *registry_list_templates(int *ntemplates);
 extern bool registry_is_template(Oid oid);
 extern void registry_template_changed(Oid oid);
-extern void registry_settings_changed(Oid oid);
+extern void registry_settings_changed(void);
+extern uint64 registry_settings_generation(void);
+extern void registry_settings_prepared(bool prepared);
+extern bool registry_has_settings_prepared(void);
 extern void registry_template_left(Oid oid);
 extern uint32 registry_epoch(void);
 extern void registry_add_stats(Oid oid, const TemplateStats *stats);

@@ -28,7 +28,8 @@ typedef struct RequestArgs
 	RequestKind kind;
 	Oid			role;			/* who asks */
 	Oid			database;		/* CLONE: the template; DROP: the clone */
-	uint64		lease;			/* DROP, RESET: the lease that is meant */
+	uint64		lease;			/* which lease of database is meant; 0 if it is
+								 * not one that testdb made */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
 	int			wanted;			/* SPARE: how many should be ready */

@@ -217,6 +217,32 @@ forget_manifest(Oid oid)
 }
 
 /*
+ * Drop from this process's cache the manifests of templates that have gone, if
+ * any has since the last call.
+ */
+void
+snapshot_forget_gone(void)
+{
+	static uint32 epoch = 0;
+	ListCell   *lc;
+
+	if (epoch == registry_epoch())
+		return;
+	epoch = registry_epoch();
+	foreach(lc, manifests)
+	{
+		CachedManifest *cached = lfirst(lc);
+
+		if (!registry_is_template(cached->oid))
+		{
+			filesync_manifest_free(cached->manifest);
+			manifests = foreach_delete_current(manifests, lc);
+			pfree(cached);
+		}
+	}
+}
+
+/*
  * Remove a template's snapshot from disk.  Failing that is logged: what stays
  * is removed by the next attempt, or at the server's start.
  */
@@ -246,6 +272,11 @@ snapshot_remove_all(void)
 {
 	struct stat st;
 
+	if (lstat(TESTDB_SNAPSHOT_DIR, &st) == 0 && !S_ISDIR(st.st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a directory", TESTDB_SNAPSHOT_DIR),
+				 errhint("Remove it: testdb makes a directory there.")));
 	if (lstat(TESTDB_SNAPSHOT_DIR, &st) == 0 && !rmtree(TESTDB_SNAPSHOT_DIR, true))
 		ereport(ERROR,
 				(errcode_for_file_access(),
@@ -264,30 +295,51 @@ snapshot_remove_all(void)
 void
 testdb_visitor_main(Datum main_arg)
 {
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(main_arg), InvalidOid,
-											  BGWORKER_BYPASS_ALLOWCONN);
+	database_init_visitor(DatumGetObjectId(main_arg));
 }
 
 /*
- * See that a template has a pg_internal.init, the file that saves the first
- * session of each clone from reading the catalogs.  DDL and a restart of the
- * server remove it.
+ * Has a template no pg_internal.init, the file that saves the first session of
+ * each clone from reading the catalogs?  DDL and a restart of the server remove
+ * it.
  *
- * The template is not locked, or the visitor could not connect.  If it can't
- * be started, clones will have no such file: their first session is slower.
+ * A visitor makes one.  If it can't, clones will have no such file: their first
+ * session is slower.
  */
-static void
-make_init_file(Oid oid)
+static bool
+lacks_init_file(Oid oid)
 {
 	char	   *dir = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
 	char	   *path = psprintf("%s/%s", dir, RELCACHE_INIT_FILENAME);
 	struct stat st;
 
-	if (stat(path, &st) == 0 || stat(dir, &st) != 0)
-		return;
+	return stat(path, &st) != 0 && stat(dir, &st) == 0;
+}
 
-	(void) database_visit(oid, "testdb_visitor_main", "testdb visitor");
+/*
+ * Raise an error unless a database still is the one that the caller meant and
+ * called name.
+ *
+ * The OID says that, except for a database that testdb made, which keeps it from
+ * one life to the next: that is a template only while it has the same lease, a
+ * number that is 0 for all others.
+ *
+ * Errors: 3D000.
+ */
+void
+snapshot_check_identity(Oid oid, const char *name, uint64 lease)
+{
+	DatabaseInfo info;
+	TestdbClone clone;
+	bool		same = database_lookup(oid, &info);
+
+	if (same && registry_lookup(oid, &clone))
+		same = clone.state == CLONE_LEASED && clone.lease == lease;
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("template database \"%s\" does not exist", name),
+				 errdetail("It has been dropped in the meantime.")));
 }
 
 /*
@@ -380,6 +432,8 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	TimestampTz start = GetCurrentTimestamp();
 	TemplateStats stats = {0};
 	TemplateRow row;
+	uint64		settings_generation;
+	uint64		settings;
 
 	LockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
 	if (!registry_template(template->oid, template) ||
@@ -412,9 +466,14 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	 */
 	if (with_files)
 		template->dependencies = database_dependencies(template->oid);
-	if (!registry_row_version(template->oid, &row))
+	settings_generation = registry_settings_generation();
+	settings = database_settings(template->oid);
+	if (template->row_version == 0 || settings != template->settings ||
+		template->row.xmin != row.xmin ||
+		!ItemPointerEquals(&template->row.tid, &row.tid))
 		template->row_version = registry_next_serial();
-	template->snapshot_settings = template->settings_generation;
+	template->settings_generation = settings_generation;
+	template->settings = settings;
 	template->row = row;
 	template->taken_at = GetCurrentTimestamp();
 	registry_set_snapshot(template, with_files);
@@ -425,7 +484,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 
 /*
  * Enter a template that has no entry, so that from now on its commits are
- * noticed.
+ * noticed.  In a transaction.
  *
  * Errors: 53400 if testdb.max_templates is reached.
  */
@@ -442,7 +501,10 @@ snapshot_enter_template(Oid oid)
 				 errhint("Drop all clones of a template, or increase \"%s\".",
 						 "testdb.max_templates")));
 	if (OidIsValid(evicted))
+	{
+		LockSharedObject(DatabaseRelationId, evicted, SNAPSHOT_SUBID, ExclusiveLock);
 		snapshot_remove(evicted);
+	}
 }
 
 /*
@@ -450,13 +512,14 @@ snapshot_enter_template(Oid oid)
  * copy what is known of it to *template.
  *
  * Called in a transaction, which may keep a ShareLock on the template.  name
- * is what the caller called it, and *nprepared as in database_lock_idle.
+ * and lease as for snapshot_check_identity, *nprepared as in
+ * database_lock_idle.
  *
  * Errors: 3D000 if it has gone; 53100, 53400; 55P03 after lock_timeout.
  */
 SnapshotStatus
-snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
-				int *nprepared)
+snapshot_ensure(Oid oid, const char *name, uint64 lease,
+				TestdbTemplate *template, int *nprepared)
 {
 	TemplateRow row;
 	char	   *obstacle;
@@ -465,10 +528,11 @@ snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
 
 	*nprepared = 0;
 	AcceptInvalidationMessages();
+	snapshot_check_identity(oid, name, lease);
+	if (registry_has_settings_prepared() && database_count_prepared(NULL) == 0)
+		registry_settings_prepared(false);
 	if (!database_read_row(oid, &row))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("template database \"%s\" does not exist", name)));
+		elog(ERROR, "cache lookup failed for database %u", oid);
 	if (!registry_template(oid, template))
 	{
 		snapshot_enter_template(oid);
@@ -482,9 +546,16 @@ snapshot_ensure(Oid oid, const char *name, TestdbTemplate *template,
 	behind = is_behind(template, &row);
 	if (behind || (template->unverified && CountDBBackends(oid) == 0))
 	{
-		if (CountDBBackends(oid) == 0)
-			make_init_file(oid);
 		idle = database_lock_idle(oid, name, nprepared);
+		snapshot_check_identity(oid, name, lease);
+		if (idle && lacks_init_file(oid))
+		{
+			/* The visitor can't come as long as we have the lock. */
+			UnlockSharedObject(DatabaseRelationId, oid, 0, ShareLock);
+			(void) database_visit(oid, "testdb_visitor_main", "testdb visitor");
+			idle = database_lock_idle(oid, name, nprepared);
+			snapshot_check_identity(oid, name, lease);
+		}
 		if (behind && !idle)
 			return SNAPSHOT_BUSY;
 	}

@@ -24,8 +24,10 @@ typedef enum SnapshotStatus
 } SnapshotStatus;
 
 extern void snapshot_remove_all(void);
+extern void snapshot_forget_gone(void);
 extern void snapshot_enter_template(Oid oid);
-extern SnapshotStatus snapshot_ensure(Oid oid, const char *name,
+extern void snapshot_check_identity(Oid oid, const char *name, uint64 lease);
+extern SnapshotStatus snapshot_ensure(Oid oid, const char *name, uint64 lease,
 									  TestdbTemplate *template, int *nprepared);
 extern bool snapshot_lock(Oid oid, TestdbTemplate *template);
 extern void snapshot_copy(const TestdbTemplate *template, Oid clone);

@@ -23,7 +23,9 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "guc.h"
 #include "registry.h"
+#include "request.h"
 #include "testdb.h"
 
 SQL_FUNCTION(testdb_clones);
@@ -100,6 +102,8 @@ clone_state_name(CloneState state)
 			return "restoring";
 		case CLONE_SPARE:
 			return "spare";
+		case CLONE_TOUCHED:
+			return "touched";
 		case CLONE_GARBAGE:
 			return "garbage";
 	}
@@ -117,7 +121,8 @@ may_see(const TestdbClone *clone)
 }
 
 /*
- * testdb_clones(): one row per database that testdb made.
+ * testdb_clones(): one row per database that testdb made.  After the server's
+ * start it waits until that is known.
  */
 Datum
 testdb_clones(PG_FUNCTION_ARGS)
@@ -128,6 +133,9 @@ testdb_clones(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_preloaded();
+	if (!RecoveryInProgress())
+		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 testdb_timeout));
 	InitMaterializedSRF(fcinfo, 0);
 
 	counts = count_sessions();

@@ -91,7 +91,9 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 /*
  * Enter one database into the registry, by what its lease says and whether it
  * is there; true if it lives on.  One that is marked as invalid, because its
- * removal or restoring was interrupted, does not.
+ * removal or restoring was interrupted, does not; nor does one without a row,
+ * which may have been dropped while testdb was not loaded: whatever there is of
+ * it will be removed.
  */
 static bool
 restore_clone(Oid oid)
@@ -116,12 +118,7 @@ restore_clone(Oid oid)
 			lease_remove(oid);
 		return false;
 	}
-	if (state == LEASE_HELD && !exists)
-	{
-		lease_remove(oid);		/* dropped while testdb was not loaded */
-		return false;
-	}
-	lives = state == LEASE_HELD && !database_is_invalid(oid);
+	lives = state == LEASE_HELD && exists && !database_is_invalid(oid);
 	clone.state = lives ? CLONE_LEASED : CLONE_CREATING;
 	if (!registry_add(&clone, LOG))
 		return false;
@@ -178,6 +175,21 @@ apply_settings(void)
 }
 
 /*
+ * Should the clones that were returned be restored now?  Not again at once if
+ * it has just been found that some process does not answer.
+ */
+static bool
+may_recycle(long *delay_ms)
+{
+	long		pause = recycle_pause();
+
+	if (pause == 0)
+		return registry_should_restore(delay_ms);
+	*delay_ms = Min(*delay_ms, pause);
+	return false;
+}
+
+/*
  * Do one thing, if there is one to do; false if there was none, and *delay_ms
  * is then lowered to the time after which there may be, in ms.
  *
@@ -196,17 +208,19 @@ work_once(long *delay_ms)
 
 	if (recycler)
 		recycle_listen();
-	if (recycler && testdb_workers > 1 && registry_should_restore(delay_ms))
+	if (recycler && testdb_workers > 1 && may_recycle(delay_ms))
 		job_recycle();
 	else if ((slot = request_take(&args)) >= 0)
 		job_serve(slot, &args);
-	else if (recycler && registry_should_restore(delay_ms))
+	else if (recycler && may_recycle(delay_ms))
 		job_recycle();
 	else if (registry_next_refill(&template, &owner))
 		job_refill(template, owner);
+	else if (registry_take_touched(&clone))
+		job_retire(&clone);
 	else if (registry_take_expired(&clone, delay_ms))
 		job_reap(&clone);
-	else if (registry_take_garbage(&clone))
+	else if (!registry_is_stuck() && registry_take_garbage(&clone))
 		job_collect_garbage(&clone);
 	else if (registry_take_recheck())
 		job_forget_dropped();

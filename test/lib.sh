@@ -246,10 +246,37 @@ copy_source() {
     for part in Makefile testdb.control sql src specs expected t; do
         [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
     done
+    mkdir "$build/src/test"
+    cp -R "$top/test/unit" "$build/src/test/"
     find "$build/src" \( -name '*.o' -o -name '*.bc' -o -name '*.so' \) -delete
     if [ -n "$user" ]; then
         chown -R "$user:" "$build/src"
     fi
+}
+
+# get_zabbix: unpacks zabbix's schema from Debian's package into the cache, without installing it. Any user can, if apt
+# has its lists; root also fetches them.
+get_zabbix() {
+    local folder=$cache/zabbix work sandbox=()
+    [ -s "$folder/schema.sql.gz" ] && return 0
+    command -v apt-get >/dev/null || return 1
+    work=$(mktemp -d) || return 1
+    # As root, apt would download as a user who may not write here.
+    [ "$(id -u)" -ne 0 ] || sandbox=(-o APT::Sandbox::User=root)
+    (
+        cd "$work"
+        apt-get -q "${sandbox[@]}" download zabbix-server-pgsql ||
+            { [ "$(id -u)" -eq 0 ] && apt-get -q update &&
+                apt-get -q "${sandbox[@]}" download zabbix-server-pgsql; } || exit 1
+        dpkg -x zabbix-server-pgsql_*.deb unpacked || exit 1
+        # Renamed as a whole, so that an interrupted run never leaves half of it.
+        rm -rf "$folder" "$folder.new" && mkdir -p "$folder.new" &&
+            cp unpacked/usr/share/zabbix-server-pgsql/{schema,images,data}.sql.gz "$folder.new/" &&
+            mv "$folder.new" "$folder"
+    )
+    local status=$?
+    rm -rf "$work"
+    return "$status"
 }
 
 # run_make ARGUMENT...: make for the chosen PostgreSQL, as the server's user. $DEBUG and $COPT reach it by environment.
