@@ -35,7 +35,7 @@
  * be such a transaction, the settings are read each time.
  *
  * The same hook notes that a template or clone is dropped, makes way when a
- * role is, and takes back a spare that somebody alters.
+ * role is, and gives up a spare that somebody alters.
  *
  * Locks: those of registry.c, for an instant.
  *
@@ -53,6 +53,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -73,6 +74,9 @@ static bool exit_registered = false;
 /* Of this session's transaction: what to note when it is committed. */
 static bool something_dropped = false;
 static bool settings_changed = false;
+
+/* Spares that it has altered, which go when it ends; TopTransactionContext. */
+static List *altered_spares = NIL;
 
 /*
  * A before_shmem_exit callback of sessions in a template or a clone.
@@ -150,11 +154,19 @@ publish_notes(void)
 }
 
 /*
- * Forget them.
+ * Forget them.  Spares that were altered are free to be removed now, however
+ * the transaction ended: nobody has got them meanwhile.
  */
 static void
 forget_notes(void)
 {
+	ListCell   *lc;
+
+	foreach(lc, altered_spares)
+		(void) registry_set_state(lfirst_oid(lc), CLONE_DROPPING, CLONE_GARBAGE);
+	if (altered_spares != NIL)
+		request_wake_workers();
+	altered_spares = NIL;
 	something_dropped = false;
 	settings_changed = false;
 }
@@ -240,8 +252,13 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 		something_dropped = true;
 	if (access == OAT_POST_ALTER &&
 		(class_id == DatabaseRelationId || class_id == DbRoleSettingRelationId) &&
-		registry_set_state(object_id, CLONE_SPARE, CLONE_TOUCHED))
-		request_wake_workers();
+		registry_set_state(object_id, CLONE_SPARE, CLONE_DROPPING))
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		altered_spares = lappend_oid(altered_spares, object_id);
+		MemoryContextSwitchTo(old);
+	}
 	if (access == OAT_DROP && class_id == AuthIdRelationId)
 		purge_owner(object_id);
 	if (class_id == DbRoleSettingRelationId)

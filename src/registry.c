@@ -40,8 +40,8 @@
  *				GARBAGE.
  *	SPARE		Set by the same worker: the database equals the snapshot's
  *				version.  In the template's list of spares.
- *	TOUCHED		Set by a session that was refused in a spare, or altered it: a
- *				worker takes it back, as if it had been dropped.
+ *	TOUCHED		Set by a session that was refused in a spare: a worker takes it
+ *				back, as if it had been dropped.
  *	GARBAGE		Some worker removes whatever there is of the database, then
  *				the entry.  Failing that, it tries again later.
  *

@@ -27,8 +27,7 @@ sub new
 		pid => 0
 	}, $class;
 
-	$self->{socket} = IO::Socket::UNIX->new(
-		Peer => "$args{host}/.s.PGSQL.$args{port}");
+	$self->{socket} = IO::Socket::UNIX->new(Peer => "$args{host}/.s.PGSQL.$args{port}");
 	unless ($self->{socket})
 	{
 		$self->{error} = { C => '08001', M => "could not connect: $!" };
@@ -41,8 +40,7 @@ sub new
 		database => $args{db},
 		client_encoding => 'UTF8',
 		application_name => $args{name} || 'testdb test');
-	my $body = pack('N', 196608)
-	  . join('', map { "$_\0$options{$_}\0" } sort keys %options) . "\0";
+	my $body = pack('N', 196608) . join('', map { "$_\0$options{$_}\0" } sort keys %options) . "\0";
 	$self->_write(pack('N', 4 + length $body) . $body);
 	$self->{error} = $self->result->{error};
 	return $self;
@@ -114,7 +112,7 @@ sub result
 			$answer{error} ||= $self->{lost};
 			last;
 		}
-		if ($type eq 'Z') { last }
+		if    ($type eq 'Z') { last }
 		elsif ($type eq 'T') { $answer{rows} = [] }
 		elsif ($type eq 'D') { push @{ $answer{rows} }, _row($body) }
 		elsif ($type eq 'E') { $answer{error} ||= _fields($body) }
@@ -146,7 +144,9 @@ sub query
 	my ($self, $sql) = @_;
 	my @rows = $self->rows($sql);
 	return undef if $self->{error};
-	return join "\n", map { join '|', map { defined $_ ? $_ : '' } @$_ } @rows;
+	return join "\n", map {
+		join '|', map { defined $_ ? $_ : '' } @$_
+	} @rows;
 }
 
 # Sends statements and waits; true if they succeeded.
@@ -174,6 +174,7 @@ sub close
 		$self->{socket}->close;
 	}
 	$self->{open} = 0;
+	$self->{lost} ||= { C => '08003', M => 'session is closed' };
 	return;
 }
 
@@ -214,8 +215,7 @@ sub _fill
 			$self->_lose("no answer within $self->{timeout} s");
 			return 0;
 		}
-		my $n = sysread $self->{socket}, $self->{buffer}, 65536,
-		  length $self->{buffer};
+		my $n = sysread $self->{socket}, $self->{buffer}, 65536, length $self->{buffer};
 		next if !defined $n && $!{EINTR};
 		unless ($n)
 		{
@@ -264,8 +264,10 @@ sub _row
 sub _fields
 {
 	my ($body) = @_;
-	return { map { substr($_, 0, 1) => substr($_, 1) }
-		  grep { length } split /\0/, $body };
+	return {
+		map  { substr($_, 0, 1) => substr($_, 1) }
+		grep { length } split /\0/, $body
+	};
 }
 
 1;

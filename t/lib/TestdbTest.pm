@@ -17,7 +17,8 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(new_server connect_to poll spare_of dump_of files_of differences
   row_columns catalog_rows described is_same_database);
 
-# A server with testdb in its database postgres, started; settings are lines for its configuration.
+# A server with testdb in its database postgres, started; settings are lines for its configuration. No databases are made
+# ahead unless they say so: then it is known which one is handed out next.
 #
 # Without TEMP_CONFIG there is nothing that loads testdb: see test/run.
 sub new_server
@@ -32,6 +33,7 @@ log_statement = none
 autovacuum = off
 max_connections = 60
 shared_buffers = 32MB
+testdb.spares = 0
 $settings
 });
 	$node->start;
@@ -72,7 +74,8 @@ sub spare_of
 	my $name;
 	poll(
 		sub {
-			my ($row) = $admin->rows(qq{
+			my ($row) = $admin->rows(
+				qq{
 				SELECT datname, datconnlimit,
 					(SELECT coalesce(sum(recycling), 0) FROM testdb_templates)
 				FROM pg_database WHERE oid = $oid});
@@ -87,8 +90,7 @@ sub spare_of
 sub dump_of
 {
 	my ($node, $db) = @_;
-	my ($out, $err) = run_command(
-		[ 'pg_dump', '-h', $node->host, '-p', $node->port, '--blobs', $db ]);
+	my ($out, $err) = run_command([ 'pg_dump', '-h', $node->host, '-p', $node->port, '--blobs', $db ]);
 	die "pg_dump of $db: $err" if $err ne '';
 	$out =~ s/^\\(un)?restrict .*$//mg;
 	return $out;
@@ -128,7 +130,8 @@ sub differences
 sub row_columns
 {
 	my ($admin) = @_;
-	return map { $_->[0] } $admin->rows(q{
+	return map { $_->[0] } $admin->rows(
+		q{
 		SELECT attname FROM pg_attribute
 		WHERE attrelid = 'pg_database'::regclass AND attnum > 0 AND NOT attisdropped
 			AND attname NOT IN ('oid', 'datname', 'datdba', 'datistemplate',
@@ -144,10 +147,11 @@ sub catalog_rows
 	my %rows;
 	for my $column (row_columns($admin))
 	{
-		$rows{"pg_database.$column"} = $admin->query(
-			"SELECT coalesce($column\::text, '(null)') FROM pg_database WHERE oid = $oid");
+		$rows{"pg_database.$column"} =
+		  $admin->query("SELECT coalesce($column\::text, '(null)') FROM pg_database WHERE oid = $oid");
 	}
-	$rows{'pg_database.datacl'} = $admin->query(qq{
+	$rows{'pg_database.datacl'} = $admin->query(
+		qq{
 		SELECT coalesce(string_agg(format('%s to %s by %s grant %s', a.privilege_type,
 			CASE WHEN a.grantee = d.datdba THEN '(owner)' WHEN a.grantee = 0 THEN 'public'
 				ELSE a.grantee::regrole::text END,
@@ -156,18 +160,22 @@ sub catalog_rows
 			ORDER BY a.privilege_type, a.grantee = d.datdba, a.grantee::regrole::text), '(null)')
 		FROM pg_database d LEFT JOIN LATERAL aclexplode(d.datacl) a ON true
 		WHERE d.oid = $oid AND d.datacl IS NOT NULL});
-	$rows{pg_db_role_setting} = $admin->query(qq{
+	$rows{pg_db_role_setting} = $admin->query(
+		qq{
 		SELECT setrole, setconfig FROM pg_db_role_setting
 		WHERE setdatabase = $oid ORDER BY setrole});
-	$rows{'pg_shdepend of objects'} = $admin->query(qq{
+	$rows{'pg_shdepend of objects'} = $admin->query(
+		qq{
 		SELECT classid, objid, objsubid, refclassid, refobjid, deptype
 		FROM pg_shdepend WHERE dbid = $oid ORDER BY 1, 2, 3, 4, 5, 6});
-	$rows{'pg_shdepend of the database'} = $admin->query(qq{
+	$rows{'pg_shdepend of the database'} = $admin->query(
+		qq{
 		SELECT s.refclassid, s.refobjid, s.deptype
 		FROM pg_shdepend s JOIN pg_database d ON d.oid = s.objid
 		WHERE s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = $oid
 			AND NOT (s.deptype = 'o' AND s.refobjid = d.datdba) ORDER BY 1, 2, 3});
-	$rows{'wrong owner in pg_shdepend'} = $admin->query(qq{
+	$rows{'wrong owner in pg_shdepend'} = $admin->query(
+		qq{
 		SELECT s.refobjid FROM pg_shdepend s JOIN pg_database d ON d.oid = s.objid
 		WHERE s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = $oid
 			AND s.deptype = 'o' AND s.refobjid <> d.datdba});
@@ -181,21 +189,18 @@ sub described
 	my %rows;
 	$rows{pg_shdescription} = $admin->query(
 		"SELECT description FROM pg_shdescription WHERE objoid = $oid AND classoid = 'pg_database'::regclass");
-	$rows{pg_shseclabel} = $admin->query(
-		"SELECT label FROM pg_shseclabel WHERE objoid = $oid AND classoid = 'pg_database'::regclass");
-	$rows{pg_stat_database} = $admin->query(qq{
+	$rows{pg_shseclabel} =
+	  $admin->query("SELECT label FROM pg_shseclabel WHERE objoid = $oid AND classoid = 'pg_database'::regclass");
+	$rows{pg_stat_database} = $admin->query(
+		qq{
 		SELECT coalesce(xact_commit + xact_rollback + blks_read + blks_hit + tup_returned
 			+ tup_fetched + tup_inserted + tup_updated + tup_deleted + temp_files + deadlocks
 			+ sessions, 0)
 		FROM pg_stat_database WHERE datid = $oid});
-	$rows{pg_locks} = $admin->query(
-		"SELECT count(*) FROM pg_locks WHERE database = $oid");
-	$rows{pg_stat_activity} = $admin->query(
-		"SELECT count(*) FROM pg_stat_activity WHERE datid = $oid");
-	$rows{pg_replication_slots} = $admin->query(
-		"SELECT count(*) FROM pg_replication_slots WHERE datoid = $oid");
-	$rows{pg_subscription} = $admin->query(
-		"SELECT count(*) FROM pg_subscription WHERE subdbid = $oid");
+	$rows{pg_locks} = $admin->query("SELECT count(*) FROM pg_locks WHERE database = $oid");
+	$rows{pg_stat_activity} = $admin->query("SELECT count(*) FROM pg_stat_activity WHERE datid = $oid");
+	$rows{pg_replication_slots} = $admin->query("SELECT count(*) FROM pg_replication_slots WHERE datoid = $oid");
+	$rows{pg_subscription} = $admin->query("SELECT count(*) FROM pg_subscription WHERE subdbid = $oid");
 	return \%rows;
 }
 
