@@ -999,10 +999,11 @@ database_check_space(uint64 bytes, uint64 files)
 		ereport(ERROR,
 				(errcode(ERRCODE_DISK_FULL),
 				 errmsg("not enough free space for another database"),
-				 errdetail("It needs %llu kB; %lld kB are free above \"%s\".",
+				 errdetail("It needs %llu kB more than the %d MB of \"%s\"; %lld kB are free.",
 						   (unsigned long long) bytes / 1024,
-						   (long long) Max(free_bytes, 0) / 1024,
-						   "testdb.min_free_space"),
+						   testdb_min_free_space, "testdb.min_free_space",
+						   (long long) free_bytes / 1024 +
+						   (long long) testdb_min_free_space * 1024),
 				 errhint("Drop databases that are no longer needed, or make the file system of the data directory larger.")));
 	if (free_files < (int64) files)
 		ereport(ERROR,

@@ -96,13 +96,24 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 /*
  * The OID of the database of that name, as of now: what a worker has committed
  * since this transaction began is seen.  InvalidOid if there is none.
+ *
+ * A session mostly asks for the same template again: whether the last one found
+ * still has that name is in the catalog cache, which saves a search.
  */
 static Oid
 find_database(const char *name)
 {
+	static Oid	last = InvalidOid;
+	DatabaseInfo info;
+
 	AcceptInvalidationMessages();
-	InvalidateCatalogSnapshot();
-	return get_database_oid(name, true);
+	if (!OidIsValid(last) || !database_lookup(last, &info) ||
+		strcmp(NameStr(info.name), name) != 0)
+	{
+		InvalidateCatalogSnapshot();
+		last = get_database_oid(name, true);
+	}
+	return last;
 }
 
 /*
@@ -779,6 +790,24 @@ get_spares_argument(FunctionCallInfo fcinfo, int argno, int min)
 }
 
 /*
+ * Raise the error that no copies of a template can be made ahead.
+ */
+static void
+report_no_spares(const RequestArgs *args)
+{
+	TestdbTemplate template;
+	bool		known = registry_template(args->database, &template);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("copies of database \"%s\" cannot be made ahead",
+					NameStr(args->database_name)),
+			 known && template.obstacle[0] ?
+			 errdetail("The native method cannot be used: %s.", template.obstacle) : 0,
+			 errhint("testdb_clone copies it when it is asked for.")));
+}
+
+/*
  * testdb_prewarm(template text, spares integer) returns integer
  */
 Datum
@@ -808,9 +837,11 @@ testdb_prewarm(PG_FUNCTION_ARGS)
 		args.wanted = wanted;
 		perform_with_template(&args, args.database,
 							  NameStr(args.database_name), &result);
+		if (result.missing)
+			report_no_spares(&args);
 		ready = registry_count_spares(args.database, args.role, &ncoming);
 		CHECK_FOR_INTERRUPTS();
-	} while (ready < wanted && !result.missing);
+	} while (ready < wanted);
 	PG_RETURN_INT32(ready);
 }
 

@@ -430,6 +430,7 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 	job.state = state;
 	if (args->name_given)
 	{
+		CommandCounterIncrement();
 		check_name_free(NameStr(args->name));
 		if (!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
 								clone->template_oid, false))
