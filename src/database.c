@@ -93,13 +93,24 @@
 /* How long a visitor waits for a lock, in ms. */
 #define VISITOR_LOCK_TIMEOUT 1000
 
+/* How long dropdb() may take, besides waiting for a lock, in ms. */
+#define DROP_TIMEOUT		5000
+
+/* What a checkpoint should find free: bytes, files. */
+#define CHECKPOINT_SPACE	(2 * 1024 * 1024)
+#define CHECKPOINT_FILES	20
+
 /* How many files testdb leaves for others. */
 #define MIN_FREE_FILES		1000
 
 /* How many sessions an error's detail names. */
 #define MAX_DESCRIBED		5
 
+/* Is this process in dropdb()? */
+static bool in_dropdb = false;
+
 PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
+static void get_space(int64 *bytes, int64 *files);
 
 /*
  * Find a database by its OID and fill *info; false if there is none.
@@ -327,7 +338,7 @@ database_lock(Oid oid, DatabaseInfo *info)
  * for its client in the middle of a COPY does not do.
  *
  * Errors: those of DROP DATABASE; 55006 as database_end_sessions; 55P03 after
- * lock_timeout; 57014 if dropdb() takes longer than testdb.lock_timeout, after
+ * lock_timeout; 57014 if dropdb() takes longer than that and DROP_TIMEOUT, after
  * which the database may be marked as invalid.
  */
 bool
@@ -338,10 +349,39 @@ database_drop(Oid oid)
 	if (!database_lock(oid, &info))
 		return false;
 	database_end_sessions(oid, NameStr(info.name));
-	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout);
+	in_dropdb = true;
+	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout + DROP_TIMEOUT);
 	dropdb(NameStr(info.name), false, false);
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	in_dropdb = false;
 	return true;
+}
+
+/*
+ * Has database_drop just failed in dropdb()?  Forgets it; for error handling.
+ */
+bool
+database_end_drop(void)
+{
+	bool		failed = in_dropdb;
+
+	in_dropdb = false;
+	return failed;
+}
+
+/*
+ * Is the data directory's file system so full that a checkpoint could fail,
+ * which is a PANIC?
+ */
+bool
+database_is_full(void)
+{
+	int64		free_bytes;
+	int64		free_files;
+
+	get_space(&free_bytes, &free_files);
+	return free_bytes + (int64) testdb_min_free_space * 1024 * 1024 < CHECKPOINT_SPACE ||
+		free_files + MIN_FREE_FILES < CHECKPOINT_FILES;
 }
 
 /*

@@ -29,6 +29,8 @@ extern void database_create(Oid oid, const char *name, Oid owner,
 							const char *template_name, TestdbMethod method);
 extern bool database_lock(Oid oid, DatabaseInfo *info);
 extern bool database_drop(Oid oid);
+extern bool database_end_drop(void);
+extern bool database_is_full(void);
 extern void database_remove_files(Oid oid);
 extern bool database_has_space(uint64 bytes, uint64 files);
 extern void database_check_space(uint64 bytes, uint64 files);

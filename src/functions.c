@@ -452,11 +452,22 @@ get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
 static void
 check_role_limit(Oid role)
 {
-	int			n;
+	TestdbClone *clones;
+	int			nclones;
+	int			n = 0;
 
 	if (testdb_max_clones_per_role == 0)
 		return;
-	n = registry_count_leases(role);
+	clones = registry_list(&nclones);
+	for (int i = 0; i < nclones; i++)
+	{
+		DatabaseInfo info;
+
+		if (clones[i].state == CLONE_LEASED &&
+			database_lookup(clones[i].oid, &info) && info.owner == role)
+			n++;
+	}
+	pfree(clones);
 	if (n >= testdb_max_clones_per_role)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

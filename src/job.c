@@ -86,9 +86,10 @@ typedef struct WorkerJob
 	int			request;		/* slot of the request, or -1 */
 	Oid			clone;			/* the clone in hand, or InvalidOid */
 	CloneState	state;			/* the state that it has in the registry */
+	bool		spoiled;		/* DROPPING: its content is lost */
 } WorkerJob;
 
-static WorkerJob job = {-1, InvalidOid, CLONE_CREATING};
+static WorkerJob job = {-1, InvalidOid, CLONE_CREATING, false};
 static MemoryContext job_cxt = NULL;	/* reset each turn */
 
 /*
@@ -146,6 +147,7 @@ ErrorData *
 job_rollback_work(void)
 {
 	ErrorData  *edata;
+	bool		stuck;
 
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	MemoryContextSwitchTo(job_cxt);
@@ -163,7 +165,10 @@ job_rollback_work(void)
 								 testdb_lock_timeout);
 		edata->hint = "Find the session that holds a lock on the database, on pg_database or on another shared catalog, perhaps your own transaction. See \"testdb.lock_timeout\".";
 	}
-	if (recycle_end_barrier())
+	stuck = database_end_drop();
+	stuck = recycle_end_barrier() || stuck;
+	if (stuck && edata->message_id != NULL &&
+		strcmp(edata->message_id, "canceling statement due to statement timeout") == 0)
 	{
 		edata->sqlerrcode = ERRCODE_OBJECT_IN_USE;
 		edata->message = "some process does not close its files";
@@ -323,19 +328,20 @@ count_copy(Oid template_oid, TimestampTz start)
 }
 
 /*
- * Make room for one more clone of a template, if testdb.max_clones is reached
- * or a copy of so many bytes and files would not leave enough space: spares of
- * other templates are given up for it.  In no transaction.
- *
- * Errors: 53100 if that does not help; the registry says 53400 by itself.
+ * Make room for one more clone of a template, if testdb.max_clones or
+ * testdb.max_templates is reached, or if a copy of so many bytes and files would
+ * not leave enough space: spares of others are given up for it.  In no
+ * transaction.  Whoever needs the room finds out whether that has helped.
  */
 static void
 make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
 
-	while ((registry_is_full() || !database_has_space(bytes, files)) &&
-		   registry_take_victim(args->database, args->role, &victim))
+	while (!database_is_full() &&
+		   (registry_take_template_victim(args->database, &victim) ||
+			((registry_is_full() || !database_has_space(bytes, files)) &&
+			 registry_take_victim(args->database, args->role, &victim))))
 	{
 		job.clone = victim.oid;
 		job.state = CLONE_DROPPING;
@@ -344,7 +350,6 @@ make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 		finish_removal(victim.oid);
 		job.clone = InvalidOid;
 	}
-	database_check_space(bytes, files);
 }
 
 /*
@@ -386,6 +391,7 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 	if (method == TESTDB_METHOD_NATIVE)
 		method = TESTDB_METHOD_FILE_COPY;
 	make_room(args, 0, 0);
+	database_check_space(0, 0);
 	job_begin_work();
 	if (!database_lock_idle(args->database, NameStr(args->database_name),
 							&result->nprepared))
@@ -566,8 +572,7 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 	TestdbClone clone;
 	DatabaseInfo info;
 
-	if (registry_is_full() || !database_has_space(0, 0))
-		make_native_room(args);
+	make_native_room(args);
 	if (!begin_native(args, true, &template, &info, result))
 		return result->busy;
 	if (args->name_given)
@@ -661,8 +666,8 @@ is_worth_keeping(const TestdbClone *clone)
 	if (testdb_recycled == 0 || !database_is_recyclable(clone->oid))
 		return false;
 
-	/* What would be dropped instead would wait for the same barrier. */
-	if (registry_is_stuck())
+	/* To drop it takes a barrier and a checkpoint, which are not to be had. */
+	if (registry_is_stuck() || database_is_full())
 		return true;
 	nspares = registry_count_spares(clone->template_oid, clone->owner, &ncoming);
 	return nspares + ncoming < Max(testdb_recycled, template.peak);
@@ -724,15 +729,28 @@ rollback_prepared(Oid oid)
 /*
  * Find the clone that a request means, lock it, and make it DROPPING.  In a
  * transaction; false if it has gone in the meantime.
+ *
+ * Errors: 55006 if another worker is at it.
  */
 static bool
 claim_clone(const RequestArgs *args, TestdbClone *clone)
 {
 	DatabaseInfo info;
 
-	if (!database_lock(args->database, &info) ||
-		!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))
+	if (!database_lock(args->database, &info))
 		return false;
+	if (!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))
+	{
+		if (registry_lookup(args->database, clone) && clone->lease == args->lease &&
+			clone->state == CLONE_DROPPING)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("database \"%s\" is being dropped",
+							NameStr(args->database_name)),
+					 errdetail("Another session drops or resets it at this moment.")));
+		return false;
+	}
+	job.spoiled = false;
 	job.clone = args->database;
 	job.state = CLONE_DROPPING;
 	return true;
@@ -752,6 +770,7 @@ give_back(Oid oid)
 	{
 		lease_write(&clone, LEASE_HELD);
 		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
+		request_wake_workers();
 	}
 }
 
@@ -925,17 +944,20 @@ static void
 restore_in_place(const RequestArgs *args, TestdbClone *clone)
 {
 	TestdbTemplate template;
+	TestdbClone now;
 	DatabaseInfo info;
 
 	(void) database_lookup(clone->oid, &info);
 	database_end_sessions(clone->oid, NameStr(info.name));
 	(void) registry_template(clone->template_oid, &template);
 	clone->name = info.name;
+	clone->owner = info.owner;
 	clone->row_version = 0;
-	if (!database_reset_row(clone->oid, NameStr(info.name), clone->owner,
+	if (!database_reset_row(clone->oid, NameStr(info.name), info.owner,
 							clone->template_oid, true))
 		report_template_gone(args);
 	job_commit_work();
+	job.spoiled = true;
 
 	job_begin_work();
 	if (!snapshot_lock(clone->template_oid, &template) ||
@@ -946,9 +968,17 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 						NameStr(info.name)),
 				 errhint("Call testdb_reset again.")));
 	job_commit_work();
-	clone->state = CLONE_LEASED;
-	(void) registry_update(clone, CLONE_DROPPING);
+
+	/* Its terms may have changed meanwhile: its session has ended, say. */
+	if (registry_lookup(clone->oid, &now))
+	{
+		now.version = clone->version;
+		now.row_version = clone->row_version;
+		now.state = CLONE_LEASED;
+		(void) registry_update(&now, CLONE_DROPPING);
+	}
 	job.clone = InvalidOid;
+	request_wake_workers();
 }
 
 /*
@@ -971,13 +1001,18 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 			 NameStr(args->database_name));
 	job_report(activity);
 
+	database_check_space(0, 0);
 	if (!registry_lookup(args->database, &clone))
 	{
 		result->missing = true;
 		return;
 	}
+	job_begin_work();
+	if (!database_lookup(args->database, &info))
+		info.owner = clone.owner;
+	job_commit_work();
 	again.kind = REQUEST_CLONE;
-	again.role = clone.owner;
+	again.role = info.owner;
 	again.database = clone.template_oid;
 	again.database_name = clone.template_name;
 	again.lease = registry_lease(clone.template_oid);
@@ -1013,6 +1048,7 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	else
 	{
 		lease_write(&clone, LEASE_UNWANTED);
+		job.spoiled = true;
 		(void) database_drop(clone.oid);
 		finish_removal(clone.oid);
 		job.clone = InvalidOid;
@@ -1064,7 +1100,9 @@ job_serve(int slot, const RequestArgs *args)
 		 * The garbage is there to be found before the caller hears of it, so
 		 * that what the caller does next comes after it has been seen.
 		 */
-		if (OidIsValid(job.clone))
+		if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
+			give_back(job.clone);
+		else if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
 		job.request = -1;
 		job.clone = InvalidOid;

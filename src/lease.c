@@ -155,8 +155,11 @@ lease_write(const TestdbClone *clone, LeaseState state)
 	if (pg_pwrite(fd, &file, sizeof(file), 0) != sizeof(file))
 	{
 		/* if write didn't set errno, assume problem is no disk space */
-		if (errno == 0)
-			errno = ENOSPC;
+		int			save_errno = errno ? errno : ENOSPC;
+
+		/* There may be no transaction whose end would do that. */
+		CloseTransientFile(fd);
+		errno = save_errno;
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not write file \"%s\": %m", path)));
@@ -178,8 +181,6 @@ lease_write(const TestdbClone *clone, LeaseState state)
  * nothing is, or nothing that can be understood (which is logged).  The
  * clone's own state in the registry is not set.  For the server's start: the
  * session that a clone was to end with has ended, so that nobody wants it.
- *
- * Errors: whatever the file system says, except that there is no such file.
  */
 bool
 lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
@@ -191,20 +192,15 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 
 	lease_path(oid, path);
 	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
-	if (fd < 0)
-	{
-		if (errno == ENOENT)
-			return false;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not open file \"%s\": %m", path)));
-	}
-	nread = read(fd, &file, sizeof(file));
+	if (fd < 0 && errno == ENOENT)
+		return false;
+	nread = fd < 0 ? -1 : read(fd, &file, sizeof(file));
 	if (nread < 0)
-		ereport(ERROR,
+		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not read file \"%s\": %m", path)));
-	CloseTransientFile(fd);
+	if (fd >= 0)
+		CloseTransientFile(fd);
 
 	if (nread != sizeof(file) ||
 		file.magic != LEASE_MAGIC || file.version != LEASE_VERSION ||

@@ -352,6 +352,38 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 }
 
 /*
+ * Lower next_due, if this is earlier.
+ */
+static void
+lower_next_due(TimestampTz due)
+{
+	uint64		old = pg_atomic_read_u64(&registry->next_due);
+
+	while ((uint64) due < old &&
+		   !pg_atomic_compare_exchange_u64(&registry->next_due, &old, (uint64) due))
+		;
+}
+
+/*
+ * When a clone is to be dropped, or to be looked at for that: 0 if never.
+ */
+static TimestampTz
+clone_due(const TestdbClone *clone)
+{
+	TimestampTz due = clone->expires_at;
+
+	if (clone->terms.idle_timeout > 0)
+	{
+		TimestampTz idle = clone->used_at +
+			clone->terms.idle_timeout * USECS_PER_SEC;
+
+		if (due == 0 || idle < due)
+			due = idle;
+	}
+	return due;
+}
+
+/*
  * Enter a clone, in state CREATING or LEASED, and its template, if that has
  * no entry.  Takes and releases the registry lock.
  *
@@ -453,6 +485,8 @@ registry_update(const TestdbClone *clone, CloneState from)
 			entry->clone = *clone;
 			entry->retry_at = 0;
 			clone_enter_state(entry, clone->state);
+			if (clone->state == CLONE_LEASED && clone_due(clone) != 0)
+				lower_next_due(clone_due(clone));
 		}
 		LWLockRelease(clone_template(entry)->mutex);
 	}
@@ -699,38 +733,6 @@ clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
 }
 
 /*
- * Lower next_due, if this is earlier.
- */
-static void
-lower_next_due(TimestampTz due)
-{
-	uint64		old = pg_atomic_read_u64(&registry->next_due);
-
-	while ((uint64) due < old &&
-		   !pg_atomic_compare_exchange_u64(&registry->next_due, &old, (uint64) due))
-		;
-}
-
-/*
- * When a clone is to be dropped, or to be looked at for that: 0 if never.
- */
-static TimestampTz
-clone_due(const TestdbClone *clone)
-{
-	TimestampTz due = clone->expires_at;
-
-	if (clone->terms.idle_timeout > 0)
-	{
-		TimestampTz idle = clone->used_at +
-			clone->terms.idle_timeout * USECS_PER_SEC;
-
-		if (due == 0 || idle < due)
-			due = idle;
-	}
-	return due;
-}
-
-/*
  * Fill in what a clone gets when it is handed out on these terms, now.  It is
  * the caller's copy, or an entry whose mutex is held exclusively.
  */
@@ -893,33 +895,6 @@ registry_extend(Oid oid, int seconds)
 }
 
 /*
- * How many clones a role has.  Takes and releases the registry lock and
- * mutexes.
- */
-int
-registry_count_leases(Oid owner)
-{
-	HASH_SEQ_STATUS scan;
-	CloneEntry *entry;
-	int			n = 0;
-
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		LWLock	   *mutex = clone_template(entry)->mutex;
-
-		LWLockAcquire(mutex, LW_SHARED);
-		if (entry->clone.owner == owner && entry->clone.state == CLONE_LEASED)
-			n++;
-		LWLockRelease(mutex);
-	}
-	LWLockRelease(registry->lock);
-
-	return n;
-}
-
-/*
  * Take a spare that makes room for something else, one of the template that has
  * the most of them, but none of this owner of spared_template: it becomes
  * DROPPING, and is copied to *clone.  False if there is none.  Takes and
@@ -965,6 +940,51 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone)
 			found = true;
 		}
 		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Take a spare of a template that has nothing else, so that its place among
+ * testdb.max_templates can be had by another, if that one has none and no place
+ * is free: it becomes DROPPING, and is copied to *clone.  False if there is
+ * none, or no need.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_take_template_victim(Oid template_oid, TestdbClone *clone)
+{
+	TemplateEntry *victim = NULL;
+	bool		found = false;
+	bool		needed;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	needed = template_find(template_oid) == NULL &&
+		template_find(InvalidOid) == NULL;
+	for (int i = 0; needed && i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		int			nothers = 0;
+
+		for (int state = 0; state < CLONE_NSTATES; state++)
+			if (state != CLONE_SPARE)
+				nothers += entry->template.nclones[state];
+		if (nothers == 0 && dlist_is_empty(&entry->spares))
+			needed = false;
+		else if (nothers == 0)
+			victim = entry;
+	}
+	if (needed && victim != NULL)
+	{
+		CloneEntry *entry = dlist_container(CloneEntry, node,
+											dlist_head_node(&victim->spares));
+
+		clone_leave_state(entry);
+		clone_enter_state(entry, CLONE_DROPPING);
+		memset(victim->demands, 0, sizeof(victim->demands));
+		*clone = entry->clone;
+		found = true;
 	}
 	LWLockRelease(registry->lock);
 

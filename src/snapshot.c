@@ -445,6 +445,8 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 
 	if (with_files)
 	{
+		database_check_space(0, 0);
+
 		/*
 		 * A checkpoint also carries out pending removals of files, which
 		 * would otherwise disappear while they are copied.

@@ -23,6 +23,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "database.h"
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
@@ -116,7 +117,11 @@ clone_state_name(CloneState state)
 static bool
 may_see(const TestdbClone *clone)
 {
-	return has_privs_of_role(GetUserId(), clone->owner) ||
+	DatabaseInfo info;
+
+	if (!database_lookup(clone->oid, &info))
+		return false;
+	return has_privs_of_role(GetUserId(), info.owner) ||
 		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 }
 

@@ -47,6 +47,8 @@
 #define IDLE_SLEEP			60000
 /* The same while something waits to be removed. */
 #define GARBAGE_SLEEP		1000
+/* How long to wait when the file system is full, in ms. */
+#define FULL_PAUSE			1000
 /* How often spares that nobody wants are given up, in ms. */
 #define DEMAND_INTERVAL		10000
 
@@ -176,17 +178,20 @@ apply_settings(void)
 
 /*
  * Should the clones that were returned be restored now?  Not again at once if
- * it has just been found that some process does not answer.
+ * it has just been found that some process does not answer; nor without room
+ * for the checkpoint.
  */
 static bool
 may_recycle(long *delay_ms)
 {
 	long		pause = recycle_pause();
 
-	if (pause == 0)
-		return registry_should_restore(delay_ms);
+	if (pause == 0 && !registry_should_restore(delay_ms))
+		return false;
+	if (pause == 0 && database_is_full())
+		pause = FULL_PAUSE;
 	*delay_ms = Min(*delay_ms, pause);
-	return false;
+	return pause == 0;
 }
 
 /*
@@ -220,7 +225,8 @@ work_once(long *delay_ms)
 		job_retire(&clone);
 	else if (registry_take_expired(&clone, delay_ms))
 		job_reap(&clone);
-	else if (!registry_is_stuck() && registry_take_garbage(&clone))
+	else if (!registry_is_stuck() && registry_has_garbage() &&
+			 !database_is_full() && registry_take_garbage(&clone))
 		job_collect_garbage(&clone);
 	else if (registry_take_recheck())
 		job_forget_dropped();

@@ -12,7 +12,8 @@ use TestdbTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(run told vanish error_of set_conf server_state is_idle is_restored has_ended waits_for_worker worker_pids
+our @EXPORT =
+  qw(run told vanish error_of set_conf server_state is_idle is_restored has_ended waits_for_worker worker_pids
   hold_workers wait_held frozen_clone kill_server
   start_again);
 
@@ -67,9 +68,9 @@ sub set_conf
 # All that testdb may leave behind in a server: databases, their directories in all tablespaces, leases.
 sub server_state
 {
-	my ($node) = @_;
-	my $data = $node->data_dir;
-	my $client = connect_to($node, 'postgres');
+	my ($node)    = @_;
+	my $data      = $node->data_dir;
+	my $client    = connect_to($node, 'postgres');
 	my $databases = run($client, 'SELECT oid, datname FROM pg_database ORDER BY oid');
 	$client->close;
 	return join "\n", $databases, map { s/^\Q$data\E\///r }
@@ -80,7 +81,8 @@ sub server_state
 sub is_idle
 {
 	my ($client) = @_;
-	return run($client, q{
+	return run(
+		$client, q{
 		SELECT count(*) = current_setting('testdb.workers')::int FROM pg_stat_activity
 		WHERE backend_type = 'testdb worker' AND state = 'idle' AND wait_event_type = 'Extension'}) eq 't';
 }
@@ -100,7 +102,7 @@ sub has_ended
 {
 	my ($node, $pid) = @_;
 	my $client = connect_to($node, 'postgres');
-	my $ended = poll(sub { run($client, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 10);
+	my $ended  = poll(sub { run($client, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 10);
 	$client->close;
 	return $ended;
 }
@@ -122,7 +124,7 @@ sub worker_pids
 {
 	my ($node, $condition) = @_;
 	my $client = connect_to($node, 'postgres');
-	my $pids = run($client,
+	my $pids   = run($client,
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'testdb worker' AND (" . ($condition || 'true') . ')');
 	$client->close;
 	return split /\n/, $pids;
@@ -152,14 +154,14 @@ sub wait_held
 sub frozen_clone
 {
 	my ($node, $template) = @_;
-	my $base = $node->data_dir . '/base';
+	my $base  = $node->data_dir . '/base';
 	my $admin = connect_to($node, 'postgres');
 	for (1 .. 20)
 	{
 		my ($worker) = worker_pids($node);
-		my $client = connect_to($node, 'postgres');
-		my %known = map { $_ => 1 } glob("$base/*");
-		my $end = time + $patience;
+		my $client   = connect_to($node, 'postgres');
+		my %known    = map { $_ => 1 } glob("$base/*");
+		my $end      = time + $patience;
 		my @new;
 
 		$client->send("SELECT testdb_clone('$template')");

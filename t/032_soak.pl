@@ -1,0 +1,341 @@
+
+# Many clients do everything at once, at random, for a while; then all must add up: leases, databases, directories, what
+# is in shared memory, and what the workers hold.
+#
+#   TESTDB_SOAK_SECONDS   how long; 10 by default
+#   TESTDB_SOAK_SEED      repeats the choices of another run (not its timing)
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use POSIX qw(_exit);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TestdbHold;
+use TestdbTest;
+use Time::HiRes qw(time usleep);
+
+my $seconds = $ENV{TESTDB_SOAK_SECONDS} || 10;
+my $seed = $ENV{TESTDB_SOAK_SEED} || int(time * 1000) % 1_000_000_000;
+my $nclients = 16;
+my @templates = map { "regression_template_$_" } 1 .. 3;
+my @roles = ('regress_soak_1', 'regress_soak_2');
+
+note "TESTDB_SOAK_SECONDS=$seconds TESTDB_SOAK_SEED=$seed";
+
+my $node = new_server(
+	'main', q{
+max_connections = 80
+max_prepared_transactions = 20
+testdb.max_clones = 100
+testdb.spares = 3
+testdb.timeout = 20s
+testdb.template_timeout = 3s
+});
+my $data = $node->data_dir;
+my $admin = connect_to($node, 'postgres');
+run($admin, $_)
+  for map({ "CREATE ROLE $_ LOGIN" } @roles), map({ "CREATE DATABASE $_ IS_TEMPLATE true" } @templates),
+  'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_reset, testdb_keep, testdb_prewarm TO '
+  . join(', ', @roles);
+for my $template (@templates)
+{
+	my $client = connect_to($node, $template);
+	run($client, 'CREATE TABLE t AS SELECT generate_series(1, 1000) AS n; GRANT ALL ON t TO PUBLIC;
+		CREATE TABLE version AS SELECT 1 AS v; GRANT SELECT ON version TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC');
+	$client->close;
+}
+
+# Errors that a client may get, because others meddle with what it uses.
+my %allowed = map { $_ => 1 } (
+	'3D000',    # it has been dropped
+	'42809',    # it has been dropped, and recycled under another name
+	'55006',    # it is being dropped, or the template is in use
+	'53400',    # too many
+	'57P01',    # the session, or the worker, has been ended
+	'57014',    # a worker has been cancelled
+	'08006', '08003',    # lost
+	'55000');            # the template was changed in the meantime, or it is a spare by now
+
+# One client, in a process of its own; what goes wrong goes into the file.
+sub client
+{
+	my ($number, $file, $end) = @_;
+	srand $seed + $number;
+	my $role = $roles[ $number % @roles ];
+	my (@mine, %count, %wrong, $session);
+	my $check = sub {
+		my ($who, $what) = @_;
+		$count{$what}++;
+		$wrong{"$what: " . told($who)}++ if $who->error && !$allowed{ $who->sqlstate };
+		return !$who->error;
+	};
+	while (time < $end)
+	{
+		unless ($session && $session->is_open)
+		{
+			$session = connect_to($node, 'postgres', user => $role, timeout => 40);
+			next unless $check->($session, 'connect');
+		}
+		my $template = $templates[ rand @templates ];
+		my $name = @mine ? $mine[ rand @mine ] : undef;
+		my $dice = rand 100;
+		if ($dice < 30 || !$name)
+		{
+			my $scope = rand() < 0.3 ? 'session' : 'manual';
+			my $life = rand() < 0.3 ? q{'1 second'} : 'NULL';
+			my $given = rand() < 0.3 ? "'regression_${number}_" . int(rand 1e9) . q{'} : 'NULL';
+			my $new = $session->query("SELECT testdb_clone('$template', $given, '$scope', $life, 'client $number')");
+			push @mine, $new if $check->($session, 'clone');
+		}
+		elsif ($dice < 60)
+		{
+			my $user = connect_to($node, $name, user => $role, timeout => 40);
+			# A new clone has what the template has, whichever version of that.
+			my $n = $user->error ? undef : $user->query('SELECT count(*) FROM t');
+			$check->($user, 'use');
+			$wrong{"$name has $n rows"}++ if defined $n && $n < 1000;
+			$user->do('INSERT INTO t VALUES (0); CREATE TABLE IF NOT EXISTS mine (a int); SELECT 1') if $user->is_open;
+			rand() < 0.5 ? $user->close : vanish($user);
+		}
+		elsif ($dice < 75)
+		{
+			$session->do("SELECT testdb_drop('$name', true)");
+			@mine = grep { $_ ne $name } @mine if $check->($session, 'drop');
+		}
+		elsif ($dice < 83)
+		{
+			$session->do("SELECT testdb_reset('$name')");
+			$check->($session, 'reset');
+		}
+		elsif ($dice < 89)
+		{
+			$session->do("SELECT testdb_keep('$name', '" . (1 + int rand 2) . q{ seconds')});
+			$check->($session, 'keep');
+		}
+		elsif ($dice < 92)
+		{
+			# The client goes in the middle of a call.
+			$session->send("SELECT testdb_clone('$template', NULL, 'session')");
+			usleep(rand 5000);
+			vanish($session);
+			$count{vanish}++;
+		}
+		elsif ($dice < 94)
+		{
+			$session->do("SELECT pg_terminate_backend(pg_backend_pid())");
+			$count{terminate}++;
+			$session->close;
+		}
+		elsif ($dice < 96)
+		{
+			my $user = connect_to($node, $name, user => $role, timeout => 40);
+			$user->do("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p$number" . rand() . q{'}) unless $user->error;
+			$count{prepare}++;
+			$user->close;
+		}
+		elsif ($dice < 98)
+		{
+			$session->do("SELECT testdb_drop_all('$template', 'client $number')");
+			$check->($session, 'drop_all');
+		}
+		else
+		{
+			$session->close;
+		}
+		@mine = @mine[ -5 .. -1 ] if @mine > 5;
+	}
+	open my $out, '>', $file or _exit(1);
+	print $out map({ "wrong $wrong{$_} x $_\n" } sort keys %wrong), map { "count $_ $count{$_}\n" } sort keys %count;
+	close $out;
+	return;
+}
+
+# The administrator: changes templates, ends workers, cancels them.
+sub meddle
+{
+	my ($end) = @_;
+	srand $seed;
+	my %count;
+	my $next_kill = 0;
+	while (time < $end)
+	{
+		my $template = $templates[ rand @templates ];
+		my $client = connect_to($node, $template);
+		$client->do('UPDATE version SET v = v + 1; INSERT INTO t VALUES (0)') and $count{change}++ unless $client->error;
+		$client->close;
+		if (time > $next_kill)
+		{
+			my @pids = worker_pids($node);
+			my $how = !$next_kill || rand() < 0.7 ? 'pg_terminate_backend' : 'pg_cancel_backend';
+			run($admin, "SELECT $how($pids[rand @pids])") if @pids;
+			$count{$how}++;
+			$next_kill = time + 0.5 + rand 1.5;
+		}
+
+		# Sessions in the middle of a call.
+		for (1 .. 10)
+		{
+			my $act = rand() < 0.5 ? 'pg_terminate_backend' : 'pg_cancel_backend';
+			$count{interrupt} += run($admin, qq{
+				SELECT count($act(pid)) FROM (SELECT pid FROM pg_stat_activity
+					WHERE backend_type = 'client backend' AND wait_event_type = 'Extension' ORDER BY random() LIMIT 2) s});
+			usleep(10_000 + rand 40_000);
+		}
+	}
+	return %count;
+}
+
+# Runs all of it for so many seconds; what happened how often.
+sub soak
+{
+	my ($length) = @_;
+	$seed += 1000;
+	my $end = time + $length;
+	my %files = map { $_ => $node->basedir . "/client_$_" } 1 .. $nclients;
+	my @pids;
+	for my $number (1 .. $nclients)
+	{
+		my $pid = fork // die "fork: $!";
+		if ($pid == 0)
+		{
+			eval { client($number, $files{$number}, $end); 1 } or append_to_file($files{$number}, "wrong 1 x died: $@\n");
+			_exit(0);
+		}
+		push @pids, $pid;
+	}
+	my %count = meddle($end);
+	waitpid $_, 0 for @pids;
+	for my $file (values %files)
+	{
+		my $text = -e $file ? slurp_file($file) : "wrong 1 x a client has left nothing\n";
+		unlink $file;
+		$count{$1} += $2 while $text =~ /^count (\w+) (\d+)$/mg;
+		$count{wrong} = ($count{wrong} // '') . $1 while $text =~ /^wrong (.*\n(?:(?!wrong |count ).*\n)*)/mg;
+	}
+	return %count;
+}
+
+# What the workers hold: open files, and memory of their own in kB.
+sub held
+{
+	my %held = (files => 0, memory => 0);
+	for my $pid (worker_pids($node))
+	{
+		my @files = glob "/proc/$pid/fd/*";
+		my ($memory) = slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m;
+		$held{files} = @files if @files > $held{files};
+		$held{memory} = $memory if $memory > $held{memory};
+	}
+	return %held;
+}
+
+# All that must be equal, as texts: what is off is found by name.
+sub books
+{
+	my %books;
+	my $numbers = sub { return join ' ', sort { $a <=> $b } @_ };
+	my $oids = sub { return $numbers->(split /\n/, run($admin, $_[0])) };
+	my $known = $oids->('SELECT oid FROM testdb_clones()');
+	$books{'leases'} = [ $numbers->(map { m{/(\d+)$} } glob("$data/pg_testdb/clones/*")), $known ];
+	$books{'databases'} = [
+		$oids->("SELECT oid FROM pg_database WHERE datname ~ '^regression_' AND datname NOT IN ('" . join("', '", @templates) . q{')}),
+		$known
+	];
+	$books{'directories'} =
+	  [ $numbers->(map { m{/(\d+)$} } glob("$data/base/*")), $oids->('SELECT oid FROM pg_database') ];
+	$books{'states'} = [ run($admin, q{SELECT DISTINCT state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')}), '' ];
+	$books{'counters'} = [
+		run($admin, q{SELECT coalesce(sum(clones), 0), coalesce(sum(spares), 0), coalesce(sum(recycling), 0) FROM testdb_templates}),
+		run($admin, q{SELECT count(*) FILTER (WHERE state = 'leased'), count(*) FILTER (WHERE state = 'spare'), 0 FROM testdb_clones()})
+	];
+	$books{'session scope'} = [
+		run($admin, q{SELECT name FROM testdb_clones WHERE session_pid IS NOT NULL AND session_pid NOT IN (SELECT pid FROM pg_stat_activity)}),
+		''
+	];
+	$books{'expiry'} = [ run($admin, q{SELECT name FROM testdb_clones WHERE expires_at < now() - interval '1 second'}), '' ];
+	$books{'invalid'} = [ run($admin, q{SELECT datname FROM pg_database WHERE datconnlimit = -2}), '' ];
+	$books{'owners'} = [
+		run($admin, q{SELECT datname FROM pg_database d WHERE NOT EXISTS (SELECT FROM pg_roles WHERE oid = datdba)}), '' ];
+	$books{'prepared transactions'} = [
+		run($admin, q{SELECT gid FROM pg_prepared_xacts WHERE database NOT IN (SELECT name FROM testdb_clones)}), '' ];
+	return %books;
+}
+
+# Waits until all is done that is to be done, and tests that everything adds up.
+sub adds_up
+{
+	my ($title) = @_;
+	my %books;
+	poll(sub {
+			return 0 unless is_idle($admin);
+			%books = books();
+			return !grep { $_->[0] ne $_->[1] } values %books;
+		},
+		20);
+	is($books{$_}[0], $books{$_}[1], "$title: $_ add up") for sort keys %books;
+	return;
+}
+
+# One short round first: what is held after that must not grow.
+my %first = soak(1 + $seconds / 5);
+poll(sub { is_idle($admin) }, 20);
+my %before = held();
+my %count = soak($seconds);
+note join ', ', map { "$_ $count{$_}" } grep { $_ ne 'wrong' } sort keys %count;
+is(($first{wrong} // '') . ($count{wrong} // ''), '', 'no error but those that are to be expected');
+for my $what (qw(clone use drop reset keep vanish terminate change interrupt pg_terminate_backend))
+{
+	ok($count{$what}, "there was some of: $what");
+}
+adds_up('after the soak');
+
+# Nobody waits for anything: all places for requests are free, and answers come at once.
+is(run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND backend_type = 'client backend'}),
+	0, 'no session waits');
+{
+	my @clients = map { connect_to($node, 'postgres', user => $roles[ $_ % @roles ]) } 1 .. 40;
+	run($admin, "SELECT testdb_drop('$_', true)") for split /\n/, run($admin, 'SELECT name FROM testdb_clones');
+	poll(sub { is_idle($admin) });
+	my $start = time;
+	$_->send("SELECT testdb_drop(testdb_clone('$templates[0]'))") for @clients;
+	is(join(' ', map { $_->result->{rows}[0][0] // told($_) } @clients), join(' ', ('t') x @clients), 'forty at once are served');
+	ok(time - $start < 10, 'and fast');
+	$_->close for @clients;
+	$start = time;
+	run($admin, "SELECT testdb_drop(testdb_clone('$templates[0]'))");
+	ok(time - $start < 2, 'one by itself, too');
+}
+is(run($admin, 'SELECT count(*) FROM testdb_clones'), 0, 'all can be dropped');
+adds_up('when all have been dropped');
+
+# Each template still is what clones are made of.
+for my $template (@templates)
+{
+	my $name = run($admin, "SELECT testdb_clone('$template')");
+	my @versions = map { my $client = connect_to($node, $_); my $v = run($client, 'SELECT v, (SELECT count(*) FROM t) FROM version'); $client->close; $v } $template, $name;
+	is($versions[1], $versions[0], "a clone of $template has its last version");
+	run($admin, "SELECT testdb_drop('$name')");
+}
+my %after = held();
+cmp_ok($after{files}, '<=', $before{files} + 10, "files that a worker holds: $before{files}, $after{files}");
+cmp_ok($after{memory}, '<=', $before{memory} + 4096, "memory that a worker holds, in kB: $before{memory}, $after{memory}");
+
+# With the templates all goes.
+$admin->do('SELECT testdb_drop_all()');
+run($admin, "ALTER DATABASE $_ IS_TEMPLATE false") for @templates;
+run($admin, "DROP DATABASE $_") for @templates;
+run($admin, "DROP OWNED BY $_; DROP ROLE $_") for @roles;
+ok(poll(sub { is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0 }), 'nothing is left when the templates have gone');
+is(run($admin, 'SELECT coalesce(sum(clones + spares + recycling), 0) FROM testdb_templates()'), 0, 'no template has any');
+is(join(' ', glob("$data/pg_testdb/clones/*")), '', 'no lease is left');
+
+my $log = slurp_file($node->logfile);
+unlike($log, qr/PANIC|TRAP|signal (6|11)|terminating any other active/, 'no process has crashed');
+unlike($log, qr/(?:WARNING|LOG):  (?:could not (?:recycle|remove|drop|take back)|error in testdb worker|some useless files|.*(?:still active|leak))/, 'no trouble in the log');
+$node->stop;
+done_testing();
