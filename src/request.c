@@ -50,6 +50,7 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -317,8 +318,36 @@ is_blocked_by_me(int pid)
 }
 
 /*
+ * End this session if its client has gone: nobody would get the answer.
+ *
+ * Core looks after that by itself if client_connection_check_interval is set;
+ * so it is, for this moment.
+ */
+static void
+check_client(void)
+{
+	int			saved = client_connection_check_interval;
+
+	if (MyProcPort == NULL)
+		return;
+	if (client_connection_check_interval == 0)
+		client_connection_check_interval = CHECK_INTERVAL;
+	PG_TRY();
+	{
+		CheckClientConnectionPending = true;
+		InterruptPending = true;
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_FINALLY();
+	{
+		client_connection_check_interval = saved;
+	}
+	PG_END_TRY();
+}
+
+/*
  * Raise an error if there is no use in waiting any longer for the request:
- * no worker, a deadlock, no time left.  waited_ms is how long it has been.
+ * no client, no worker, a deadlock, no time left.  waited_ms is how long it has been.
  * Takes and releases the request lock.
  */
 static void
@@ -327,6 +356,8 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 	bool		queued;
 	bool		worker_seen;
 	int			pid;
+
+	check_client();
 
 	LWLockAcquire(requests->lock, LW_SHARED);
 	queued = slot->state == REQUEST_QUEUED;
@@ -452,6 +483,7 @@ request_perform(const RequestArgs *args, TimestampTz deadline,
 	PG_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
 	{
 		request_wait(slot, deadline);
+		check_client();
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
 
