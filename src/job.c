@@ -77,6 +77,10 @@
 /* When to try again to remove a clone, after an error, in ms. */
 #define GARBAGE_RETRY		10000
 
+/* How often, and how long, to wait for what others are about to free. */
+#define ROOM_NAPS			50
+#define ROOM_NAP_US			5000
+
 /* The end of a name that testdb chooses: an underscore and a serial. */
 #define NAME_SUFFIX_SIZE	16
 
@@ -337,14 +341,25 @@ static void
 make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
+	int			naps = 0;
+	bool		coming;
 
-	while (!database_is_full() &&
-		   (registry_take_template_victim(args->database, &victim) ||
-			((registry_is_full() || !database_has_space(bytes, files)) &&
-			 registry_take_victim(args->database, args->role, &victim))))
+	/* A checkpoint, which dropping takes, would be the end of a full one. */
+	while (!database_is_full())
 	{
+		if (!registry_take_template_victim(args->database, &victim, &coming) &&
+			!((registry_is_full() || !database_has_space(bytes, files)) &&
+			  registry_take_victim(args->database, args->role, &victim)))
+		{
+			if (!coming || ++naps > ROOM_NAPS)
+				break;
+			pg_usleep(ROOM_NAP_US);
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
 		job.clone = victim.oid;
 		job.state = CLONE_DROPPING;
+		job.spoiled = true;
 		job_begin_work();
 		(void) database_drop(victim.oid);
 		finish_removal(victim.oid);

@@ -947,44 +947,59 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone)
 }
 
 /*
- * Take a spare of a template that has nothing else, so that its place among
- * testdb.max_templates can be had by another, if that one has none and no place
- * is free: it becomes DROPPING, and is copied to *clone.  False if there is
- * none, or no need.  Takes and releases the registry lock and mutexes.
+ * Has a template clones that nobody has, and no others?  The registry lock is
+ * held exclusively.
+ */
+static bool
+template_is_spare(const TemplateEntry *entry)
+{
+	return !template_is_unused(entry) &&
+		entry->template.nclones[CLONE_CREATING] == 0 &&
+		entry->template.nclones[CLONE_LEASED] == 0;
+}
+
+/*
+ * Take a clone that nobody has of a template that has no others, so that its
+ * place among testdb.max_templates can be had by another template, if that has
+ * none and none is free: it becomes DROPPING, and is copied to *clone.  False if
+ * there is none, or no need; *coming says whether there may be one soon.  Takes
+ * and releases the registry lock.
  */
 bool
-registry_take_template_victim(Oid template_oid, TestdbClone *clone)
+registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming)
 {
-	TemplateEntry *victim = NULL;
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
 	bool		found = false;
 	bool		needed;
 
+	*coming = false;
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	needed = template_find(template_oid) == NULL &&
 		template_find(InvalidOid) == NULL;
 	for (int i = 0; needed && i < testdb_max_templates; i++)
-	{
-		TemplateEntry *entry = &registry->templates[i];
-		int			nothers = 0;
-
-		for (int state = 0; state < CLONE_NSTATES; state++)
-			if (state != CLONE_SPARE)
-				nothers += entry->template.nclones[state];
-		if (nothers == 0 && dlist_is_empty(&entry->spares))
+		if (template_is_unused(&registry->templates[i]))
 			needed = false;
-		else if (nothers == 0)
-			victim = entry;
-	}
-	if (needed && victim != NULL)
+	if (needed)
 	{
-		CloneEntry *entry = dlist_container(CloneEntry, node,
-											dlist_head_node(&victim->spares));
-
-		clone_leave_state(entry);
-		clone_enter_state(entry, CLONE_DROPPING);
-		memset(victim->demands, 0, sizeof(victim->demands));
-		*clone = entry->clone;
-		found = true;
+		hash_seq_init(&scan, clone_hash);
+		while (!found && (entry = hash_seq_search(&scan)) != NULL)
+		{
+			if (!template_is_spare(clone_template(entry)))
+				continue;
+			*coming = true;
+			if (entry->clone.state != CLONE_SPARE &&
+				entry->clone.state != CLONE_RETURNED)
+				continue;
+			memset(clone_template(entry)->demands, 0,
+				   sizeof(clone_template(entry)->demands));
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_DROPPING);
+			*clone = entry->clone;
+			found = true;
+		}
+		if (found)
+			hash_seq_term(&scan);
 	}
 	LWLockRelease(registry->lock);
 
