@@ -148,11 +148,11 @@ ask($node, 'DROP DATABASE regression_missing');
 # Room for one worker of two.
 set_conf($node, 'restart', 'max_worker_processes' => 1);
 is(ask($node, q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'one worker of two is enough');
-is(scalar(worker_pids($node)),                                             1,   'and there is only one');
+is(scalar(worker_pids($node)), 1, 'and there is only one');
 set_conf(
 	$node, 'restart',
 	'max_worker_processes' => 8,
-	'testdb.max_clones'    => 1000,
+	'testdb.max_clones' => 1000,
 	'testdb.max_templates' => 64);
 is_restored($node, $state, 'nothing is left of all that');
 
@@ -186,7 +186,7 @@ $standby->stop;
 # Not preloaded. What was made before can be dropped when it is again.
 set_conf($node, 'restart', 'shared_preload_libraries' => '');
 for my $call (
-	q{testdb_clone('regression_template')},     q{testdb_drop('regression_1')},
+	q{testdb_clone('regression_template')}, q{testdb_drop('regression_1')},
 	q{testdb_drop('regression_missing', true)}, 'count(*) FROM testdb_clones')
 {
 	is( error_of($node, "SELECT $call"),

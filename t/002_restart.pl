@@ -27,8 +27,8 @@ testdb.recycled = 0
 testdb.spares = 0
 allow_in_place_tablespaces = on
 });
-my $leases   = $node->data_dir . '/pg_testdb/clones';
-my $view     = 'SELECT name, template, owner, created_at FROM testdb_clones ORDER BY name';
+my $leases = $node->data_dir . '/pg_testdb/clones';
+my $view = 'SELECT name, template, owner, created_at FROM testdb_clones ORDER BY name';
 my $not_ours = qr/^42809: database "\w+" was not made by testdb/;
 
 # Runs a statement that must succeed, in a new session: the server is restarted all the time here.
@@ -100,15 +100,15 @@ clone("regression_$_") for 1 .. 4;
 ask('ALTER DATABASE regression_4 RENAME TO regression_renamed');
 my $before = ask($view);
 $node->restart;
-is(ask($view),           $before, 'clones outlive a restart');
-is(drop('regression_1'), 't',     'one is dropped after a restart');
+is(ask($view), $before, 'clones outlive a restart');
+is(drop('regression_1'), 't', 'one is dropped after a restart');
 $before = ask($view);
 kill_server($node);
 start_again($node);
-is(ask($view),                 $before, 'clones outlive a crash');
-is(count_rows('regression_2'), 1000,    'with their rows');
-is(drop('regression_2'),       't',     'one is dropped after a crash');
-is(drop('regression_renamed'), 't',     'one with another name is dropped');
+is(ask($view), $before, 'clones outlive a crash');
+is(count_rows('regression_2'), 1000, 'with their rows');
+is(drop('regression_2'), 't', 'one is dropped after a crash');
+is(drop('regression_renamed'), 't', 'one with another name is dropped');
 crash();
 is(drop('regression_3'), 't', 'one is dropped after a second crash');
 is_restored($node, $state, 'after restarts');
@@ -143,10 +143,10 @@ ask('DROP DATABASE regression_default');
 
 # and when all is made, but the record does not say so yet: nobody can have got the name.
 clone('regression_1');
-my %known    = map { $_ => 1 } glob("$leases/*");
-my $lock     = hold_workers($node);
-my $client   = start_call(q{testdb_clone('regression_template', 'regression_2')});
-my ($lease)  = grep { !$known{$_} } glob("$leases/*");
+my %known = map { $_ => 1 } glob("$leases/*");
+my $lock = hold_workers($node);
+my $client = start_call(q{testdb_clone('regression_template', 'regression_2')});
+my ($lease) = grep { !$known{$_} } glob("$leases/*");
 my $creating = slurp_file($lease);
 run($lock, 'COMMIT');
 is($client->result->{rows}[0][0], 'regression_2', 'a clone is made');
@@ -154,7 +154,7 @@ $node->stop('immediate');
 replace_file($lease, $creating);
 $node->start;
 is(ask('SELECT name FROM testdb_clones'), 'regression_1', 'after a crash before the record said so: it is not there');
-is(drop('regression_1'),                  't', 'after a crash before the record said so: another one is left alone');
+is(drop('regression_1'), 't', 'after a crash before the record said so: another one is left alone');
 is_restored($node, $state, 'after a crash before the record said so');
 
 # A crash when a drop has not begun yet leaves a clone. When it has, it is finished, however far it had come.
@@ -164,11 +164,11 @@ run($lock, 'BEGIN; ALTER DATABASE regression_1 RENAME TO regression_2');
 $client = start_call(q{testdb_drop('regression_1')});
 crash();
 is(count_rows('regression_1'), 1000, 'after a crash before a drop had begun: the clone is there');
-is(drop('regression_1'),       't',  'after a crash before a drop had begun: it is dropped');
+is(drop('regression_1'), 't', 'after a crash before a drop had begun: it is dropped');
 
 for my $files ('some', 'no')
 {
-	my $oid      = clone('regression_1');
+	my $oid = clone('regression_1');
 	my @sessions = hold_workers($node);
 	push @sessions, start_call(q{testdb_drop('regression_1')});
 	ask("UPDATE pg_database SET datconnlimit = -2 WHERE oid = $oid");
@@ -199,25 +199,30 @@ set_conf($node, 'restart', 'testdb.max_clones' => 1000);
 is(drop('regression_1') . drop('regression_2'), 'tt', 'both are known again');
 
 # Records that testdb does not understand protect their database, and say so in the log; others are not affected.
-my $valid = slurp_file("$leases/" . clone('regression_good'));
-my %bad   = (
-	empty       => '',
-	half        => substr($valid, 0, length($valid) / 2),
-	flipped_bit => $valid ^ ("\0" x 60 . "\1"),
-	garbage     => 'x' x length $valid,
-	zeros       => "\0" x length $valid,
-	unreadable  => $valid);
-my %oids     = map { $_ => clone("regression_$_") } sort keys %bad;
+my $good = slurp_file("$leases/" . clone('regression_good'));
+# How each of them is made from the record that the database has.
+my %bad = (
+	empty => sub { '' },
+	half => sub { substr($_[0], 0, length($_[0]) / 2) },
+	flipped_bit => sub { $_[0] ^ ("\0" x 60 . "\1") },
+	garbage => sub { 'x' x length $_[0] },
+	zeros => sub { "\0" x length $_[0] },
+	unreadable => sub { $_[0] });
+my %oids = map { $_ => clone("regression_$_") } sort keys %bad;
 my $precious = ask(q{SELECT oid FROM pg_database WHERE datname = 'regression_precious'});
-my $offset   = -s $node->logfile;
+my $offset = -s $node->logfile;
 $node->stop;
-replace_file("$leases/$oids{$_}", $bad{$_}) for keys %bad;
+for my $name (keys %bad)
+{
+	my $path = "$leases/$oids{$name}";
+	replace_file($path, $bad{$name}->(slurp_file($path)));
+}
 chmod 0, "$leases/$oids{unreadable}" or die "chmod: $!";
 # Another database's valid record is none of this one.
-replace_file("$leases/$precious", $valid);
+replace_file("$leases/$precious", $good);
 # What is no number is nobody's business. A record without a database, empty as a crash may leave it, is removed.
 replace_file("$leases/README", 'not ours');
-replace_file("$leases/99999",  '');
+replace_file("$leases/99999", '');
 $node->start;
 for my $name (sort keys %bad)
 {
@@ -257,10 +262,10 @@ SELECT testdb_drop(:clone);
 for my $round (1, 2)
 {
 	my $admin = connect_to($node, 'postgres');
-	my $load  = IPC::Run::start(
+	my $load = IPC::Run::start(
 		[
-			'pgbench', '-n',    '-M', 'prepared',  '-c', 4,           '-t', 1000,
-			'-f',      $script, '-h', $node->host, '-p', $node->port, 'postgres'
+			'pgbench', '-n', '-M', 'prepared', '-c', 4, '-t', 1000,
+			'-f', $script, '-h', $node->host, '-p', $node->port, 'postgres'
 		],
 		'>',
 		\my $out,
@@ -280,7 +285,7 @@ for my $round (1, 2)
 		'',
 		"crash under load $round: all are known");
 	is(join(' ', grep { count_rows($_) != 1000 } @names), '', "crash under load $round: they have their rows");
-	is(join(' ', grep { drop($_) ne 't' } @names),        '', "crash under load $round: they are dropped");
+	is(join(' ', grep { drop($_) ne 't' } @names), '', "crash under load $round: they are dropped");
 	is_restored($node, $state, "crash under load $round: nothing is left");
 }
 

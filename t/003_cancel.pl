@@ -30,20 +30,20 @@ my $clone = q{SELECT testdb_clone('regression_template')};
 # How a call can end early: what is set before, what is done to it then, and what its client is told.
 my %ends = (
 	'pg_cancel_backend' => {
-		act  => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')') },
+		act => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')') },
 		told => qr/^57014: canceling statement due to user request/
 	},
 	'pg_terminate_backend' => {
-		act  => sub { run($admin, 'SELECT pg_terminate_backend(' . $_[0]->pid . ')') },
+		act => sub { run($admin, 'SELECT pg_terminate_backend(' . $_[0]->pid . ')') },
 		told => qr/^57P01: terminating connection/
 	},
 	'statement_timeout' => {
 		before => q{SET statement_timeout = '300ms'},
-		told   => qr/^57014: canceling statement due to statement timeout/
+		told => qr/^57014: canceling statement due to statement timeout/
 	},
 	'testdb.timeout' => {
 		before => q{SET testdb.timeout = '300ms'},
-		told   =>
+		told =>
 		  qr/^57014: canceling wait for a testdb worker due to timeout\n.*\n.*"testdb\.timeout" or "testdb\.workers"/
 	},
 	'death of the client' => {
@@ -51,7 +51,7 @@ my %ends = (
 	},
 	'death of the client that the server looks after' => {
 		before => q{SET client_connection_check_interval = '50ms'},
-		act    => sub { vanish($_[0]) }
+		act => sub { vanish($_[0]) }
 	});
 
 # Ends a call in that way, and tests that its session notices while the worker still has something to wait for.
@@ -88,9 +88,9 @@ for my $method ('file_copy', 'native')
 	# In the middle of a clone.
 	for my $name (sort keys %ends)
 	{
-		my $lock   = hold_workers($node);
+		my $lock = hold_workers($node);
 		my $client = connect_to($node, 'postgres');
-		my $title  = "$method, in the middle, $name";
+		my $title = "$method, in the middle, $name";
 
 		run($client, $ends{$name}{before}) if $ends{$name}{before};
 		$client->send($clone);
@@ -137,7 +137,7 @@ for my $name (sort keys %ends)
 # While the template is in use, the caller waits by itself: the worker serves others.
 {
 	set_conf($node, 'reload', 'testdb.method' => 'file_copy');
-	my $user   = connect_to($node, 'regression_template');
+	my $user = connect_to($node, 'regression_template');
 	my $client = connect_to($node, 'postgres');
 	$client->send(q{SET testdb.method = 'file_copy'; SET testdb.template_timeout = '60s'; } . $clone);
 	waits_for_worker($node, $client->pid);
@@ -154,8 +154,8 @@ for my $name ('pg_cancel_backend', 'pg_terminate_backend', 'statement_timeout', 
 	my ($lock, $client) = (connect_to($node, 'postgres'), connect_to($node, 'postgres'));
 	my $title = "in a drop, $name";
 
-	run($admin,  q{SELECT testdb_clone('regression_template', 'regression_clone')});
-	run($lock,   'BEGIN; ALTER DATABASE regression_clone RENAME TO regression_moved');
+	run($admin, q{SELECT testdb_clone('regression_template', 'regression_clone')});
+	run($lock, 'BEGIN; ALTER DATABASE regression_clone RENAME TO regression_moved');
 	run($client, $ends{$name}{before}) if $ends{$name}{before};
 	$client->send(q{SELECT testdb_drop('regression_clone')});
 	wait_held($node, 1);

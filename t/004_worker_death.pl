@@ -59,12 +59,12 @@ sub works
 # What is done to the worker, what the caller is told, and whether the worker survives.
 my %deaths = (
 	'pg_cancel_backend' => {
-		act      => sub { run($admin, "SELECT pg_cancel_backend($_[0])") },
-		told     => qr/^57014: canceling statement due to user request/,
+		act => sub { run($admin, "SELECT pg_cancel_backend($_[0])") },
+		told => qr/^57014: canceling statement due to user request/,
 		survives => 1
 	},
 	'pg_terminate_backend' => {
-		act  => sub { run($admin, "SELECT pg_terminate_backend($_[0])") },
+		act => sub { run($admin, "SELECT pg_terminate_backend($_[0])") },
 		told => qr/^57P01: testdb worker ended before it had finished\nTry again; see the server log\./
 	},
 	'kill -9' => {
@@ -146,7 +146,7 @@ for my $where ('in the middle', 'in the queue')
 	$queued->send(q{SELECT testdb_clone('regression_template')});
 	waits_for_worker($node, $queued->pid);
 	kill 'KILL', ($where eq 'in the queue' ? $queued : $client)->pid;
-	$_->result                                                        for $client, $queued;
+	$_->result for $client, $queued;
 	like(told($_), qr/^(57P02|08006): /, "$title: a session's error") for $client, $queued;
 	works($title, $worker, 0);
 	is_restored($node, $state, "$title: nothing is left");

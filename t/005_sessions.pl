@@ -23,7 +23,7 @@ testdb.recycled = 0
 testdb.spares = 0
 max_prepared_transactions = 5
 });
-my $admin    = connect_to($node, 'postgres');
+my $admin = connect_to($node, 'postgres');
 my $template = 'regression_template';
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_user LOGIN', 'CREATE ROLE regress_other LOGIN',
@@ -37,7 +37,7 @@ my $state = server_state($node);
 sub clone_and_connect
 {
 	my (%args) = @_;
-	my $name   = run($admin, "SELECT testdb_clone('$template')");
+	my $name = run($admin, "SELECT testdb_clone('$template')");
 	my $client = connect_to($node, $name, %args);
 	die told($client) if $client->error;
 	return ($client, $name);
@@ -45,10 +45,10 @@ sub clone_and_connect
 
 # A drop ends sessions, whatever they do, and returns when the name is free.
 my %activities = (
-	'idle'                                => sub { },
-	'in a transaction'                    => sub { run($_[0], 'BEGIN; INSERT INTO t VALUES (1)') },
-	'in a query'                          => sub { $_[0]->send('SELECT pg_sleep(600)') },
-	'in a failed transaction'             => sub { $_[0]->do('BEGIN; SELECT 1 / 0') },
+	'idle' => sub { },
+	'in a transaction' => sub { run($_[0], 'BEGIN; INSERT INTO t VALUES (1)') },
+	'in a query' => sub { $_[0]->send('SELECT pg_sleep(600)') },
+	'in a failed transaction' => sub { $_[0]->do('BEGIN; SELECT 1 / 0') },
 	'listening, with a lock and a cursor' => sub {
 		run($_[0],
 			'LISTEN x; BEGIN; LOCK TABLE t; DECLARE c CURSOR WITH HOLD FOR SELECT * FROM t; COMMIT; BEGIN; LOCK TABLE t'
@@ -75,8 +75,8 @@ for my $method ('file_copy', 'native')
 	my ($client, $name) = clone_and_connect();
 	my $storm = IPC::Run::start(
 		[
-			'pgbench', '-n', '-C',    '-c', 4,           '-j', 2,           '-T',
-			60,        '-f', $script, '-h', $node->host, '-p', $node->port, $name
+			'pgbench', '-n', '-C', '-c', 4, '-j', 2, '-T',
+			60, '-f', $script, '-h', $node->host, '-p', $node->port, $name
 		],
 		'>',
 		\my $out,
@@ -91,8 +91,8 @@ for my $method ('file_copy', 'native')
 	# A prepared transaction in the clone goes with it.
 	($client, $name) = clone_and_connect();
 	run($client, q{BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'regress_testdb'});
-	is(run($admin, "SELECT testdb_drop('$name')"),            't', "$method, with a prepared transaction: dropped");
-	is(run($admin, 'SELECT count(*) FROM pg_prepared_xacts'), 0,   "$method, no prepared transaction is left");
+	is(run($admin, "SELECT testdb_drop('$name')"), 't', "$method, with a prepared transaction: dropped");
+	is(run($admin, 'SELECT count(*) FROM pg_prepared_xacts'), 0, "$method, no prepared transaction is left");
 	is_restored($node, $state, "$method, nothing is left of dropped clones");
 }
 
@@ -150,7 +150,7 @@ for my $method ('file_copy', 'native')
 # A session in the template: core's way to copy cannot go on, and a call that waits gets its clone when it leaves.
 run($admin, q{SET testdb.method = 'file_copy'});
 {
-	my $user   = connect_to($node, $template, user => 'regress_user', name => 'migration tool');
+	my $user = connect_to($node, $template, user => 'regress_user', name => 'migration tool');
 	my $in_use = qr/^55006: source database "$template" is being accessed by other users\n/;
 	my $who =
 	  'Process ' . $user->pid . qq{ of user "regress_user" (application "migration tool") is connected to it.\n};
@@ -195,8 +195,8 @@ run($admin, q{SET testdb.method = 'file_copy'});
 	$user->close;
 	my @names = map { $_->result->{rows}[0][0] } @callers;
 	is(scalar(grep { defined && /^${template}_/ } @names), 6, 'six callers get theirs');
-	run($admin, "SELECT testdb_drop('$_')") for @names,   'regression_waited';
-	$_->close                               for @callers, $other;
+	run($admin, "SELECT testdb_drop('$_')") for @names, 'regression_waited';
+	$_->close for @callers, $other;
 }
 
 # A prepared transaction in the template: nobody leaves.

@@ -29,12 +29,12 @@ my $state = server_state($node);
 my ($worker) = worker_pids($node);
 
 my $clone = q{SELECT testdb_clone('regression_template', 'regression_clone')};
-my $drop  = q{SELECT testdb_drop('regression_clone')};
+my $drop = q{SELECT testdb_drop('regression_clone')};
 
 # What is locked, and the calls that it is in the way of, as the session sees it that has the lock, and as others do.
 my %locks = (
-	'its row'      => [ 'LOCK TABLE pg_database IN SHARE MODE',     $clone, $clone ],
-	'its owner'    => [ 'LOCK TABLE pg_shdepend IN EXCLUSIVE MODE', $clone, $clone ],
+	'its row' => [ 'LOCK TABLE pg_database IN SHARE MODE', $clone, $clone ],
+	'its owner' => [ 'LOCK TABLE pg_shdepend IN EXCLUSIVE MODE', $clone, $clone ],
 	'the template' => [
 		'ALTER DATABASE regression_template RENAME TO regression_renamed',
 		q{SELECT testdb_clone('regression_renamed', 'regression_clone')},
@@ -46,7 +46,7 @@ my %locks = (
 		$drop
 	],
 	'a clone\'s comment' => [ q{COMMENT ON DATABASE regression_clone IS 'x'}, $drop, $drop ],
-	'a clone\'s owner'   => [ 'LOCK TABLE pg_shdepend IN EXCLUSIVE MODE',     $drop, $drop ]);
+	'a clone\'s owner' => [ 'LOCK TABLE pg_shdepend IN EXCLUSIVE MODE', $drop, $drop ]);
 
 my $own = qr/^40P01: deadlock detected
 This session waits for testdb worker $worker, which waits for a lock that this session's transaction holds\.
@@ -69,7 +69,7 @@ sub set_lock_timeout
 sub prepare
 {
 	my ($method, $lock) = @_;
-	run($admin,                        "ALTER DATABASE postgres SET testdb.method = '$method'");
+	run($admin, "ALTER DATABASE postgres SET testdb.method = '$method'");
 	run(connect_to($node, 'postgres'), $clone) if $locks{$lock}[2] eq $drop;
 	return map { connect_to($node, 'postgres') } 1, 2;
 }
@@ -146,7 +146,7 @@ for my $method ('file_copy', 'native')
 		my $start = time;
 		$client->do($call);
 		like(told($client), $others, $title);
-		cmp_ok(time - $start, '<', 5,   "$title: soon");
+		cmp_ok(time - $start, '<', 5, "$title: soon");
 		cmp_ok(time - $start, '>', 0.2, "$title: not too soon");
 		run($holder, 'ROLLBACK');
 
@@ -184,7 +184,7 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 	wait_held($node, 1);
 	$client->do(q{SELECT testdb_clone('regression_template', 'regression_second')});
 	$first->result;
-	like(told($first),  $others,              'a circle through the queue: the request that is served');
+	like(told($first), $others, 'a circle through the queue: the request that is served');
 	like(told($client), qr/^(40P01|55P03): /, 'a circle through the queue: the request that waits');
 	run($client, 'ROLLBACK');
 	is_restored($node, $state, 'nothing is left of circles');

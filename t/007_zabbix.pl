@@ -21,7 +21,7 @@ plan skip_all => 'TESTDB_ZABBIX is not set: the folder with zabbix\'s schema.sql
   unless $source;
 
 my $template = 'regression_zabbix';
-my $clients  = 16;
+my $clients = 16;
 # As it is, and by core's own copying only, which takes longer.
 my %clones = (native => 400, file_copy => 64);
 
@@ -40,8 +40,8 @@ for my $part ('schema', 'images', 'data')
 		[ 'gzip', '-dc', "$source/$part.sql.gz" ],
 		'|',
 		[
-			'psql', '-X',        '-q', '-1',        '-v', 'ON_ERROR_STOP=1',
-			'-h',   $node->host, '-p', $node->port, '-U', 'regress_zabbix',
+			'psql', '-X', '-q', '-1', '-v', 'ON_ERROR_STOP=1',
+			'-h', $node->host, '-p', $node->port, '-U', 'regress_zabbix',
 			$template
 		],
 		'>',
@@ -55,8 +55,8 @@ my @tables = split /\n/, run(
 	$client, q{SELECT relname FROM pg_class
 	WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname});
 my $count_rows = join(" UNION ALL ", map { "SELECT '$_', count(*) FROM \"$_\"" } @tables) . " ORDER BY 1";
-my $counts     = run($client, $count_rows);
-my $size       = run($client, 'SELECT pg_size_pretty(pg_database_size(current_database()))');
+my $counts = run($client, $count_rows);
+my $size = run($client, 'SELECT pg_size_pretty(pg_database_size(current_database()))');
 $client->close;
 cmp_ok(scalar(@tables), '>', 150, 'the template has as many tables as zabbix has');
 like($counts, qr/^items\|\d{4,}$/m, 'and rows in them');
@@ -81,7 +81,7 @@ sub live
 			push @wrong, 'clone: ' . told($caller);
 			next;
 		}
-		my $user  = connect_to($node, $name, user => 'regress_zabbix');
+		my $user = connect_to($node, $name, user => 'regress_zabbix');
 		my $found = $user->query($count_rows);
 		push @wrong, "$name: " . told($user) unless defined $found;
 		push @wrong, "$name: other row counts" if defined $found && $found ne $counts;
@@ -105,10 +105,10 @@ sub live
 
 for my $method ('native', 'file_copy')
 {
-	my $state  = server_state($node);
+	my $state = server_state($node);
 	my $offset = -s $node->logfile;
-	my $lives  = $clones{$method} / $clients;
-	my $start  = time;
+	my $lives = $clones{$method} / $clients;
+	my $start = time;
 	my @pipes;
 	for my $number (1 .. $clients)
 	{
@@ -127,8 +127,8 @@ for my $method ('native', 'file_copy')
 	my @said;
 	push @said, <$_> for @pipes;
 	my $seconds = time - $start;
-	is(scalar(grep { $_ eq "done\n" } @said),   $clients, "$method: all clients came to their end");
-	is(join('', grep { $_ ne "done\n" } @said), '',       "$method: nothing went wrong");
+	is(scalar(grep { $_ eq "done\n" } @said), $clients, "$method: all clients came to their end");
+	is(join('', grep { $_ ne "done\n" } @said), '', "$method: nothing went wrong");
 	note sprintf '%s: %d clones with %d clients in %.1f s, %.1f ms per clone', $method, $clones{$method}, $clients,
 	  $seconds, 1000 * $seconds / $clones{$method};
 	is(run($admin, 'SELECT count(*) FROM testdb_clones'), 0, "$method: no clone is left");

@@ -264,7 +264,7 @@ get_zabbix() {
     # As root, apt would download as a user who may not write here.
     [ "$(id -u)" -ne 0 ] || sandbox=(-o APT::Sandbox::User=root)
     (
-        cd "$work"
+        cd "$work" || exit 1
         apt-get -q "${sandbox[@]}" download zabbix-server-pgsql ||
             { [ "$(id -u)" -eq 0 ] && apt-get -q update &&
                 apt-get -q "${sandbox[@]}" download zabbix-server-pgsql; } || exit 1

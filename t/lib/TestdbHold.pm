@@ -68,9 +68,9 @@ sub set_conf
 # All that testdb may leave behind in a server: databases, their directories in all tablespaces, leases.
 sub server_state
 {
-	my ($node)    = @_;
-	my $data      = $node->data_dir;
-	my $client    = connect_to($node, 'postgres');
+	my ($node) = @_;
+	my $data = $node->data_dir;
+	my $client = connect_to($node, 'postgres');
 	my $databases = run($client, 'SELECT oid, datname FROM pg_database ORDER BY oid');
 	$client->close;
 	return join "\n", $databases, map { s/^\Q$data\E\///r }
@@ -102,7 +102,7 @@ sub has_ended
 {
 	my ($node, $pid) = @_;
 	my $client = connect_to($node, 'postgres');
-	my $ended  = poll(sub { run($client, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 10);
+	my $ended = poll(sub { run($client, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 10);
 	$client->close;
 	return $ended;
 }
@@ -124,7 +124,7 @@ sub worker_pids
 {
 	my ($node, $condition) = @_;
 	my $client = connect_to($node, 'postgres');
-	my $pids   = run($client,
+	my $pids = run($client,
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'testdb worker' AND (" . ($condition || 'true') . ')');
 	$client->close;
 	return split /\n/, $pids;
@@ -154,14 +154,14 @@ sub wait_held
 sub frozen_clone
 {
 	my ($node, $template) = @_;
-	my $base  = $node->data_dir . '/base';
+	my $base = $node->data_dir . '/base';
 	my $admin = connect_to($node, 'postgres');
 	for (1 .. 20)
 	{
 		my ($worker) = worker_pids($node);
-		my $client   = connect_to($node, 'postgres');
-		my %known    = map { $_ => 1 } glob("$base/*");
-		my $end      = time + $patience;
+		my $client = connect_to($node, 'postgres');
+		my %known = map { $_ => 1 } glob("$base/*");
+		my $end = time + $patience;
 		my @new;
 
 		$client->send("SELECT testdb_clone('$template')");
