@@ -331,6 +331,22 @@ database_lock(Oid oid, DatabaseInfo *info)
 }
 
 /*
+ * See that a database has an entry in the cumulative statistics that can be
+ * dropped.
+ *
+ * An entry that was dropped stays, marked so, while any process still refers to
+ * it; it is given new life when statistics of the same OID are reported.  A
+ * clone keeps its OID.  If nothing was reported of its last life, and somebody
+ * still refers to an earlier one, dropping its statistics would be an error, and
+ * since that happens after the commit, a PANIC.
+ */
+static void
+make_statistics_droppable(Oid oid)
+{
+	pgstat_report_autovac(oid);
+}
+
+/*
  * Drop a database, ending whatever is connected to it; false if it does not
  * exist (any more).
  *
@@ -349,6 +365,7 @@ database_drop(Oid oid)
 	if (!database_lock(oid, &info))
 		return false;
 	database_end_sessions(oid, NameStr(info.name));
+	make_statistics_droppable(oid);
 	in_dropdb = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout + DROP_TIMEOUT);
 	dropdb(NameStr(info.name), false, false);
@@ -899,7 +916,10 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	DeleteSharedSecurityLabel(oid, DatabaseRelationId);
 	sync_settings(oid, template_oid);
 	if (invalid)
+	{
+		make_statistics_droppable(oid);
 		pgstat_drop_database(oid);
+	}
 	else
 		ForceSyncCommit();
 	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
