@@ -48,6 +48,7 @@
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "tcop/tcopprot.h"
@@ -297,6 +298,19 @@ report_no_worker(bool worker_seen)
 }
 
 /*
+ * If no worker is running, have the postmaster look whether it should start one.
+ *
+ * It does so by itself a second after a worker has ended, unless it learns of
+ * that just before it goes to sleep; in 15 it may then sleep for a minute.
+ */
+static void
+ask_for_workers(void)
+{
+	if (request_workers_running() == 0)
+		SendPostmasterSignal(PMSIGNAL_BACKGROUND_WORKER_CHANGE);
+}
+
+/*
  * Is the process pid waiting for a lock that this session holds, or waits for
  * in front of it?
  */
@@ -369,6 +383,7 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 	{
 		/* A worker that was woken for this request may have died since. */
 		ConditionVariableBroadcast(&requests->work_cv);
+		ask_for_workers();
 		if (waited_ms >= NO_WORKER_GRACE && request_workers_running() == 0)
 			report_no_worker(worker_seen);
 	}
@@ -531,6 +546,7 @@ request_wait_until_ready(TimestampTz deadline)
 		if (TimestampDifferenceExceeds(start, now, NO_WORKER_GRACE) &&
 			request_workers_running() == 0)
 			report_no_worker(request_worker_database() != InvalidOid);
+		ask_for_workers();
 		(void) ConditionVariableTimedSleep(&requests->ready_cv,
 										   Min(TimestampDifferenceMilliseconds(now, deadline),
 											   CHECK_INTERVAL),
