@@ -298,15 +298,9 @@ SELECT outcome($$SELECT testdb_prewarm(current_setting('testdb.database'), 1)$$)
 SET testdb.method = 'file_copy';
 SELECT outcome($$SELECT testdb_prewarm('regression_template', 1)$$);
 RESET testdb.method;
--- None can be made ahead where the native method can't be used, which is so unless wal_level is minimal.
-SELECT CASE current_setting('wal_level') WHEN 'minimal' THEN r::int >= 0 ELSE r ~ '^[0-9A-Z]{5}: .* cannot be made ahead' END
-FROM outcome($$SELECT testdb_prewarm('regression_template', 0)$$) r;
-SELECT CASE current_setting('wal_level') WHEN 'minimal' THEN r::int >= 2 ELSE r ~ '^[0-9A-Z]{5}: .* cannot be made ahead' END
-FROM outcome($$SELECT testdb_prewarm('regression_template', 2)$$) r;
-SELECT method = CASE current_setting('wal_level') WHEN 'minimal' THEN 'native' ELSE 'file_copy' END AS method_ok,
-	(reason IS NULL) = (method = 'native') AS reason_ok, clones,
-	(spares > 0) = (method = 'native') AS spares_ok, (files > 0 AND bytes > 0) IS NOT DISTINCT FROM (CASE method WHEN 'native' THEN true END)
-		AS size_ok, last_error
+SELECT r::int >= 0 FROM outcome($$SELECT testdb_prewarm('regression_template', 0)$$) r;
+SELECT r::int >= 2 FROM outcome($$SELECT testdb_prewarm('regression_template', 2)$$) r;
+SELECT method, reason, clones, spares >= 2 AS spares_ok, files > 0 AND bytes > 0 AS size_ok, last_error
 FROM testdb_templates WHERE name = 'regression_template';
 SELECT outcome($$SELECT testdb_template_set(NULL, 1)$$);
 SELECT outcome($$SELECT testdb_template_set('regression_missing', 1)$$);
@@ -332,7 +326,7 @@ FROM testdb_stats;
 SELECT testdb_clone('regression_template', 'regression_' || n) FROM generate_series(1, 3) n;
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_1')$$);
 SELECT testdb_drop('regression_1'), testdb_drop('regression_1', true);
-SELECT clones, hits + misses, drops, reaped, copies BETWEEN 1 AND 3 AS copies_ok, drop_time > 0 AS drop_time_ok
+SELECT clones, hits + misses, drops, reaped, copies <= 3 AS copies_ok, drop_time > 0 AS drop_time_ok
 FROM testdb_stats WHERE name = 'regression_template';
 SELECT clones, drops FROM testdb_stats WHERE name = 'regression_other';
 SELECT testdb_drop_all();

@@ -242,7 +242,7 @@ COMMENT ON VIEW testdb_stats IS
 COMMENT ON COLUMN testdb_stats.name IS 'name of the template';
 COMMENT ON COLUMN testdb_stats.clones IS 'databases handed out';
 COMMENT ON COLUMN testdb_stats.hits IS 'of them, those that were ready';
-COMMENT ON COLUMN testdb_stats.misses IS 'of them, those that a worker had to see to';
+COMMENT ON COLUMN testdb_stats.misses IS 'of them, those for which none was ready';
 COMMENT ON COLUMN testdb_stats.copies IS 'copies made of the whole template';
 COMMENT ON COLUMN testdb_stats.recycled IS 'dropped databases that were restored for another life';
 COMMENT ON COLUMN testdb_stats.drops IS 'databases dropped';

@@ -42,6 +42,7 @@
 #include "catalog/indexing.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xloginsert.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
@@ -51,6 +52,7 @@
 #include "catalog/pg_tablespace.h"
 #include "commands/comment.h"
 #include "commands/dbcommands.h"
+#include "commands/dbcommands_xlog.h"
 #include "commands/seclabel.h"
 #include "commands/tablespace.h"
 #include "common/hashfn.h"
@@ -62,17 +64,23 @@
 #include "nodes/value.h"
 #include "parser/parse_node.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/bgwriter.h"
 #include "replication/slot.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "storage/md.h"
 #include "storage/procarray.h"
+#include "storage/spin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -237,6 +245,30 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 	}
 	*nprepared = database_count_prepared(NameStr(info.name));
 	return *nprepared == 0;
+}
+
+/*
+ * The same without waiting for the lock; false also if it is not to be had at
+ * once.
+ */
+bool
+database_try_lock_idle(Oid oid)
+{
+	LOCKTAG		tag;
+	DatabaseInfo info;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	if (!database_lookup(oid, &info))
+		return false;
+	if (CountDBBackends(oid) > 0)
+	{
+		end_autovacuum(oid);
+		return false;
+	}
+	return database_count_prepared(NameStr(info.name)) == 0;
 }
 
 /*
@@ -491,6 +523,42 @@ find_other_tablespace(Oid oid)
 }
 
 /*
+ * Who follows WAL now, in a few words, or NULL: a standby or a base backup, for
+ * which a WAL sender or a slot stands, or an archive.
+ */
+static const char *
+find_follower(void)
+{
+	bool		found = false;
+
+	if (!XLogIsNeeded())
+		return NULL;
+	if (XLogArchivingActive())
+		return "WAL is archived";
+
+	for (int i = 0; i < max_wal_senders && !found; i++)
+	{
+		WalSnd	   *sender = &WalSndCtl->walsnds[i];
+
+		SpinLockAcquire(&sender->mutex);
+		found = sender->pid != 0;
+		SpinLockRelease(&sender->mutex);
+	}
+	if (found)
+		return "WAL is being sent to a standby";
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots && !found; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		found = slot->in_use && SlotIsPhysical(slot);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return found ? "WAL is kept for a standby, by a replication slot" : NULL;
+}
+
+/*
  * Why a database can't be cloned by the native method, in a few words, or NULL
  * if it can.
  */
@@ -500,10 +568,10 @@ database_obstacle(Oid oid)
 	HeapTuple	tuple;
 	Oid			tablespace;
 	char	   *other;
+	const char *follower = find_follower();
 
-	if (XLogIsNeeded())
-		return pstrdup("wal_level is not minimal");
-
+	if (follower)
+		return pstrdup(follower);
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(tuple))
 		return pstrdup("the database does not exist");
@@ -836,8 +904,96 @@ database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid)
 }
 
 /*
+ * Could somebody follow WAL some day, and so must be told of what is done to a
+ * database's files behind its back?
+ */
+bool
+database_is_logged(void)
+{
+	return XLogIsNeeded();
+}
+
+/*
+ * Does somebody follow WAL now?
+ *
+ * To him every database comes through core's CREATE DATABASE and WAL_LOG.
+ * The record of database_log_copy would do as long as he does not crash: if he
+ * does, and the template has changed meanwhile, he copies some of it as it was
+ * later.  So it is with the strategy FILE_COPY.
+ */
+bool
+database_is_followed(void)
+{
+	return find_follower() != NULL;
+}
+
+/*
+ * How core should make databases where the native method can't be used.
+ */
+TestdbMethod
+database_core_method(void)
+{
+	return database_is_followed() ? TESTDB_METHOD_WAL_LOG : TESTDB_METHOD_FILE_COPY;
+}
+
+/*
+ * Tell those who may follow WAL some time to copy the template's directory to
+ * the clone's, as CREATE DATABASE with the strategy FILE_COPY does, in place of
+ * what they have there if again says that the clone is not new.  Here the files
+ * are complete.
+ *
+ * What they copy is the template as WAL has left it at this point, so it must
+ * be what the clone has: the caller has locked the template, with nobody in it
+ * and unchanged since the snapshot, and calls database_end_log before that
+ * lock is released.
+ *
+ * A page of a former life that is in their shared buffers goes with the record
+ * of DROP DATABASE, as do their sessions in the clone.
+ */
+void
+database_log_copy(Oid oid, Oid template_oid, bool again)
+{
+	xl_dbase_create_file_copy_rec copy;
+
+	if (again)
+	{
+		xl_dbase_drop_rec drop;
+		Oid			tablespace = DEFAULTTABLESPACE_OID;
+
+		drop.db_id = oid;
+		drop.ntablespaces = 1;
+		XLogBeginInsert();
+		XLogRegisterData((char *) &drop, MinSizeOfDbaseDropRec);
+		XLogRegisterData((char *) &tablespace, sizeof(tablespace));
+		(void) XLogInsert(RM_DBASE_ID, XLOG_DBASE_DROP | XLR_SPECIAL_REL_UPDATE);
+	}
+
+	copy.db_id = oid;
+	copy.tablespace_id = DEFAULTTABLESPACE_OID;
+	copy.src_db_id = template_oid;
+	copy.src_tablespace_id = DEFAULTTABLESPACE_OID;
+	XLogBeginInsert();
+	XLogRegisterData((char *) &copy, sizeof(copy));
+	(void) XLogInsert(RM_DBASE_ID, XLOG_DBASE_CREATE_FILE_COPY | XLR_SPECIAL_REL_UPDATE);
+}
+
+/*
+ * See that recovery here will never act on the records of database_log_copy:
+ * it would copy the template of a later time.  createdb() says more of that.
+ */
+void
+database_end_log(void)
+{
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+}
+
+/*
  * Can a clone that is being dropped have another life?  Not if core would do
  * more for it than what database_reset_row does.
+ *
+ * Nor if those who follow WAL might meet, in a recovery of their own, changes
+ * of a former life on pages of the next one: full-page images keep them apart.
+ * Here the checkpoint before the restore does (recycle.c).
  */
 bool
 database_is_recyclable(Oid oid)
@@ -858,6 +1014,7 @@ database_is_recyclable(Oid oid)
 	ReleaseSysCache(tuple);
 
 	return ok &&
+		(!XLogIsNeeded() || (fullPageWrites && !database_is_followed())) &&
 		!ReplicationSlotsCountDBSlots(oid, &nslots, &nactive) &&
 		CountDBSubscriptions(oid) == 0 &&
 		find_other_tablespace(oid) == NULL;

@@ -25,6 +25,7 @@ typedef struct DatabaseInfo
 extern bool database_lookup(Oid oid, DatabaseInfo *info);
 extern Oid	database_choose_oid(void);
 extern bool database_lock_idle(Oid oid, const char *name, int *nprepared);
+extern bool database_try_lock_idle(Oid oid);
 extern void database_create(Oid oid, const char *name, Oid owner,
 							const char *template_name, TestdbMethod method);
 extern bool database_lock(Oid oid, DatabaseInfo *info);
@@ -49,6 +50,11 @@ extern uint64 database_dependencies(Oid oid);
 extern uint64 database_settings(Oid oid);
 extern void database_insert_row(Oid oid, const char *name, Oid owner,
 								Oid template_oid);
+extern bool database_is_logged(void);
+extern bool database_is_followed(void);
+extern TestdbMethod database_core_method(void);
+extern void database_log_copy(Oid oid, Oid template_oid, bool again);
+extern void database_end_log(void);
 extern bool database_is_recyclable(Oid oid);
 extern bool database_reset_row(Oid oid, const char *name, Oid owner,
 							   Oid template_oid, bool invalid);

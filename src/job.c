@@ -306,7 +306,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 }
 
 /*
- * Count a clone that a worker had to see to.
+ * Count a clone for which no spare was ready.
  */
 static void
 count_miss(Oid template_oid)
@@ -375,11 +375,14 @@ static void
 hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 		 RequestResult *result)
 {
+	/* A spare has had its terms, and been counted, when it was taken. */
 	if (from != CLONE_LEASED)
+	{
 		registry_apply_terms(clone, &args->terms);
+		count_miss(clone->template_oid);
+	}
 	lease_write(clone, LEASE_HELD);
 	clone->state = CLONE_LEASED;
-	count_miss(clone->template_oid);
 	if (!registry_update(clone, from))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
@@ -404,7 +407,7 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 	DatabaseInfo template;
 
 	if (method == TESTDB_METHOD_NATIVE)
-		method = TESTDB_METHOD_FILE_COPY;
+		method = database_core_method();
 	make_room(args, 0, 0);
 	database_check_space(0, 0);
 	job_begin_work();
@@ -478,7 +481,8 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		hand_out_spare(args, &clone, CLONE_LEASED, result);
 		return true;
 	}
-	while (registry_take_stale_spare(args->database, args->role, &clone))
+	while (snapshot_lock_source(template) &&
+		   registry_take_stale_spare(args->database, args->role, &clone))
 	{
 		job.clone = clone.oid;
 		job.state = CLONE_RESTORING;
@@ -547,7 +551,7 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 
 /*
  * Make a clone from the snapshot, and commit; false, with nothing done, if the
- * template is being changed.
+ * template is being changed, or if somebody must not be in it who is.
  */
 static bool
 copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
@@ -555,6 +559,11 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 {
 	TimestampTz start = GetCurrentTimestamp();
 
+	if (!snapshot_lock_source(template))
+	{
+		job_commit_work();
+		return false;
+	}
 	begin_clone(args, info, clone);
 	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database);
 	CommandCounterIncrement();
@@ -568,6 +577,11 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		return false;
 	}
 	snapshot_copy(template, clone->oid);
+	if (database_is_logged())
+	{
+		database_log_copy(clone->oid, args->database, false);
+		database_end_log();
+	}
 	job_commit_work();
 	count_copy(args->database, start);
 	clone->native = true;
@@ -632,7 +646,8 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		return;
 	}
 	registry_want_spares(args->database, args->role, args->wanted);
-	if (registry_take_stale_spare(args->database, args->role, &clone))
+	if (snapshot_lock_source(&template) &&
+		registry_take_stale_spare(args->database, args->role, &clone))
 	{
 		job.clone = clone.oid;
 		job.state = CLONE_RESTORING;
@@ -1038,6 +1053,11 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 
 	rollback_prepared(args->database);
 	native = clone.native && begin_native(&again, false, &template, &info, result);
+	if (native && !snapshot_lock_source(&template))
+	{
+		job_commit_work();
+		result->busy = true;
+	}
 	if (result->busy)
 		return;
 	if (!native)

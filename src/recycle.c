@@ -20,6 +20,10 @@
  *	5  lets sessions connect to it again, in its row;
  *	6  makes it a spare in the registry, after the commit.
  *
+ * With wal_level above minimal, 4 goes on with WAL records of DROP and CREATE
+ * DATABASE, for standbys and archives, and 5 is followed by one more
+ * checkpoint for all, so that recovery never acts on them here.
+ *
  * The row was given its next name, and marked as invalid, when the clone was
  * dropped, and the lease on disk says that nobody wants it, until it is handed
  * out again.  So a crash at any of these steps ends in the removal of the
@@ -100,6 +104,9 @@ static bool in_barrier = false;
 
 /* Not to be tried before, because some of them did not. */
 static TimestampTz retry_at = 0;
+
+/* Has this process written to WAL what database_end_log is needed for? */
+static bool to_be_ended = false;
 
 /*
  * Prepare this process for watching; nothing is watched if that fails.
@@ -294,7 +301,14 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 		row.minmxid != template->row.minmxid)
 		return false;
 
+	if (!snapshot_lock_source(template))
+		return false;
 	snapshot_restore(template, clone->oid, names);
+	if (database_is_logged())
+	{
+		database_log_copy(clone->oid, clone->template_oid, true);
+		to_be_ended = true;
+	}
 	if (clone->version != template->version)
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
@@ -321,6 +335,17 @@ restore_returned(TestdbClone *clone)
 	if (!snapshot_lock(clone->template_oid, &template) ||
 		!restore_clone(clone, &template, watch_names(clone, &template)))
 		(void) registry_set_state(clone->oid, CLONE_RESTORING, CLONE_GARBAGE);
+}
+
+/*
+ * After restore_clone, and before the end of the transaction.
+ */
+static void
+end_restoring(void)
+{
+	if (to_be_ended)
+		database_end_log();
+	to_be_ended = false;
 }
 
 /*
@@ -495,6 +520,7 @@ recycle_returned(void)
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
+	end_restoring();
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)
 		watch_restart(batch[i].oid);
@@ -526,7 +552,7 @@ recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 	database_discard_buffers(clone->oid);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	close_files_everywhere();
-	return restore_clone(clone, template, NULL);
+	return recycle_update_spare(clone, template);
 }
 
 /*
@@ -579,5 +605,8 @@ recycle_listen(void)
 bool
 recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)
 {
-	return restore_clone(clone, template, NULL);
+	bool		done = restore_clone(clone, template, NULL);
+
+	end_restoring();
+	return done;
 }

@@ -66,8 +66,8 @@ typedef struct TestdbClone
 typedef struct TemplateStats
 {
 	int64		clones;			/* handed out */
-	int64		hits;			/* of them, spares taken by the session itself */
-	int64		misses;			/* of them, those that a worker had to see to */
+	int64		hits;			/* of them, spares that were ready */
+	int64		misses;			/* of them, those for which there was none */
 	int64		copies;			/* made from the snapshot or by CREATE DATABASE */
 	int64		recycled;		/* restored for another life */
 	int64		drops;			/* taken back */

@@ -30,6 +30,12 @@
  * that fails, or the process dies, it stays so, and the next one who needs it
  * takes it anew.
  *
+ * With wal_level above minimal others may make the same clones by what WAL
+ * tells them, and what it can tell them is to copy the template.  The snapshot
+ * then is of use only while nobody is in the template, which is what the
+ * snapshot holds (snapshot_lock_source).  It is not used while somebody does
+ * follow WAL (database_is_followed says why).
+ *
  * Locks.  The template's database is locked as CREATE DATABASE locks it
  * (ShareLock, no session in it) while its files are read.  The snapshot itself
  * has a heavyweight lock of its own, which is the template's object with 1 as
@@ -510,6 +516,18 @@ snapshot_enter_template(Oid oid)
 }
 
 /*
+ * Enter why a template can't be cloned by the native method.
+ */
+static SnapshotStatus
+refuse_native(Oid oid)
+{
+	char	   *obstacle = database_obstacle(oid);
+
+	registry_clear_snapshot(oid, obstacle ? obstacle : "");
+	return SNAPSHOT_IMPOSSIBLE;
+}
+
+/*
  * See that a template has a snapshot that holds what is committed in it, and
  * copy what is known of it to *template.
  *
@@ -524,7 +542,6 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 				TestdbTemplate *template, int *nprepared)
 {
 	TemplateRow row;
-	char	   *obstacle;
 	bool		behind;
 	bool		idle = false;
 
@@ -541,12 +558,17 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 		(void) registry_template(oid, template);
 	}
 
+	if (database_is_followed())
+		return refuse_native(oid);
+
 	/*
 	 * Only if nobody is in the template can it be found out what was done
-	 * there without a transaction ID.
+	 * there without a transaction ID; and only then will
+	 * snapshot_lock_source, which does not wait, find it so.
 	 */
 	behind = is_behind(template, &row);
-	if (behind || (template->unverified && CountDBBackends(oid) == 0))
+	if (behind || database_is_logged() ||
+		(template->unverified && CountDBBackends(oid) == 0))
 	{
 		idle = database_lock_idle(oid, name, nprepared);
 		snapshot_check_identity(oid, name, lease);
@@ -561,15 +583,17 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 		if (behind && !idle)
 			return SNAPSHOT_BUSY;
 	}
-	if (!idle && registry_row_version(oid, &row) != 0)
+	if (idle)
+	{
+		(void) registry_template(oid, template);
+		behind = is_behind(template, &row);
+	}
+	if (!behind && !(idle && template->unverified) &&
+		registry_row_version(oid, &row) != 0)
 		return SNAPSHOT_FRESH;
 
-	obstacle = database_obstacle(oid);
-	if (obstacle)
-	{
-		registry_clear_snapshot(oid, obstacle);
-		return SNAPSHOT_IMPOSSIBLE;
-	}
+	if (database_obstacle(oid))
+		return refuse_native(oid);
 	refresh_snapshot(template, idle);
 	return SNAPSHOT_FRESH;
 }
@@ -583,6 +607,33 @@ snapshot_lock(Oid oid, TestdbTemplate *template)
 {
 	LockSharedObject(DatabaseRelationId, oid, SNAPSHOT_SUBID, ShareLock);
 	return registry_template(oid, template) && template->has_snapshot;
+}
+
+/*
+ * See that the files of a clone may be made from a template's snapshot, which is
+ * locked.
+ *
+ * With wal_level above minimal, they may if others can make them from the
+ * template itself: until the end of the transaction nobody can change it, and it
+ * is what the snapshot was when *template was read.  False if somebody is in
+ * it, or was since, and also if somebody follows WAL at this moment.
+ *
+ * Does not wait, since the template is locked before its snapshot elsewhere:
+ * snapshot_ensure has done so where it could.
+ */
+bool
+snapshot_lock_source(const TestdbTemplate *template)
+{
+	TestdbTemplate now;
+
+	if (!database_is_logged())
+		return true;
+	return !database_is_followed() &&
+		database_try_lock_idle(template->oid) &&
+		registry_template(template->oid, &now) &&
+		now.has_snapshot && !now.unverified &&
+		now.generation == now.snapshot_generation &&
+		now.version == template->version;
 }
 
 /*

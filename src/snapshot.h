@@ -30,6 +30,7 @@ extern void snapshot_check_identity(Oid oid, const char *name, uint64 lease);
 extern SnapshotStatus snapshot_ensure(Oid oid, const char *name, uint64 lease,
 									  TestdbTemplate *template, int *nprepared);
 extern bool snapshot_lock(Oid oid, TestdbTemplate *template);
+extern bool snapshot_lock_source(const TestdbTemplate *template);
 extern void snapshot_copy(const TestdbTemplate *template, Oid clone);
 extern void snapshot_restore(const TestdbTemplate *template, Oid clone,
 							 const FilesyncNames *names);

@@ -189,6 +189,17 @@ describe_state(const TestdbTemplate *template)
 }
 
 /*
+ * How a template is cloned, as a value of testdb.method.
+ */
+static const char *
+method_in_use(const TestdbTemplate *template)
+{
+	if (template->obstacle[0] == '\0')
+		return "native";
+	return database_core_method() == TESTDB_METHOD_WAL_LOG ? "wal_log" : "file_copy";
+}
+
+/*
  * testdb_templates(): one row per template that is known.
  */
 Datum
@@ -210,7 +221,7 @@ testdb_templates(PG_FUNCTION_ARGS)
 		int			c = 0;
 
 		values[c++] = ObjectIdGetDatum(template->oid);
-		values[c++] = CStringGetTextDatum(template->obstacle[0] ? "file_copy" : "native");
+		values[c++] = CStringGetTextDatum(method_in_use(template));
 		nulls[c] = template->obstacle[0] == '\0';
 		values[c++] = CStringGetTextDatum(template->obstacle);
 		values[c++] = CStringGetTextDatum(describe_state(template));

@@ -586,13 +586,13 @@ my $complaints = join "\n", grep {
 is($complaints, '', 'the server log has no complaint');
 $node->stop;
 
-# With WAL for others, all goes through core's code: there a clone can have logical slots.
+# With WAL for others a clone can have logical slots; what it can't have then is another life.
 my $logical = new_server('logical', '', allows_streaming => 'logical');
 $admin = connect_to($logical, 'postgres');
 run($admin, "CREATE DATABASE $template");
 my $name = clone();
-is($admin->query('SELECT method, reason IS NOT NULL FROM testdb_templates'),
-	'file_copy|t', 'wal_level = logical: the native method is not used, and the view says why');
+is($admin->query('SELECT method, reason IS NULL FROM testdb_templates'),
+	'native|t', 'wal_level = logical: the native method is used');
 my $oid = oid_of($name);
 my $client = connect_to($logical, $name);
 run($client, "SELECT pg_create_logical_replication_slot('regress_slot', 'test_decoding')");
@@ -602,6 +602,22 @@ is($client->query("SELECT count(*) > 0 FROM pg_logical_slot_get_changes('regress
 is($admin->query("SELECT testdb_drop('$name')"), 't', 'it is dropped') or diag $admin->message;
 is($admin->query("SELECT count(*) FROM pg_database WHERE oid = $oid"), 0, 'for good');
 is($admin->query('SELECT count(*) FROM pg_replication_slots'), 0, 'with its slot');
+
+# As long as somebody is in the template, what a standby would copy from it could change.
+my $sitting = connect_to($logical, $template);
+run($admin, 'SET testdb.template_timeout = 100');
+my $refused = 0;
+for (1 .. 20)
+{
+	last if $refused;
+	$refused = !$admin->do("SELECT testdb_clone('$template')");
+}
+ok($refused, 'without spares, a session in the template is in the way') or diag 'never refused';
+is($admin->sqlstate, '55006', 'and named');
+like($admin->message, qr/is being accessed by other users.*Process \d+/s, 'with its process') or diag $admin->message;
+$sitting->close;
+run($admin, 'RESET testdb.template_timeout');
+ok($admin->do("SELECT testdb_clone('$template')"), 'when it has gone there are clones') or diag $admin->message;
 $logical->stop;
 
 done_testing();
