@@ -168,11 +168,13 @@ database_choose_oid(void)
 }
 
 /*
- * End the autovacuum workers in a database.  createdb() and dropdb() do the
- * same: they come back by themselves.
+ * Tell the processes in a database to end: all, or only the autovacuum workers.
+ * createdb() and dropdb() end those, too: they come back by themselves.
+ *
+ * Who is so new that it is not in the table of sessions is told the next time.
  */
 static void
-end_autovacuum(Oid oid)
+tell_to_end(Oid oid, bool all)
 {
 	int			n;
 
@@ -182,10 +184,16 @@ end_autovacuum(Oid oid)
 	{
 		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
 
-		if (status->st_databaseid == oid &&
-			status->st_backendType == B_AUTOVAC_WORKER &&
-			status->st_procpid != 0)
-			(void) kill(status->st_procpid, SIGTERM);
+		if (status->st_databaseid != oid || status->st_procpid == 0 ||
+			(!all && status->st_backendType != B_AUTOVAC_WORKER))
+			continue;
+
+		/* With what it has started itself, as pg_terminate_backend() does. */
+#ifdef HAVE_SETSID
+		(void) kill(-status->st_procpid, SIGTERM);
+#else
+		(void) kill(status->st_procpid, SIGTERM);
+#endif
 	}
 }
 
@@ -240,7 +248,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 
 	if (CountDBBackends(oid) > 0)
 	{
-		end_autovacuum(oid);
+		tell_to_end(oid, false);
 		return false;
 	}
 	*nprepared = database_count_prepared(NameStr(info.name));
@@ -315,10 +323,11 @@ nap(int us)
  * Those whose clients have just disconnected are on their way out, and are
  * given the time for that: telling them to end would fill the server log.
  *
- * Errors: 55006 if prepared transactions are in it, or if a session has not
- * ended after testdb.lock_timeout.
+ * Returns false if prepared transactions are left in it, as dropdb() refuses.
+ *
+ * Errors: 55006 if a session has not ended after testdb.lock_timeout.
  */
-void
+bool
 database_end_sessions(Oid oid, const char *name)
 {
 	TimestampTz start = GetCurrentTimestamp();
@@ -326,9 +335,7 @@ database_end_sessions(Oid oid, const char *name)
 	for (int i = 0; i < LEAVE_STEPS && CountDBBackends(oid) > 0; i++)
 		nap(LEAVE_STEP_US);
 
-	/* This also refuses prepared transactions, which dropdb() waits for. */
-	TerminateOtherDBBackends(oid);
-	for (int i = 1; CountDBBackends(oid) > 0; i++)
+	for (int i = 0; CountDBBackends(oid) > 0; i++)
 	{
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
 									   testdb_lock_timeout))
@@ -343,10 +350,11 @@ database_end_sessions(Oid oid, const char *name)
 					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
 							 testdb_lock_timeout, "testdb.lock_timeout")));
 		}
-		nap(i < LEAVE_STEPS ? LEAVE_STEP_US : END_STEP_US);
 		if (i % TERMINATE_STEPS == 0)
-			TerminateOtherDBBackends(oid);
+			tell_to_end(oid, true);
+		nap(i < LEAVE_STEPS ? LEAVE_STEP_US : END_STEP_US);
 	}
+	return database_count_prepared(name) == 0;
 }
 
 /*
@@ -396,7 +404,7 @@ database_drop(Oid oid)
 
 	if (!database_lock(oid, &info))
 		return false;
-	database_end_sessions(oid, NameStr(info.name));
+	(void) database_end_sessions(oid, NameStr(info.name));
 	make_statistics_droppable(oid);
 	in_dropdb = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout + DROP_TIMEOUT);

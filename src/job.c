@@ -77,6 +77,9 @@
 /* When to try again to remove a clone, after an error, in ms. */
 #define GARBAGE_RETRY		10000
 
+/* How often to roll back prepared transactions, if there are always new ones. */
+#define PREPARED_TRIES		10
+
 /* How often, and how long, to wait for what others are about to free. */
 #define ROOM_NAPS			50
 #define ROOM_NAP_US			5000
@@ -91,9 +94,10 @@ typedef struct WorkerJob
 	Oid			clone;			/* the clone in hand, or InvalidOid */
 	CloneState	state;			/* the state that it has in the registry */
 	bool		spoiled;		/* DROPPING: its content is lost */
+	Oid			garbage;		/* the clone that is being removed, or InvalidOid */
 } WorkerJob;
 
-static WorkerJob job = {-1, InvalidOid, CLONE_CREATING, false};
+static WorkerJob job = {-1, InvalidOid, CLONE_CREATING, false, InvalidOid};
 static MemoryContext job_cxt = NULL;	/* reset each turn */
 
 /*
@@ -184,12 +188,18 @@ job_rollback_work(void)
 
 /*
  * Give back what this worker has in hand, because it must end: the request gets
- * an error, an unfinished clone becomes garbage.
+ * an error, an unfinished clone becomes garbage, and garbage is free to be
+ * removed by others at once.
  */
 void
 job_exit(void)
 {
 	recycle_abandon();
+	if (OidIsValid(job.garbage))
+	{
+		registry_postpone_garbage(job.garbage, 0);
+		request_wake_workers();
+	}
 	if (OidIsValid(job.clone) &&
 		registry_set_state(job.clone, job.state, CLONE_GARBAGE))
 		request_wake_workers();
@@ -736,24 +746,31 @@ return_clone(TestdbClone *clone)
 }
 
 /*
- * Roll back the prepared transactions in a database, if there are any: they
- * would keep it from being dropped, and nobody who drops it wants them.  In no
- * transaction.
+ * Lock a database until the transaction's end, and end what is in it; false if
+ * it does not exist (any more).  In a transaction, which may be another one
+ * afterwards: prepared transactions, which would keep it from being dropped, and
+ * which nobody wants who drops it, can only be rolled back from within.
+ *
+ * Errors: those of database_lock and database_end_sessions; 55006 if sessions
+ * that come in between prepare new ones each time.
  */
-static void
-rollback_prepared(Oid oid)
+static bool
+empty_database(Oid oid, DatabaseInfo *info)
 {
-	DatabaseInfo info;
-	int			n = 0;
-
-	if (max_prepared_xacts == 0)
-		return;
-	job_begin_work();
-	if (database_lookup(oid, &info))
-		n = database_count_prepared(NameStr(info.name));
-	job_commit_work();
-	if (n > 0)
+	for (int i = 0; database_lock(oid, info); i++)
+	{
+		if (database_end_sessions(oid, NameStr(info->name)))
+			return true;
+		if (i == PREPARED_TRIES)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("database \"%s\" is being used by prepared transactions",
+							NameStr(info->name))));
+		job_commit_work();
 		database_rollback_prepared(oid);
+		job_begin_work();
+	}
+	return false;
 }
 
 /*
@@ -820,15 +837,13 @@ take_back(TestdbClone *clone)
 
 	PG_TRY();
 	{
-		if (!database_lookup(oid, &info))
+		if (database_lookup(oid, &info))
+			lease_write(clone, LEASE_UNWANTED);
+		if (!empty_database(oid, &info))
 			finish_removal(oid);
 		else
 		{
-			bool		keep = is_worth_keeping(clone);
-
-			lease_write(clone, LEASE_UNWANTED);
-			database_end_sessions(oid, NameStr(info.name));
-			if (!keep || !return_clone(clone))
+			if (!is_worth_keeping(clone) || !return_clone(clone))
 			{
 				(void) database_drop(oid);
 				finish_removal(oid);
@@ -865,7 +880,6 @@ drop_clone(const RequestArgs *args, RequestResult *result)
 			 NameStr(args->database_name));
 	job_report(activity);
 
-	rollback_prepared(args->database);
 	job_begin_work();
 	if (claim_clone(args, &clone))
 		take_back(&clone);
@@ -895,7 +909,6 @@ job_reap(TestdbClone *clone)
 	job.state = CLONE_DROPPING;
 	PG_TRY();
 	{
-		rollback_prepared(clone->oid);
 		job_begin_work();
 		if (database_lock(clone->oid, &info))
 		{
@@ -977,8 +990,8 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	TestdbClone now;
 	DatabaseInfo info;
 
-	(void) database_lookup(clone->oid, &info);
-	database_end_sessions(clone->oid, NameStr(info.name));
+	if (!empty_database(clone->oid, &info))
+		elog(ERROR, "cache lookup failed for database %u", clone->oid);
 	(void) registry_template(clone->template_oid, &template);
 	clone->name = info.name;
 	clone->owner = info.owner;
@@ -1051,7 +1064,6 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	again.name = args->database_name;
 	again.terms = clone.terms;
 
-	rollback_prepared(args->database);
 	native = clone.native && begin_native(&again, false, &template, &info, result);
 	if (native && !snapshot_lock_source(&template))
 	{
@@ -1084,6 +1096,7 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	{
 		lease_write(&clone, LEASE_UNWANTED);
 		job.spoiled = true;
+		(void) empty_database(clone.oid, &info);
 		(void) database_drop(clone.oid);
 		finish_removal(clone.oid);
 		job.clone = InvalidOid;
@@ -1153,16 +1166,22 @@ job_serve(int slot, const RequestArgs *args)
 void
 job_collect_garbage(const TestdbClone *clone)
 {
+	DatabaseInfo info;
+	bool		exists;
 	char		activity[2 * NAMEDATALEN];
 
 	snprintf(activity, sizeof(activity), "testdb: removing database %u",
 			 clone->oid);
 	job_report(activity);
+	job.garbage = clone->oid;
 	PG_TRY();
 	{
-		lease_write(clone, LEASE_UNWANTED);
 		job_begin_work();
-		if (!database_drop(clone->oid))
+
+		/* Under the lock, as others write the lease only with one. */
+		exists = empty_database(clone->oid, &info);
+		lease_write(clone, LEASE_UNWANTED);
+		if (!exists || !database_drop(clone->oid))
 			database_remove_files(clone->oid);
 		finish_removal(clone->oid);
 	}
@@ -1181,6 +1200,7 @@ job_collect_garbage(const TestdbClone *clone)
 						 GARBAGE_RETRY / 1000)));
 	}
 	PG_END_TRY();
+	job.garbage = InvalidOid;
 }
 
 /*
