@@ -1976,6 +1976,46 @@ registry_add_stats(Oid oid, const TemplateStats *stats)
 }
 
 /*
+ * Count what the registry's counters and lists say there is, and what there is.
+ * Nothing is changed meanwhile.  Takes and releases the registry lock.
+ */
+void
+registry_audit(RegistryAudit *audit)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+
+	memset(audit, 0, sizeof(*audit));
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	audit->nclones[0] = registry->nclones;
+	audit->ngarbage[0] = pg_atomic_read_u32(&registry->ngarbage);
+	audit->nreturned[0] = pg_atomic_read_u32(&registry->nreturned);
+	audit->ntouched[0] = pg_atomic_read_u32(&registry->ntouched);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *template = &registry->templates[i];
+		dlist_iter	iter;
+
+		audit->nwaiting += template->nwaiting;
+		for (int k = 0; k < CLONE_NSTATES; k++)
+			audit->nstates[0] += template->template.nclones[k];
+		dlist_foreach(iter, &template->spares)
+			audit->nspares[0]++;
+	}
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		audit->nclones[1]++;
+		audit->nstates[1]++;
+		audit->ngarbage[1] += entry->clone.state == CLONE_GARBAGE;
+		audit->nreturned[1] += entry->clone.state == CLONE_RETURNED;
+		audit->ntouched[1] += entry->clone.state == CLONE_TOUCHED;
+		audit->nspares[1] += entry->clone.state == CLONE_SPARE;
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
  * Set all statistics to zero.  Takes and releases the registry lock and
  * mutexes.
  */

@@ -139,6 +139,18 @@ typedef enum SpareResult
 	SPARE_STALE					/* the template may have changed */
 } SpareResult;
 
+/* What is counted in shared memory: as noted, and as found by counting. */
+typedef struct RegistryAudit
+{
+	int			nclones[2];
+	int			nstates[2];		/* by the templates' counters of states */
+	int			nspares[2];		/* in the templates' lists */
+	int			ngarbage[2];
+	int			nreturned[2];
+	int			ntouched[2];
+	int			nwaiting;		/* sessions that wait for a spare */
+} RegistryAudit;
+
 extern Size registry_shmem_size(void);
 extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
@@ -214,6 +226,7 @@ extern void registry_template_left(Oid oid);
 extern uint32 registry_epoch(void);
 extern void registry_add_stats(Oid oid, const TemplateStats *stats);
 extern void registry_reset_stats(void);
+extern void registry_audit(RegistryAudit *audit);
 extern void registry_note_error(Oid oid, const char *message);
 
 #endif							/* TESTDB_REGISTRY_H */

@@ -780,3 +780,24 @@ request_is_ready(void)
 
 	return ready;
 }
+
+/*
+ * How many slots are in use, and how many are neither in use nor among the free
+ * ones.  Takes and releases the request lock.
+ */
+void
+request_audit(int *nused, int *nlost)
+{
+	dlist_iter	iter;
+	int			nfree = 0;
+
+	*nused = 0;
+	LWLockAcquire(requests->lock, LW_SHARED);
+	dlist_foreach(iter, &requests->free)
+		nfree++;
+	for (int i = 0; i < request_slot_count(); i++)
+		if (requests->slots[i].state != REQUEST_FREE)
+			(*nused)++;
+	LWLockRelease(requests->lock);
+	*nlost = request_slot_count() - nfree - *nused;
+}

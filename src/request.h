@@ -73,4 +73,6 @@ extern Oid	request_worker_database(void);
 extern void request_set_ready(void);
 extern bool request_is_ready(void);
 
+extern void request_audit(int *nused, int *nlost);
+
 #endif							/* TESTDB_REQUEST_H */

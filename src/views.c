@@ -32,6 +32,7 @@
 SQL_FUNCTION(testdb_clones);
 SQL_FUNCTION(testdb_templates);
 SQL_FUNCTION(testdb_stats);
+SQL_FUNCTION(testdb_audit);
 
 /* How many sessions a database has. */
 typedef struct SessionCount
@@ -289,4 +290,30 @@ testdb_stats(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * testdb_audit() returns text: do the places in shared memory add up?  Each
+ * pair is what a counter or list says, and what there is.
+ *
+ * The extension does not declare it; a test, or who looks into a trouble, can.
+ */
+Datum
+testdb_audit(PG_FUNCTION_ARGS pg_attribute_unused())
+{
+	RegistryAudit audit;
+	int			nused;
+	int			nlost;
+
+	testdb_check_preloaded();
+	registry_audit(&audit);
+	request_audit(&nused, &nlost);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("requests %d lost %d waiting %d clones %d=%d states %d=%d spares %d=%d garbage %d=%d returned %d=%d touched %d=%d",
+											  nused, nlost, audit.nwaiting,
+											  audit.nclones[0], audit.nclones[1],
+											  audit.nstates[0], audit.nstates[1],
+											  audit.nspares[0], audit.nspares[1],
+											  audit.ngarbage[0], audit.ngarbage[1],
+											  audit.nreturned[0], audit.nreturned[1],
+											  audit.ntouched[0], audit.ntouched[1])));
 }
