@@ -19,10 +19,13 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -235,8 +238,8 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
  * in it: no worker is needed for that, no catalog is changed.  Fills *result.
  * waited says that this session has been waiting for one.
  *
- * The lease is on disk before the name is returned; if this process is killed
- * in between, the database is removed when the server starts again.
+ * The lease is on disk before anybody sees that it is LEASED; if this process is
+ * killed before, the database is removed when the server starts again.
  *
  * Errors: whatever the file system says.
  */
@@ -265,11 +268,12 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	}
 	PG_CATCH();
 	{
-		(void) registry_set_state(clone.oid, CLONE_LEASED, CLONE_GARBAGE);
+		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
 		request_wake_workers();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
 	if (clone.expires_at != 0 || clone.terms.idle_timeout != 0)
 		request_wake_workers();
 	result->oid = clone.oid;
@@ -530,13 +534,13 @@ testdb_clone(PG_FUNCTION_ARGS)
 }
 
 /*
- * Check that the caller may drop the clone of that name and OID; the number of
- * its lease.
+ * Check that the clone of that name and OID is the caller's, or of a role that
+ * the caller is a member of; the number of its lease.
  *
- * Errors: 42809 if testdb did not make it, 42501, 55006.
+ * Errors: 42809 if testdb did not make it, 42501, 55000.
  */
 static uint64
-check_droppable(Oid oid, const char *name)
+check_owned(Oid oid, const char *name)
 {
 	TestdbClone clone;
 	DatabaseInfo info;
@@ -551,20 +555,34 @@ check_droppable(Oid oid, const char *name)
 		!has_privs_of_role(GetUserId(), info.owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
 	check_handed_out(oid, name);
+	return clone.lease;
+}
+
+/*
+ * Raise an error, 55006, if the sessions in a database can't be ended, so that
+ * it can be neither dropped nor reset: our own, or the workers'.  function is
+ * who wants that.
+ */
+static void
+check_can_be_left(Oid oid, const char *name, const char *function)
+{
 	if (oid == MyDatabaseId)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot drop the currently open database"),
-				 errhint("Connect to another database, such as \"%s\", to call testdb_drop.",
-						 testdb_database)));
+				 strcmp(function, "testdb_drop") == 0 ?
+				 errmsg("cannot drop the currently open database") :
+				 errmsg("cannot reset the currently open database"),
+				 errhint("Connect to another database, such as \"%s\", to call %s.",
+						 testdb_database, function)));
 	if (oid == request_worker_database())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot drop database \"%s\"", name),
+				 strcmp(function, "testdb_drop") == 0 ?
+				 errmsg("cannot drop database \"%s\"", name) :
+				 errmsg("cannot reset database \"%s\"", name),
 				 errdetail("The testdb workers are connected to it."),
 				 errhint("Set \"%s\" to another database and restart the server.",
 						 "testdb.database")));
-	return clone.lease;
 }
 
 /*
@@ -588,7 +606,7 @@ report_missing(const char *name, bool missing_ok)
  * checking that the caller may; false if there is no such database.  Waits, at
  * the server's start, until it is known what testdb made.
  *
- * Errors: those of check_droppable and request_wait_until_ready.
+ * Errors: those of check_owned and request_wait_until_ready.
  */
 static bool
 get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
@@ -603,7 +621,7 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 	if (!OidIsValid(args->database))
 		return false;
 	request_wait_until_ready(deadline);
-	args->lease = check_droppable(args->database, name);
+	args->lease = check_owned(args->database, name);
 	return true;
 }
 
@@ -630,6 +648,7 @@ testdb_drop(PG_FUNCTION_ARGS)
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
 	if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
 		PG_RETURN_BOOL(report_missing(name, missing_ok));
+	check_can_be_left(args.database, name, "testdb_drop");
 	request_perform(&args, deadline, &result);
 	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
 }
@@ -718,6 +737,7 @@ testdb_reset(PG_FUNCTION_ARGS)
 						   &args) ||
 		!registry_lookup(args.database, &clone))
 		(void) report_missing(name, false);
+	check_can_be_left(args.database, name, "testdb_reset");
 	perform_with_template(&args, clone.template_oid,
 						  NameStr(clone.template_name), &result);
 	if (result.missing)
@@ -726,7 +746,76 @@ testdb_reset(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Lock a clone so that it is not dropped or reset meanwhile, nor kept by
+ * another session; false if it does not exist (any more).  Whoever is connected
+ * to it is not in the way, nor who connects to it.  Until unlock_clone, or the
+ * transaction's end.
+ *
+ * Errors: 55P03 after testdb.timeout, or the session's lock_timeout.
+ */
+static bool
+lock_clone(Oid oid)
+{
+	DatabaseInfo info;
+	char		timeout[16];
+	int			nest = NewGUCNestLevel();
+
+	snprintf(timeout, sizeof(timeout), "%d", testdb_timeout);
+	if (LockTimeout == 0 || LockTimeout > testdb_timeout)
+		(void) set_config_option("lock_timeout", timeout, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	LockSharedObject(DatabaseRelationId, oid, 0, ShareUpdateExclusiveLock);
+	AtEOXact_GUC(true, nest);
+	return database_lookup(oid, &info);
+}
+
+static void
+unlock_clone(Oid oid)
+{
+	UnlockSharedObject(DatabaseRelationId, oid, 0, ShareUpdateExclusiveLock);
+}
+
+/*
+ * Give a clone, which is locked, other terms, on disk and in the registry; false
+ * if it is no longer on the lease of that number.
+ *
+ * Errors: 55006 if it is being dropped; whatever the file system says.  Its terms
+ * are then what they were.
+ */
+static bool
+change_terms(Oid oid, const char *name, uint64 lease, const LeaseTerms *terms)
+{
+	TestdbClone clone;
+	TimestampTz created_at;
+	bool		done;
+
+	if (!registry_lookup(oid, &clone) || clone.lease != lease ||
+		(clone.state != CLONE_LEASED && clone.state != CLONE_DROPPING))
+		return false;
+	created_at = clone.created_at;
+	done = clone.state == CLONE_LEASED;
+	if (done)
+	{
+		registry_apply_terms(&clone, terms);
+		clone.created_at = created_at;
+		clone.lease = lease;
+		lease_write(&clone, LEASE_HELD);
+
+		/* Its time may be over just now. */
+		done = registry_update(&clone, CLONE_LEASED);
+	}
+	if (!done)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("database \"%s\" is being dropped", name),
+				 errdetail("It is dropped or reset at this moment.")));
+	return true;
+}
+
+/*
  * testdb_keep(name text, lifetime interval) returns void
+ *
+ * A test that has failed may well call it from within its clone.
  */
 Datum
 testdb_keep(PG_FUNCTION_ARGS)
@@ -734,9 +823,8 @@ testdb_keep(PG_FUNCTION_ARGS)
 	RequestArgs args;
 	TestdbClone clone;
 	LeaseTerms	terms;
-	TimestampTz created_at;
-	uint64		lease;
 	char	   *name;
+	bool		kept;
 
 	check_callable("testdb_keep()");
 	name = get_name_argument(fcinfo, 0, "database name");
@@ -747,20 +835,15 @@ testdb_keep(PG_FUNCTION_ARGS)
 		!registry_lookup(args.database, &clone))
 		(void) report_missing(name, false);
 
-	created_at = clone.created_at;
-	lease = clone.lease;
 	terms = clone.terms;
 	terms.session_pid = 0;
 	terms.idle_timeout = 0;
 	terms.lifetime = PG_ARGISNULL(1) ? 0 : get_lifetime(PG_GETARG_INTERVAL_P(1));
-	registry_apply_terms(&clone, &terms);
-	clone.created_at = created_at;
-	clone.lease = lease;
-	if (!registry_update(&clone, CLONE_LEASED))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("database \"%s\" is being dropped", name)));
-	lease_write(&clone, LEASE_HELD);
+	kept = lock_clone(args.database) &&
+		change_terms(args.database, name, args.lease, &terms);
+	unlock_clone(args.database);
+	if (!kept)
+		(void) report_missing(name, false);
 	request_wake_workers();
 	PG_RETURN_VOID();
 }

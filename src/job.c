@@ -385,12 +385,7 @@ static void
 hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 		 RequestResult *result)
 {
-	/* A spare has had its terms, and been counted, when it was taken. */
-	if (from != CLONE_LEASED)
-	{
-		registry_apply_terms(clone, &args->terms);
-		count_miss(clone->template_oid);
-	}
+	registry_apply_terms(clone, &args->terms);
 	lease_write(clone, LEASE_HELD);
 	clone->state = CLONE_LEASED;
 	if (!registry_update(clone, from))
@@ -436,6 +431,7 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 					NameStr(template.name), method);
 	job_commit_work();
 	count_copy(args->database, start);
+	count_miss(args->database);
 	hand_out(args, &clone, CLONE_CREATING, result);
 }
 
@@ -488,7 +484,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 	if (registry_take_spare(args->database, args->role, &template->row, true,
 							true, &args->terms, &clone) == SPARE_TAKEN)
 	{
-		hand_out_spare(args, &clone, CLONE_LEASED, result);
+		hand_out_spare(args, &clone, CLONE_CREATING, result);
 		return true;
 	}
 	while (snapshot_lock_source(template) &&
@@ -498,6 +494,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		job.state = CLONE_RESTORING;
 		if (recycle_update_spare(&clone, template))
 		{
+			count_miss(args->database);
 			hand_out_spare(args, &clone, CLONE_RESTORING, result);
 			return true;
 		}
@@ -619,7 +616,10 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 	if (use_spare(args, &template, result))
 		return true;
 	if (copy_snapshot(args, &template, &info, &clone))
+	{
+		count_miss(args->database);
 		hand_out(args, &clone, CLONE_CREATING, result);
+	}
 	else
 		result->busy = true;
 	return true;

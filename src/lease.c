@@ -23,7 +23,11 @@
  * Each file is one fixed-size struct with a checksum, small enough to be
  * written by a single system call within one sector.  Only one process writes
  * the file of a given database at a time: the one that brought its entry in
- * the registry into the state it has.  No lock is held here.
+ * the registry into a state that is another's no longer.  LEASED is nobody's:
+ * whoever changes the terms, or begins to take it back, holds a lock on the
+ * database, from before it looks at the entry until the file is written, which
+ * conflicts with itself: ShareUpdateExclusiveLock and AccessExclusiveLock.
+ * No lock is taken here.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -11,27 +11,28 @@
  *
  * The life of a clone:
  *
- *		(none) --add--> CREATING ---> LEASED <-----+
- *							|          |           |
- *							|          v           | taken
- *							|      DROPPING        |
- *							|       |    |         |
- *							|       |    v         |
- *							|       | RETURNED   SPARE --+
- *							|       |    |         ^     |
- *							|       |    v         |     |
- *							|       | RESTORING ---+     |
- *							|       |    |               |
- *							+-------+----+----> GARBAGE <+
+ *						  +---------- taken ----------+
+ *						  v                           |
+ *		(none) --add--> CREATING ---> LEASED          |
+ *							|          |              |
+ *							|          v              |
+ *							|      DROPPING           |
+ *							|       |    |            |
+ *							|       |    v            |
+ *							|       | RETURNED     SPARE --+
+ *							|       |    |         ^       |
+ *							|       |    v         |       |
+ *							|       | RESTORING ---+       |
+ *							|       |    |                 |
+ *							+-------+----+----> GARBAGE <--+
  *												   |
  *									(none) <--remove
  *
  *	CREATING	Set by the worker that makes the database, before anything of
- *				it exists.  If that worker fails or dies, it or its exit
- *				callback changes the state to GARBAGE.
- *	LEASED		Set by the same worker when the database is complete and its
- *				lease is on disk, or by the session that takes a spare; found
- *				so at server start.
+ *				it exists, or by who takes a spare.  If that process fails or
+ *				dies, it or its exit callback changes the state to GARBAGE.
+ *	LEASED		Set by the same process when the database is complete and its
+ *				lease is on disk; found so at server start.
  *	DROPPING	Set by the worker that drops or resets it, so that no other
  *				does.  LEASED again if that is refused.
  *	RETURNED	Set by the worker that dropped it: the row in pg_database has
@@ -1128,8 +1129,8 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss)
 }
 
 /*
- * Hand out a spare of a template for an owner: it becomes LEASED, and is
- * copied to *clone.
+ * Take a spare of a template for an owner, to hand it out: it becomes CREATING,
+ * with the terms that it will have, and is copied to *clone.
  *
  * row is what the caller has just read of the template in pg_database;
  * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
@@ -1165,7 +1166,7 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 					count_spares(template, owner) <= template->nwaiting)
 					break;
 				clone_leave_state(entry);
-				clone_enter_state(entry, CLONE_LEASED);
+				clone_enter_state(entry, CLONE_CREATING);
 				registry_apply_terms(&entry->clone, terms);
 				*clone = entry->clone;
 				template->template.stats.clones++;

@@ -9,6 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use IPC::Run;
+use POSIX qw(mkfifo);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -439,6 +440,93 @@ adds_up('DROP of a template');
 	is(run($admin, 'SELECT count(*) FROM testdb_clones'), 0, 'at the same time: nothing is left');
 }
 adds_up('at the same time');
+
+#
+# A lease is written by one session at a time. Each is held at that by a pipe in the place of its file, which nobody reads;
+# when that is opened, writing fails.
+#
+sub held_at_lease
+{
+	my ($file, $function, $while) = @_;
+	rename $file, "$file.saved" or die "rename: $!";
+	mkfifo($file, 0600) or die "mkfifo: $!";
+	my $client = connect_to($node, 'postgres');
+	my $pid = $client->pid;
+	$client->send($function);
+	# Until it waits for a reader.
+	poll(sub { slurp_file("/proc/$pid/wchan") =~ /wait_for_partner/ })
+	  or die "process $pid does not wait for a reader";
+	rename $file, "$file.pipe" or die "rename: $!";
+	rename "$file.saved", $file or die "rename: $!";
+	$while->();
+	open my $reader, '<', "$file.pipe" or die "open: $!";
+	$client->result;
+	close $reader;
+	unlink "$file.pipe";
+	$client->close;
+	return $client;
+}
+SKIP:
+{
+	skip 'no /proc/*/wchan here', 1 unless -r '/proc/self/wchan';
+	my $name = clone(q{NULL, 'manual', '1 hour'});
+	my $file = "$leases/" . oid_of($name);
+	my $dropper = connect_to($node, 'postgres');
+	my $user = connect_to($node, $name);
+	my $client = held_at_lease($file, "SELECT testdb_keep('$name', '2 days')", sub {
+		is(run($user, 'SELECT count(*) FROM t'), 100, 'keep and drop: who is in the clone goes on');
+		is(in_database($name, 'SELECT count(*) FROM t'), 100, 'keep and drop: it can be connected to');
+		$user->close;
+		$dropper->send("SELECT testdb_drop('$name')");
+		ok(!$dropper->readable(0.3), 'keep and drop: the drop waits');
+		is(shown($name, q{state, expires_at < now() + interval '1 day'}), 'leased|t', 'keep and drop: nothing is seen of the new terms yet');
+	});
+	like(told($client), qr/^\w+: could not write file "pg_testdb/, 'keep and drop: who could not write is told');
+	is($dropper->result->{rows}[0][0], 't', 'keep and drop: then it is dropped');
+
+	# A spare, before it is handed out.
+	run($admin, "SELECT testdb_prewarm('$template', 1)");
+	poll(sub { is_idle($admin) });
+	my @others;
+	my $spares = q{SELECT oid FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'spare' AND pg_get_userbyid(datdba) = current_user};
+	push @others, clone() while run($admin, $spares) =~ /\n/;
+	my $oid = run($admin, $spares);
+	my $spare = run($admin, "SELECT datname FROM pg_database WHERE oid = $oid");
+	$client = held_at_lease("$leases/$oid", "SELECT testdb_clone('$template')", sub {
+		is(shown($spare, 'state'), '', 'a spare that is being handed out: the view does not have it');
+		ok(!$dropper->do("SELECT testdb_drop('$spare')"), 'a spare that is being handed out: nobody else can drop it');
+		is($dropper->sqlstate, '55000', 'a spare that is being handed out: error') or diag told($dropper);
+		is(run($admin, 'SELECT testdb_drop_all()'), scalar @others, 'a spare that is being handed out: it is not among all');
+	});
+	like(told($client), qr/^\w+: could not write file "pg_testdb/, 'a spare that is being handed out: who could not write is told');
+	ok(poll(sub { !exists_now($spare) }), 'a spare that could not be handed out goes');
+	$dropper->close;
+}
+adds_up('leases');
+
+#
+# A test that has failed keeps its clone from within it.
+#
+{
+	in_database($template, 'CREATE EXTENSION testdb');
+	my $name = clone(q{NULL, 'session'});
+	my $user = connect_to($node, $name);
+	ok($user->do(q{SELECT testdb_keep(current_database(), '1 hour')}), 'keep from within') or diag told($user);
+	is(shown($name, q{scope, expires_at > now() + interval '59 min'}), 'manual|t', 'keep from within: it is kept');
+	ok($user->do(q{BEGIN; SELECT testdb_keep(current_database()::text, NULL); ROLLBACK}), 'keep from within a transaction') or diag told($user);
+	is(shown($name, 'expires_at IS NULL'), 't', 'keep from within a transaction: it is kept');
+	for my $verb ('drop', 'reset')
+	{
+		ok(!$user->do("SELECT testdb_$verb(current_database())"), "$verb from within: refused");
+		like(told($user), qr/^55006: cannot $verb the currently open database\nConnect to another database, such as "postgres", to call testdb_$verb\.$/,
+			"$verb from within: error");
+	}
+	is(run($user, 'SELECT count(*) FROM t'), 100, 'keep from within: the session goes on');
+	$user->close;
+	run($admin, "SELECT testdb_drop('$name')");
+	in_database($template, 'DROP EXTENSION testdb');
+}
+adds_up('keep from within');
 
 #
 # DROP ROLE: spares of the role are not in the way.
