@@ -23,6 +23,9 @@ list = $(sort $(patsubst $(here)/%,%,$(wildcard $(here)/$(1))))
 OBJS = $(patsubst %.c,%.o,$(call list,src/*.c))
 DATA = $(call list,sql/testdb--*.sql)
 
+# The version stands in the control file only.
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" '$(here)/testdb.control')
+
 # Tests are found by their files. They need shared_preload_libraries = 'testdb', so a plain installcheck needs a server
 # that was started with it, and TEMP_CONFIG for the TAP tests: "make test" sees to both.
 REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/testdb--%,$(call list,sql/*.sql)))
@@ -50,6 +53,10 @@ $(OBJS): $(wildcard $(here)/src/*.h) $(here)/Makefile
 ifneq ($(here),.)
 $(shell mkdir -p src)
 endif
+
+# Those that tell it.
+src/testdb.o src/version.o: override CPPFLAGS += -DTESTDB_VERSION='"$(EXTVERSION)"'
+src/testdb.o src/version.o: $(here)/testdb.control
 else
 .DEFAULT_GOAL := all
 all install installcheck uninstall clean:

@@ -38,6 +38,17 @@
 #endif
 
 /*
+ * PG_MODULE_MAGIC.  From 18 on it can say which version is loaded, as
+ * pg_get_loaded_modules() shows.
+ */
+#if PG_VERSION_NUM >= 180000
+#define TESTDB_MODULE_MAGIC \
+	PG_MODULE_MAGIC_EXT(.name = "testdb", .version = TESTDB_VERSION)
+#else
+#define TESTDB_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/*
  * PG_FUNCTION_INFO_V1 for a function that must be seen; before 16 it does not
  * mark the function itself.
  */

@@ -63,7 +63,7 @@ SQL_FUNCTION(testdb_template_set);
 static void
 check_callable(const char *function)
 {
-	testdb_check_preloaded();
+	testdb_check_library();
 	PreventCommandDuringRecovery(function);
 	PreventCommandIfReadOnly(function);
 }
@@ -854,7 +854,7 @@ testdb_keep(PG_FUNCTION_ARGS)
 Datum
 testdb_stats_reset(PG_FUNCTION_ARGS pg_attribute_unused())
 {
-	testdb_check_preloaded();
+	testdb_check_library();
 	registry_reset_stats();
 	PG_RETURN_VOID();
 }

@@ -23,9 +23,10 @@
 #include "registry.h"
 #include "request.h"
 #include "testdb.h"
+#include "version.h"
 #include "worker.h"
 
-PG_MODULE_MAGIC;
+TESTDB_MODULE_MAGIC;
 
 PGDLLEXPORT void _PG_init(void);
 
@@ -63,11 +64,12 @@ testdb_shmem_startup(void)
 }
 
 /*
- * Raise an error if the library was not preloaded: there is then no shared
- * memory, and no worker.
+ * Raise an error, 55000, if the library was not preloaded: there is then no
+ * shared memory, and no worker; or if the extension that the function belongs
+ * to is of another version.
  */
 void
-testdb_check_preloaded(void)
+testdb_check_library(void)
 {
 	if (!preloaded)
 		ereport(ERROR,
@@ -75,6 +77,7 @@ testdb_check_preloaded(void)
 				 errmsg("testdb must be loaded via \"%s\"",
 						"shared_preload_libraries"),
 				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'testdb'")));
+	version_check();
 }
 
 /*
@@ -97,6 +100,7 @@ _PG_init(void)
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = testdb_shmem_startup;
 	freshness_install_hooks();
+	version_install_hooks();
 
 	/* pg_upgrade wants no other process to write to its clusters. */
 	if (!IsBinaryUpgrade)

@@ -10,6 +10,6 @@
 #ifndef TESTDB_H
 #define TESTDB_H
 
-extern void testdb_check_preloaded(void);
+extern void testdb_check_library(void);
 
 #endif							/* TESTDB_H */

@@ -138,7 +138,7 @@ testdb_clones(PG_FUNCTION_ARGS)
 	HTAB	   *counts;
 	int			n;
 
-	testdb_check_preloaded();
+	testdb_check_library();
 	if (!RecoveryInProgress())
 		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 															 testdb_timeout));
@@ -210,7 +210,7 @@ testdb_templates(PG_FUNCTION_ARGS)
 	TestdbTemplate *templates;
 	int			n;
 
-	testdb_check_preloaded();
+	testdb_check_library();
 	InitMaterializedSRF(fcinfo, 0);
 
 	templates = registry_list_templates(&n);
@@ -262,7 +262,7 @@ testdb_stats(PG_FUNCTION_ARGS)
 	TestdbTemplate *templates;
 	int			n;
 
-	testdb_check_preloaded();
+	testdb_check_library();
 	InitMaterializedSRF(fcinfo, 0);
 
 	templates = registry_list_templates(&n);
@@ -305,7 +305,7 @@ testdb_audit(PG_FUNCTION_ARGS pg_attribute_unused())
 	int			nused;
 	int			nlost;
 
-	testdb_check_preloaded();
+	testdb_check_library();
 	registry_audit(&audit);
 	request_audit(&nused, &nlost);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("requests %d lost %d waiting %d clones %d=%d states %d=%d spares %d=%d garbage %d=%d returned %d=%d touched %d=%d",

@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * version.h
+ *	  Whether the library fits the extension in a database.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_VERSION_H
+#define TESTDB_VERSION_H
+
+extern void version_check(void);
+extern void version_install_hooks(void);
+
+#endif							/* TESTDB_VERSION_H */
