@@ -1,0 +1,122 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # what lib.sh and debian.sh set
+# Chroots with other Debian suites than the machine's, for test/matrix and test/package. Comes after lib.sh and debian.sh.
+#
+# Each is made once and kept in the cache. A run works on an overlay of it that is gone afterwards, in namespaces of its own
+# and without network. However it ends, even by kill -9, nothing stays mounted or running.
+
+# What the tests need beside PostgreSQL, and what libpq-dev depends on: a user who installs server-dev has that and no
+# more, so that another header that we come to need shows here.
+chroot_packages=(gcc libc6-dev make perl libipc-run-perl libssl-dev)
+
+# Set by find_chroot(): where it is.
+chroot=''
+
+# Set by the option --refresh: chroots are made anew.
+refresh=''
+
+# print_sources SUITE: prints apt's sources for a suite. Experimental comes on top of sid.
+print_sources() {
+    [ "$1" != experimental ] || echo "deb $mirror sid main"
+    echo "deb $mirror $1 main"
+}
+
+# print_preferences MAJOR: prints the preferences that let apt take a major's packages from experimental.
+print_preferences() {
+    cat <<PREFERENCES
+Package: libpq5 libpq-dev libpq-oauth postgresql-$1 postgresql-$1-jit postgresql-client-$1 postgresql-server-dev-$1
+Pin: release a=experimental
+Pin-Priority: 990
+PREFERENCES
+}
+
+# make_chroot MAJOR FOLDER: makes a chroot in FOLDER/root. The development packages are unpacked, not installed: they
+# would bring 700 MB of llvm along. The mirror may lag behind, hence no Check-Valid-Until; signatures are still checked.
+# shellcheck disable=SC2016 # $1 is the hooks' own
+make_chroot() {
+    local major=$1 folder=$2 suite base part
+    local essential=$folder/essential.sh customize=$folder/customize.sh options=()
+    local settings=/etc/postgresql-common/createcluster.d
+    suite=$(suite_of "$major") && mkdir "$folder" || return
+    base=$suite
+    if [ "$suite" = experimental ]; then
+        base=sid
+        print_preferences "$major" >"$folder/preferences"
+        options+=(--setup-hook="cp $folder/preferences"' "$1/etc/apt/preferences.d/testdb"')
+    fi
+    print_proxy >"$folder/apt.conf"
+    [ ! -s "$folder/apt.conf" ] || options+=(--aptopt="$folder/apt.conf")
+    for part in doc man locale; do
+        options+=(--dpkgopt="path-exclude=/usr/share/$part/*")
+    done
+    cat >"$essential" <<SCRIPT
+set -e
+mkdir -p "\$1$settings"
+echo 'create_main_cluster = false' >"\$1$settings/testdb.conf"
+SCRIPT
+    cat >"$customize" <<SCRIPT
+set -e
+mkdir "\$1/tmp/unpack"
+cd "\$1/tmp/unpack"
+APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get download postgresql-server-dev-$major libpq-dev
+for package in *.deb; do
+    dpkg-deb -x "\$package" "\$1"
+done
+rm -r "\$1/tmp/unpack"
+SCRIPT
+    print_sources "$suite" | nice mmdebstrap --mode=root --variant=minbase \
+        --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
+        --include="$(IFS=, && echo "${chroot_packages[*]}"),postgresql-$major" "${options[@]}" \
+        --essential-hook="sh $essential"' "$1"' --customize-hook="sh $customize"' "$1"' \
+        "$base" "$folder/root" -
+}
+
+# find_chroot MAJOR [KIND]: sets $chroot to a major's chroot with $chroot_packages, which is made if the cache does not
+# have it, or if $refresh says so; fails if it can't be. Leaves it locked, so that another run's --refresh does not take it
+# away. Chroots with other packages are of another kind.
+find_chroot() {
+    local major=$1 kind=${2:-chroot} folder name
+    name=$kind-$major-$(suite_of "$major")
+    chroot=$cache/$name-$(key_of make_chroot print_sources print_preferences -- "${chroot_packages[@]}")
+    lock_cache "$kind-$major" --shared
+    [ -n "$refresh" ] || [ ! -d "$chroot" ] || return 0
+    lock_cache "$kind-$major"
+    [ -n "$refresh" ] || [ ! -d "$chroot" ] || return 0
+    need_missing mmdebstrap debian-archive-keyring
+    find_mirror
+    folder=$chroot.new
+    rm -rf --one-file-system "$cache/$name"-????????.new
+    step "Debian's $(suite_of "$major") with PostgreSQL $major" make_chroot "$major" "$folder" || return
+    rm -rf --one-file-system "$cache/$name"-????????
+    mv "$folder/root" "$chroot"
+    rm -rf --one-file-system "$folder"
+    flock --shared 9
+}
+
+# loopback_up: brings up this network namespace's loopback. By perl, which is everywhere: 0x8914 is SIOCSIFFLAGS, 0x49
+# is up, loopback and running.
+loopback_up() {
+    perl -e 'my $flags = pack("a16 s x22", "lo", 0x49);
+        socket(my $socket, 2, 2, 0) or die "socket: $!\n";
+        ioctl($socket, 0x8914, $flags) or die "lo: $!\n"'
+}
+
+# mount_chroot FOLDER: mounts a throwaway overlay of $chroot as FOLDER/root. Where overlays don't nest, as in some
+# containers, it is a copy.
+mount_chroot() {
+    mount -t tmpfs -o mode=755 tmpfs "$1"
+    mkdir "$1"/{root,upper,work}
+    if ! mount -t overlay -o "lowerdir=$chroot,upperdir=$1/upper,workdir=$1/work" overlay "$1/root" 2>/dev/null; then
+        cp -a "$chroot/." "$1/root"
+    fi
+    mount -t proc proc "$1/root/proc"
+    mount -t tmpfs -o mode=1777 tmpfs "$1/root/dev/shm"
+    mount -t tmpfs -o mode=1777 tmpfs "$1/root/tmp"
+}
+
+# isolated COMMAND...: runs it in namespaces of its own, gently, and ends all of it when we go.
+isolated() {
+    # In the background, so that a signal finds us waiting.
+    setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --ipc --uts --net nice "$@" &
+    wait $!
+}
