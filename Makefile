@@ -9,8 +9,10 @@
 #   make test-matrix          every test on other majors, in chroots; MAJORS="17 18" picks some
 #   make test-assert          every test on a server with assertions, built from source
 #   make test-valgrind        the essential ones under valgrind
+#   make test-package         builds Debian's package, installs it in a chroot and tests it there
+#   make dist                 packs what is committed as testdb-VERSION.zip, for PGXN
 #
-# From "demo" on they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+# From "demo" to "test-package" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
 
 MODULE_big = testdb
 EXTENSION = testdb
@@ -24,13 +26,14 @@ OBJS = $(patsubst %.c,%.o,$(call list,src/*.c))
 DATA = $(call list,sql/testdb--*.sql)
 
 # The version stands in the control file only.
-EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" '$(here)/testdb.control')
+GET_VERSION = sed -n "s/^default_version *= *'\(.*\)'.*/\1/p"
+EXTVERSION := $(shell $(GET_VERSION) '$(here)/testdb.control')
 
 # Tests are found by their files. They need shared_preload_libraries = 'testdb', so a plain installcheck needs a server
 # that was started with it, and TEMP_CONFIG for the TAP tests: "make test" sees to both.
 REGRESS = $(patsubst sql/%.sql,%,$(filter-out sql/testdb--%,$(call list,sql/*.sql)))
 ISOLATION = $(patsubst specs/%.spec,%,$(call list,specs/*.spec))
-TAP_TESTS = 1
+TAP_TESTS ?= 1
 
 override PG_CPPFLAGS += -I$(here)/src $(if $(filter-out 0,$(DEBUG)),-DTESTDB_DEBUG)
 # Hidden: the short names of src/ must not meet those of the server or of other libraries.
@@ -79,4 +82,15 @@ test-assert:
 	@bash '$(here)/test/assert' $(MAJORS)
 test-valgrind:
 	@bash '$(here)/test/valgrind'
-.PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix test-assert test-valgrind
+test-package:
+	@bash '$(here)/test/package' $(MAJORS)
+
+# Named after the version that is committed, which is what it holds.
+dist:
+	@cd '$(here)' && version=$$(git show HEAD:./testdb.control | $(GET_VERSION)) && [ -n "$$version" ] || \
+		{ echo "make dist packs what is committed: it needs git, and a clone of testdb's repository." >&2; exit 1; }; \
+	git diff --quiet HEAD -- . || echo "What is not committed is left out." >&2; \
+	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
+	echo "testdb-$$version.zip"
+.PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix \
+	test-assert test-valgrind test-package dist

@@ -12,6 +12,9 @@ chroot_packages=(gcc libc6-dev make perl libipc-run-perl libssl-dev)
 # Set by find_chroot(): where it is.
 chroot=''
 
+# Set by put_zabbix(): where zabbix's schema is in the chroot.
+zabbix=''
+
 # Set by the option --refresh: chroots are made anew.
 refresh=''
 
@@ -86,7 +89,7 @@ find_chroot() {
     find_mirror
     folder=$chroot.new
     rm -rf --one-file-system "$cache/$name"-????????.new
-    step "Debian's $(suite_of "$major") with PostgreSQL $major" make_chroot "$major" "$folder" || return
+    step "Debian's $(suite_of "$major") with PostgreSQL $major${2:+, to build packages}" make_chroot "$major" "$folder" || return
     rm -rf --one-file-system "$cache/$name"-????????
     mv "$folder/root" "$chroot"
     rm -rf --one-file-system "$folder"
@@ -112,6 +115,25 @@ mount_chroot() {
     mount -t proc proc "$1/root/proc"
     mount -t tmpfs -o mode=1777 tmpfs "$1/root/dev/shm"
     mount -t tmpfs -o mode=1777 tmpfs "$1/root/tmp"
+}
+
+# put_zabbix FOLDER: puts zabbix's schema into FOLDER/root, if test/run on the machine itself has fetched it or
+# TESTDB_ZABBIX says where it is. in_chroot() passes it on.
+put_zabbix() {
+    local from=${TESTDB_ZABBIX:-$cache/zabbix}
+    [ -d "$from" ] || return 0
+    zabbix=/home/zabbix
+    cp -R "$from" "$1/root$zabbix"
+    chmod -R a+rX "$1/root$zabbix"
+}
+
+# in_chroot FOLDER MAJOR COMMAND...: runs it in FOLDER/root, in /home/testdb there, as the user postgres.
+in_chroot() {
+    local folder=$1 major=$2
+    shift 2
+    chroot --userspec=postgres:postgres "$folder/root" env -i ${CI:+"CI=$CI"} HOME=/tmp LC_ALL=C.UTF-8 \
+        PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin PG_CONFIG="/usr/lib/postgresql/$major/bin/pg_config" \
+        ${zabbix:+"TESTDB_ZABBIX=$zabbix"} env -C /home/testdb "$@"
 }
 
 # isolated COMMAND...: runs it in namespaces of its own, gently, and ends all of it when we go.

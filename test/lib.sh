@@ -32,6 +32,9 @@ pg_config='' bindir='' major='' user='' build='' run='' port='' step_log='' job=
 # Debian packages that a script needs beyond what need_postgres() knows of.
 packages=()
 
+# Not empty: what is tested is the testdb that is installed in PostgreSQL, and nothing is built.
+installed=''
+
 # say TEXT...: a line to the reader.
 say() {
     printf '%s\n' "$*"
@@ -157,7 +160,7 @@ find_postgres() {
 
 # need_postgres: has PostgreSQL with its development files, a compiler and what else stands in $packages, or ends.
 need_postgres() {
-    command -v gcc >/dev/null || command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    [ -n "$installed" ] || command -v gcc >/dev/null || command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v make >/dev/null || packages+=(make)
     if ! find_postgres; then
         if [ -z "$major" ] && [ "$(id -u)" -eq 0 ] && is_debian; then
@@ -239,11 +242,11 @@ prepare() {
     as_user "$bindir/postgres" --version >/dev/null 2>&1 || die "The user $user cannot run $bindir/postgres."
 }
 
-# copy_source: copies what a build needs to $build/src, without what another build left in the source folder.
+# copy_source: copies what a build and the tests need to $build/src, without what another build left in the source folder.
 copy_source() {
     local part
     mkdir "$build/src"
-    for part in Makefile testdb.control sql src specs expected t; do
+    for part in Makefile testdb.control META.json CHANGELOG.md README.md debian sql src specs expected t; do
         [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
     done
     mkdir "$build/src/test"
@@ -313,6 +316,17 @@ build_testdb() {
             "is not yours to write: run this as its owner, or with a PostgreSQL 18 or newer."
         return 1
     fi
+}
+
+# check_installed: fails, and says so, unless PostgreSQL has this very version of testdb among its extensions.
+check_installed() {
+    local control
+    control=$("$pg_config" --sharedir)/extension/testdb.control
+    if [ ! -r "$control" ] || [ ! -r "$("$pg_config" --pkglibdir)/testdb.so" ]; then
+        echo "testdb is not installed in PostgreSQL $major."
+        return 1
+    fi
+    cmp "$top/testdb.control" "$control"
 }
 
 # print_config: the configuration lines with which a server finds and preloads the testdb that build_testdb() made.
