@@ -1,0 +1,208 @@
+
+# What the distribution says of itself, for which no server is needed: META.json is what PGXN expects, and the version in
+# the control file is the version everywhere.
+
+use strict;
+use warnings;
+
+use FindBin;
+use JSON::PP;
+use Test::More;
+
+my $top = "$FindBin::RealBin/..";
+
+# The text of a file in the distribution.
+sub slurp
+{
+	my ($file) = @_;
+	open my $in, '<', "$top/$file" or die "$file: $!";
+	local $/ = undef;
+	return scalar <$in>;
+}
+
+# Is it a text with something to read in it?
+sub is_text
+{
+	my ($value) = @_;
+	return defined $value && !ref $value && $value =~ /\S/;
+}
+
+# Is it a version as PGXN wants it, a semantic one?
+sub is_version
+{
+	my ($value) = @_;
+	my $number = qr/(?:0|[1-9][0-9]*)/;
+	return is_text($value) && $value =~ /^$number\.$number\.$number(?:-[0-9A-Za-z-]+)?$/;
+}
+
+# Is it a file that the distribution has?
+sub is_file
+{
+	my ($value) = @_;
+	return is_text($value) && $value !~ m{^/|\.\.} && -f "$top/$value";
+}
+
+# Short names of licenses that the specification knows.
+my %licenses = map { $_ => 1 } qw(agpl_3 apache_1_1 apache_2_0 artistic_1 artistic_2 bsd freebsd gfdl_1_2 gfdl_1_3
+  gpl_1 gpl_2 gpl_3 lgpl_2_1 lgpl_3_0 mit mozilla_1_0 mozilla_1_1 openssl perl_5 postgresql qpl_1_0 ssleay sun zlib
+  open_source restricted unrestricted unknown);
+
+# What may stand at the top, beside names that begin with x_.
+my %known = map { $_ => 1 } qw(name version abstract maintainer license provides meta-spec description
+  generated_by tags no_index prereqs release_status resources);
+
+# What is wrong with the license: a short name, a list of them, or names with addresses.
+sub license_problems
+{
+	my ($license) = @_;
+	return 'license: no address' if ref $license eq 'HASH' && (!%$license || grep { !m{^https?://} } values %$license);
+	return () if ref $license eq 'HASH';
+	my @names = ref $license eq 'ARRAY' ? @$license : ($license);
+	return @names && !grep({ !is_text($_) || !$licenses{$_} } @names) ? () : 'license';
+}
+
+# What is wrong with what is provided: extensions, each with a file and a version.
+sub provides_problems
+{
+	my ($provides) = @_;
+	return 'provides' unless ref $provides eq 'HASH' && %$provides;
+	my @problems;
+	for my $name (sort keys %$provides)
+	{
+		my $entry = $provides->{$name};
+		push @problems, "provides.$name.file" unless is_file($entry->{file});
+		push @problems, "provides.$name.version" unless is_version($entry->{version});
+		push @problems, "provides.$name.docfile" if exists $entry->{docfile} && !is_file($entry->{docfile});
+		push @problems, "provides.$name.abstract" if exists $entry->{abstract} && !is_text($entry->{abstract});
+	}
+	return @problems;
+}
+
+# What is wrong with the prerequisites: versions of things, by what for and how badly they are needed.
+sub prereqs_problems
+{
+	my ($prereqs) = @_;
+	my @problems;
+	for my $phase (sort keys %$prereqs)
+	{
+		push @problems, "prereqs.$phase" unless $phase =~ /^(configure|build|test|runtime|develop|x_\w+)$/;
+		for my $how (sort keys %{ $prereqs->{$phase} })
+		{
+			my $wanted = $prereqs->{$phase}{$how};
+			push @problems, "prereqs.$phase.$how" unless $how =~ /^(requires|recommends|suggests|conflicts|x_\w+)$/;
+			push @problems, map { "prereqs.$phase.$how.$_" }
+			  grep { !is_version($wanted->{$_}) && $wanted->{$_} ne '0' } sort keys %$wanted;
+		}
+	}
+	return @problems;
+}
+
+# All that is wrong with a META.json by PGXN's specification, version 1: names of fields.
+sub meta_problems
+{
+	my ($meta) = @_;
+	my @problems = map { "$_: unknown" } grep { !$known{$_} && !/^x_/ } sort keys %$meta;
+	push @problems, 'name' unless is_text($meta->{name}) && $meta->{name} =~ m{^[^\s/\\[:cntrl:]]{2,}$};
+	push @problems, 'version' unless is_version($meta->{version});
+	push @problems, 'abstract' unless is_text($meta->{abstract}) && $meta->{abstract} !~ /\n/;
+	my $maintainer = $meta->{maintainer};
+	my @maintainers = ref $maintainer eq 'ARRAY' ? @$maintainer : ($maintainer);
+	push @problems, 'maintainer' if !@maintainers || grep { !is_text($_) } @maintainers;
+	push @problems, license_problems($meta->{license}), provides_problems($meta->{provides});
+	my $spec = $meta->{'meta-spec'};
+	push @problems, 'meta-spec' unless ref $spec eq 'HASH' && is_text($spec->{version}) && $spec->{version} =~ /^1\.0\.\d+$/;
+	push @problems, 'meta-spec.url'
+	  if ref $spec eq 'HASH' && exists $spec->{url} && $spec->{url} !~ m{^https?://(www\.)?pgxn\.org/meta/spec\.txt$};
+	push @problems, prereqs_problems($meta->{prereqs} // {});
+	push @problems, 'release_status' unless ($meta->{release_status} // 'stable') =~ /^(stable|testing|unstable)$/;
+	push @problems, 'description' if exists $meta->{description} && !is_text($meta->{description});
+	my $tags = $meta->{tags} // [];
+	push @problems, 'tags'
+	  if ref $tags ne 'ARRAY' || grep { !is_text($_) || length > 255 || m{[/\\[:cntrl:]]} } @$tags;
+	return @problems;
+}
+
+# All that disagrees with the control file's version: where it stands.
+sub version_problems
+{
+	my ($version, $meta, $changelog, $debian) = @_;
+	my @problems;
+	push @problems, 'META.json' unless $meta->{version} eq $version;
+	push @problems, 'META.json, provides' unless $meta->{provides}{testdb}{version} eq $version;
+	push @problems, 'META.json, file' unless $meta->{provides}{testdb}{file} eq "sql/testdb--$version.sql";
+	push @problems, 'CHANGELOG.md' unless ($changelog =~ /^## (\S+) \(/m)[0] eq $version;
+	push @problems, 'debian/changelog' unless ($debian =~ /^testdb \((.*)-[^-]+\)/)[0] eq $version;
+	return @problems;
+}
+
+# Scripts that lead from each version in the changelog to the one after it, and that are not there.
+sub missing_scripts
+{
+	my ($changelog) = @_;
+	my @versions = reverse $changelog =~ /^## (\S+) \(/mg;
+	return grep { !-f "$top/$_" } map { "sql/testdb--$versions[$_ - 1]--$versions[$_].sql" } 1 .. $#versions;
+}
+
+# A deep copy, in which one field is changed; undef removes it.
+sub changed
+{
+	my ($meta, $value, @path) = @_;
+	my $copy = decode_json(encode_json($meta));
+	my $last = pop @path;
+	my $at = $copy;
+	$at = $at->{$_} for @path;
+	if   (defined $value) { $at->{$last} = $value }
+	else                  { delete $at->{$last} }
+	return $copy;
+}
+
+my $meta = decode_json(slurp('META.json'));
+my ($version) = slurp('testdb.control') =~ /^default_version = '(.*)'$/m;
+my $changelog = slurp('CHANGELOG.md');
+my $debian = slurp('debian/changelog');
+
+ok(is_version($version), 'the control file has a semantic version');
+is_deeply([ meta_problems($meta) ], [], 'META.json follows the specification');
+is_deeply([ version_problems($version, $meta, $changelog, $debian) ], [], 'the version is the same everywhere');
+is_deeply([ missing_scripts($changelog) ], [], 'there is a script from each version to the next');
+is($meta->{name}, 'testdb', 'the name');
+my ($minimum) = slurp('src/compat.h') =~ /^#if PG_VERSION_NUM < (\d+)0000\n#error/m;
+is($meta->{prereqs}{runtime}{requires}{PostgreSQL}, "$minimum.0.0", 'the oldest PostgreSQL is the one that compiles');
+my $guard = '^\\\\echo Use "(CREATE|ALTER) EXTENSION testdb.*" to load this file\. \\\\quit$';
+is_deeply([ grep { slurp("sql/$_") !~ /$guard/m } map { s{.*/}{}r } glob "$top/sql/testdb--*.sql" ],
+	[], 'scripts refuse to be run by psql');
+
+# These checks see what is wrong.
+for my $field (qw(name version abstract maintainer license provides meta-spec))
+{
+	is_deeply([ meta_problems(changed($meta, undef, $field)) ], [$field], "META.json without $field");
+}
+for my $case (
+	[ 'version', '0.1', 'version' ],
+	[ 'version', '01.0.0', 'version' ],
+	[ 'name', 'test db', 'name' ],
+	[ 'license', 'postgres', 'license' ],
+	[ 'maintainer', [], 'maintainer' ],
+	[ 'release_status', 'beta', 'release_status' ],
+	[ 'Tags', [], 'Tags: unknown' ],
+	[ 'tags', ['a/b'], 'tags' ],
+	[ 'meta-spec', { version => '2.0.0' }, 'meta-spec' ],
+	[ 'prereqs', { runtime => { needs => { PostgreSQL => '15' } } },
+		'prereqs.runtime.needs', 'prereqs.runtime.needs.PostgreSQL' ],
+	[ 'provides', { testdb => { file => 'sql/testdb--9.9.9.sql', version => '0.1.0' } }, 'provides.testdb.file' ],
+	[ 'provides', { testdb => { file => 'Makefile', docfile => 'doc.md', version => '1' } },
+		'provides.testdb.version', 'provides.testdb.docfile' ])
+{
+	my ($field, $value, @problems) = @$case;
+	is_deeply([ meta_problems(changed($meta, $value, $field)) ], \@problems, 'META.json with ' . join ', ', @problems);
+}
+is_deeply(
+	[ version_problems('9.9.9', $meta, $changelog, $debian) ],
+	[ 'META.json', 'META.json, provides', 'META.json, file', 'CHANGELOG.md', 'debian/changelog' ],
+	'another version in the control file');
+is_deeply(
+	[ missing_scripts("## 9.9.9 (2099-01-01)\n\n- More\n\n$changelog") ],
+	["sql/testdb--$version--9.9.9.sql"],
+	'a release without a script');
+
+done_testing();
