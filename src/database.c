@@ -273,7 +273,7 @@ database_try_lock_idle(Oid oid)
 		return false;
 	if (CountDBBackends(oid) > 0)
 	{
-		end_autovacuum(oid);
+		tell_to_end(oid, false);
 		return false;
 	}
 	return database_count_prepared(NameStr(info.name)) == 0;
