@@ -32,6 +32,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "debug.h"
 #include "guc.h"
 #include "lease.h"
 #include "registry.h"
@@ -264,7 +265,9 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 
 	PG_TRY();
 	{
+		debug_point("taken");
 		lease_write(&clone, LEASE_HELD);
+		debug_point("taken-held");
 	}
 	PG_CATCH();
 	{
@@ -274,6 +277,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	}
 	PG_END_TRY();
 	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
+	debug_point("taken-leased");
 	if (clone.expires_at != 0 || clone.terms.idle_timeout != 0)
 		request_wake_workers();
 	result->oid = clone.oid;
@@ -800,6 +804,7 @@ change_terms(Oid oid, const char *name, uint64 lease, const LeaseTerms *terms)
 		clone.created_at = created_at;
 		clone.lease = lease;
 		lease_write(&clone, LEASE_HELD);
+		debug_point("kept-held");
 
 		/* Its time may be over just now. */
 		done = registry_update(&clone, CLONE_LEASED);

@@ -17,6 +17,7 @@
 
 #include "utils/guc.h"
 
+#include "debug.h"
 #include "guc.h"
 
 int			testdb_workers = 2;
@@ -172,5 +173,6 @@ guc_define(void)
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 
+	debug_define();
 	MarkGUCPrefixReserved("testdb");
 }

@@ -66,6 +66,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "debug.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
@@ -221,8 +222,11 @@ job_exit(void)
 static void
 finish_removal(Oid oid)
 {
+	debug_point("removal-done");
 	job_commit_work();
+	debug_point("removal-committed");
 	lease_remove(oid);
+	debug_point("removal-recorded");
 	registry_remove(oid);
 }
 
@@ -312,7 +316,9 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	(void) registry_add(clone, ERROR);
 	job.clone = clone->oid;
 	job.state = CLONE_CREATING;
+	debug_point("clone-entered");
 	lease_write(clone, LEASE_CREATING);
+	debug_point("clone-recorded");
 }
 
 /*
@@ -386,7 +392,9 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 		 RequestResult *result)
 {
 	registry_apply_terms(clone, &args->terms);
+	debug_point("clone-complete");
 	lease_write(clone, LEASE_HELD);
+	debug_point("clone-held");
 	clone->state = CLONE_LEASED;
 	if (!registry_update(clone, from))
 		ereport(ERROR,
@@ -394,6 +402,7 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 				 errmsg("database \"%s\" was dropped while it was being created",
 						NameStr(clone->name))));
 	job.state = CLONE_LEASED;
+	debug_point("clone-leased");
 	result->oid = clone->oid;
 	result->lease = clone->lease;
 	result->name = clone->name;
@@ -429,6 +438,7 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 	begin_clone(args, &template, &clone);
 	database_create(clone.oid, NameStr(clone.name), args->role,
 					NameStr(template.name), method);
+	debug_point("clone-created");
 	job_commit_work();
 	count_copy(args->database, start);
 	count_miss(args->database);
@@ -466,6 +476,7 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 								clone->template_oid, false))
 			report_template_gone(args);
 		clone->name = args->name;
+		debug_point("spare-renamed");
 	}
 	job_commit_work();
 	hand_out(args, clone, state, result);
@@ -583,11 +594,15 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		job.clone = InvalidOid;
 		return false;
 	}
+	debug_point("clone-row");
 	snapshot_copy(template, clone->oid);
+	debug_point("clone-files");
 	if (database_is_logged())
 	{
 		database_log_copy(clone->oid, args->database, false);
+		debug_point("clone-logged");
 		database_end_log();
+		debug_point("clone-checkpoint");
 	}
 	job_commit_work();
 	count_copy(args->database, start);
@@ -670,7 +685,9 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		job_commit_work();
 	else if (copy_snapshot(args, &template, &info, &clone))
 	{
+		debug_point("spare-complete");
 		lease_write(&clone, LEASE_UNWANTED);
+		debug_point("spare-unwanted");
 		publish_spare(&clone, CLONE_CREATING);
 	}
 	else
@@ -737,11 +754,14 @@ return_clone(TestdbClone *clone)
 		return false;
 	database_sync_dependencies(clone->oid, clone->template_oid,
 							   template.dependencies);
+	debug_point("return-row");
 	job_commit_work();
+	debug_point("return-committed");
 
 	clone->state = CLONE_RETURNED;
 	if (registry_update(clone, CLONE_DROPPING))
 		request_wake_workers();
+	debug_point("return-entered");
 	return true;
 }
 
@@ -804,8 +824,26 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 }
 
 /*
- * After an error: a clone that was DROPPING stays with who has it.  From
- * PG_CATCH, after the transaction's end.
+ * Has a clone that was to be dropped gone so far that nobody can have it back?
+ * After the failed transaction's end.
+ */
+static bool
+is_lost(Oid oid)
+{
+	DatabaseInfo info;
+	bool		lost;
+
+	HOLD_INTERRUPTS();
+	job_begin_work();
+	lost = !database_lookup(oid, &info) || database_is_invalid(oid);
+	job_commit_work();
+	RESUME_INTERRUPTS();
+	return lost;
+}
+
+/*
+ * After an error: a clone that was DROPPING stays with who has it, or becomes
+ * GARBAGE if that is too late.  From PG_CATCH, after the transaction's end.
  */
 static void
 give_back(Oid oid)
@@ -813,7 +851,12 @@ give_back(Oid oid)
 	TestdbClone clone;
 
 	job.clone = InvalidOid;
-	if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
+	if (is_lost(oid))
+	{
+		if (registry_set_state(oid, CLONE_DROPPING, CLONE_GARBAGE))
+			request_wake_workers();
+	}
+	else if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
 	{
 		lease_write(&clone, LEASE_HELD);
 		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
@@ -837,12 +880,15 @@ take_back(TestdbClone *clone)
 
 	PG_TRY();
 	{
+		debug_point("drop-claimed");
 		if (database_lookup(oid, &info))
 			lease_write(clone, LEASE_UNWANTED);
+		debug_point("drop-unwanted");
 		if (!empty_database(oid, &info))
 			finish_removal(oid);
 		else
 		{
+			debug_point("drop-empty");
 			if (!is_worth_keeping(clone) || !return_clone(clone))
 			{
 				(void) database_drop(oid);
@@ -999,8 +1045,10 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	if (!database_reset_row(clone->oid, NameStr(info.name), info.owner,
 							clone->template_oid, true))
 		report_template_gone(args);
+	debug_point("reset-row");
 	job_commit_work();
 	job.spoiled = true;
+	debug_point("reset-committed");
 
 	job_begin_work();
 	if (!snapshot_lock(clone->template_oid, &template) ||
@@ -1181,6 +1229,7 @@ job_collect_garbage(const TestdbClone *clone)
 		/* Under the lock, as others write the lease only with one. */
 		exists = empty_database(clone->oid, &info);
 		lease_write(clone, LEASE_UNWANTED);
+		debug_point("garbage-unwanted");
 		if (!exists || !database_drop(clone->oid))
 			database_remove_files(clone->oid);
 		finish_removal(clone->oid);
@@ -1260,8 +1309,11 @@ job_recycle(void)
 	{
 		job_begin_work();
 		recycle_returned();
+		debug_point("recycle-restored");
 		job_commit_work();
+		debug_point("recycle-committed");
 		recycle_publish();
+		debug_point("recycle-published");
 	}
 	PG_CATCH();
 	{

@@ -62,6 +62,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "debug.h"
 #include "filesync.h"
 #include "recycle.h"
 #include "registry.h"
@@ -304,10 +305,12 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 	if (!snapshot_lock_source(template))
 		return false;
 	snapshot_restore(template, clone->oid, names);
+	debug_point("restore-files");
 	if (database_is_logged())
 	{
 		database_log_copy(clone->oid, clone->template_oid, true);
 		to_be_ended = true;
+		debug_point("restore-logged");
 	}
 	if (clone->version != template->version)
 		database_sync_dependencies(clone->oid, clone->template_oid,
@@ -317,7 +320,9 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 								  clone->template_oid, false);
 	else
 		done = database_revive(clone->oid, clone->template_oid);
+	debug_point("restore-row");
 	database_flush();
+	debug_point("restore-flushed");
 
 	clone->version = template->version;
 	clone->row_version = template->row_version;
@@ -344,7 +349,10 @@ static void
 end_restoring(void)
 {
 	if (to_be_ended)
+	{
 		database_end_log();
+		debug_point("restore-checkpoint");
+	}
 	to_be_ended = false;
 }
 
@@ -512,10 +520,14 @@ recycle_returned(void)
 	if (batch_size == 0)
 		return;
 
+	debug_point("recycle-taken");
 	for (int i = 0; i < batch_size; i++)
 		database_discard_buffers(batch[i].oid);
+	debug_point("recycle-discarded");
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	debug_point("recycle-checkpoint");
 	close_files_everywhere();
+	debug_point("recycle-closed");
 
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)

@@ -71,6 +71,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "debug.h"
 #include "lease.h"
 #include "registry.h"
 #include "snapshot.h"
@@ -416,6 +417,7 @@ sync_files(TestdbTemplate *template)
 	template->files = filesync_manifest_count(copy);
 	template->bytes = filesync_manifest_space(copy, 1);
 	filesync_manifest_set_tag(copy, template->version);
+	debug_point("snapshot-manifest");
 	snapshot_path(template->oid, ".manifest", path);
 	ok = filesync_manifest_write(copy, path, &options, &error);
 	if (ok)
@@ -464,7 +466,9 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 			RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE |
 							  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_UNLOGGED);
 		registry_clear_snapshot(template->oid, "");
+		debug_point("snapshot-cleared");
 		sync_files(template);
+		debug_point("snapshot-files");
 		template->snapshot_generation = template->generation;
 	}
 
@@ -485,6 +489,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	template->row = row;
 	template->taken_at = GetCurrentTimestamp();
 	registry_set_snapshot(template, with_files);
+	debug_point("snapshot-entered");
 	stats.snapshot_us = template->taken_at - start;
 	registry_add_stats(template->oid, &stats);
 	UnlockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);

@@ -34,6 +34,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "debug.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
@@ -152,6 +153,7 @@ rebuild_registry(void)
 		ereport(LOG,
 				(errmsg("testdb found %d databases that it made earlier, and %d leftovers",
 						nlive, list_length(oids) - nlive)));
+	debug_point("start-rebuilt");
 	job_commit_work();
 	request_set_ready();
 }

@@ -1,0 +1,430 @@
+
+# Ends processes at each step of cloning, dropping, recycling and taking a snapshot: by kill -9, by a FATAL error, by an
+# error. Afterwards there must be what there should be, and nothing else. Needs a library that was built with DEBUG=1;
+# test/run makes one for this test.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TestdbTest;
+use Time::HiRes qw(usleep);
+
+plan skip_all => 'no library that was built with DEBUG=1' unless $ENV{TESTDB_DEBUG_CONFIG};
+$ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG};
+
+my $template = 'regression_template';
+my ($node, $admin, $checksum);
+my %held;          # clones that are handed out, and a number that is in them
+my $number = 0;    # of rows in the template's second table
+my $log_position = 0;
+
+# Runs a statement that must succeed.
+sub run
+{
+	my ($client, $sql) = @_;
+	$client->do($sql) or die "$sql: " . $client->message;
+	return;
+}
+
+sub new_cluster
+{
+	my ($name, $settings) = @_;
+	$node = new_server(
+		$name, qq{
+restart_after_crash = off
+full_page_writes = on
+max_prepared_transactions = 2
+include_if_exists 'point.conf'
+$settings
+});
+	$admin = connect_to($node, 'postgres');
+	run($admin, "CREATE DATABASE $template");
+	my $client = connect_to($node, $template);
+	run($client, $_)
+	  for 'CREATE EXTENSION amcheck',
+	  q{CREATE TABLE base AS SELECT i, md5(i::text) AS t FROM generate_series(1, 2000) i},
+	  'CREATE INDEX ON base (i)', 'CREATE TABLE changed (i int)';
+	$checksum = $client->query('SELECT md5(string_agg(i || t, NULL ORDER BY i)) FROM base');
+	$client->close;
+	%held = ();
+	$number = 0;
+	$log_position = 0;
+	return;
+}
+
+# Where processes fail from now on: "name kill", or nowhere. With a server that runs, idle workers have heard of it when
+# they are next asked for something.
+sub set_point
+{
+	my ($point) = @_;
+	open my $out, '>', $node->data_dir . '/point.conf' or die $!;
+	print $out "testdb.debug_point = '$point'\n";
+	close $out;
+	return;
+}
+
+sub reload
+{
+	my ($point) = @_;
+	set_point($point);
+	run($admin, 'SELECT pg_reload_conf()');
+	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq $point }) or die 'the settings are not reloaded';
+	return;
+}
+
+sub server_is_gone
+{
+	return !-e $node->data_dir . '/postmaster.pid';
+}
+
+sub start
+{
+	$node->_update_pid(0);
+	$node->start;
+	$admin = connect_to($node, 'postgres');
+	return;
+}
+
+# A restart leaves no spares.
+sub restart
+{
+	$admin->close;
+	$node->restart;
+	$admin = connect_to($node, 'postgres');
+	poll(sub { ($admin->query('SELECT count(*) FROM testdb_clones()') // 1) eq '0' }) or die 'leftovers stay';
+	return;
+}
+
+# Clones, and writes something into the clone; its name. Undef if the call fails, as it may when a process ends.
+sub clone
+{
+	my ($arguments) = @_;
+	my $name = $admin->query("SELECT testdb_clone('$template'" . ($arguments // '') . ')') or return undef;
+	$held{$name} = $number;
+	return $name;
+}
+
+sub write_to
+{
+	my ($name) = @_;
+	my $client = connect_to($node, $name);
+	run($client, $_)
+	  for 'CREATE TABLE own AS SELECT * FROM base', 'UPDATE base SET t = t WHERE i < 500', 'VACUUM FULL pg_class';
+	$client->close;
+	return;
+}
+
+sub prewarm
+{
+	my ($n) = @_;
+	return $admin->do("SELECT testdb_prewarm('$template', $n)");
+}
+
+# Until nothing more is going to happen by itself.
+sub settle
+{
+	return poll(
+		sub {
+			return 1 if server_is_gone();
+			($admin->query(q{SELECT count(*) FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')}) // 1) eq '0';
+		},
+		30);
+}
+
+sub drop
+{
+	my ($name) = @_;
+	my $done = $admin->do("SELECT testdb_drop('$name')");
+	# Whether it was dropped before the process ended, or not, is as it may be.
+	$held{$name} = $done ? 'gone' : 'unknown';
+	return $done;
+}
+
+# What is prepared, and what is done then, with the points that this comes to.
+my @cases = (
+	{
+		name => 'first clone',
+		prepare => sub { restart() },
+		act => sub { clone() },
+		points => [
+			qw(snapshot-cleared snapshot-manifest snapshot-files snapshot-entered clone-entered clone-recorded clone-row
+			  clone-files clone-complete clone-held clone-leased)
+		],
+		logged => [qw(clone-logged clone-checkpoint)]
+	},
+	{
+		name => 'CREATE DATABASE',
+		prepare => sub { run($admin, 'SET testdb.method = file_copy') },
+		act => sub { clone() },
+		points => [qw(clone-recorded clone-created clone-complete clone-held clone-leased)]
+	},
+	{
+		name => 'spare that is made ahead',
+		prepare => sub { restart() },
+		act => sub { prewarm(2) },
+		points => [qw(clone-files spare-complete spare-unwanted)],
+		logged => [qw(clone-logged)]
+	},
+	{
+		name => 'clone from a spare',
+		prepare => sub { prewarm(2) },
+		act => sub { clone() },
+		# No interrupt is processed between these: the session can end there only by a signal that can't be caught.
+		kill_only => 1,
+		points => [qw(taken taken-held taken-leased)]
+	},
+	{
+		name => 'clone from a spare with a name',
+		prepare => sub { prewarm(2) },
+		act => sub { clone(", 'regression_mine'") },
+		points => [qw(spare-renamed clone-complete clone-held clone-leased)]
+	},
+	{
+		name => 'clone after a change of the template',
+		prepare => sub {
+			prewarm(2);
+			my $client = connect_to($node, $template);
+			run($client, "INSERT INTO changed VALUES ($number)");
+			$number++;
+			$client->close;
+		},
+		act => sub { clone() },
+		points => [
+			qw(snapshot-cleared snapshot-manifest snapshot-files snapshot-entered restore-files restore-row
+			  restore-flushed clone-complete clone-held clone-leased)
+		],
+		logged => [qw(restore-logged restore-checkpoint)]
+	},
+	{
+		name => 'drop, for another life',
+		prepare => sub { my $name = clone(); write_to($name); return $name },
+		act => sub { drop($_[0]) and settle() },
+		points => [
+			qw(drop-claimed drop-unwanted drop-empty return-row return-committed return-entered recycle-taken
+			  recycle-discarded recycle-checkpoint recycle-closed restore-files restore-row restore-flushed
+			  recycle-restored recycle-committed recycle-published)
+		],
+		logged => [qw(restore-logged restore-checkpoint)]
+	},
+	{
+		name => 'drop for good',
+		prepare => sub {
+			run($admin, 'SET testdb.method = file_copy');
+			my $name = clone();
+			run($admin, 'RESET testdb.method');
+			write_to($name);
+			return $name;
+		},
+		act => sub { drop($_[0]) },
+		points => [qw(drop-claimed drop-empty removal-done removal-committed removal-recorded)]
+	},
+	{
+		name => 'reset',
+		prepare => sub { my $name = clone(); write_to($name); return $name },
+		act => sub {
+			my ($name) = @_;
+			$held{$name} = $admin->do("SELECT testdb_reset('$name')") ? $number : 'unknown';
+		},
+		points => [qw(reset-row reset-committed restore-files restore-row restore-flushed)],
+		logged => [qw(restore-logged restore-checkpoint)]
+	},
+	{
+		name => 'keep',
+		prepare => sub { return clone() },
+		act => sub { $admin->do("SELECT testdb_keep('$_[0]')") },
+		kill_only => 1,
+		points => [qw(kept-held)]
+	},
+	{
+		name => 'start',
+		prepare => sub { prewarm(2) },
+		act => 'start',
+		kill_only => 1,
+		points => [qw(start-rebuilt garbage-unwanted removal-done removal-committed removal-recorded)]
+	});
+
+# What must hold after that; returns what does not.
+sub check
+{
+	my @wrong;
+	settle() or push @wrong, 'not settled: '
+	  . join '; ', map { join ' ', @$_ }
+	  $admin->rows(q{SELECT oid, state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')});
+	my $leases = join ' ', sort map { m{/(\d+)$} } glob $node->data_dir . '/pg_testdb/clones/*';
+	my $known = join ' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM testdb_clones()');
+	push @wrong, "leases on disk: $leases; known: $known" if $leases ne $known;
+	my $directories = join ' ', sort map { m{/(\d+)$} } glob $node->data_dir . '/base/*';
+	my $rows = join ' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM pg_database');
+	push @wrong, "directories in base: $directories; databases: $rows" if $directories ne $rows;
+	my $strange = join ' ', map { $_->[0] } $admin->rows(
+		q{SELECT datname FROM pg_database LEFT JOIN testdb_clones() c USING (oid) WHERE datconnlimit = -2
+		OR (c.oid IS NULL AND datname NOT IN ('postgres', 'template0', 'template1', '} . $template . q{'))});
+	push @wrong, "databases that should not be: $strange" if $strange ne '';
+
+	my %is = map { $_->[0] => 1 }
+	  $admin->rows(q{SELECT datname FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'leased'});
+	for my $name (sort keys %held)
+	{
+		my $what = delete $held{$name};
+		push @wrong, "$name is lost" if !$is{$name} && $what !~ /gone|unknown/;
+		push @wrong, "$name is still there" if $is{$name} && $what eq 'gone';
+	}
+	# One that nobody was told of: a name that its caller did not live to see.
+	for my $name (sort keys %is)
+	{
+		my $client = connect_to($node, $name);
+		my $sum = $client->query('SELECT md5(string_agg(i || t, NULL ORDER BY i)) FROM base') // $client->message;
+		push @wrong, "$name: table base: $sum" if $sum ne $checksum;
+		push @wrong, amcheck($name);
+		$client->close;
+		$admin->do("SELECT testdb_drop('$name')") or push @wrong, "dropping $name: " . $admin->message;
+	}
+
+	# And it goes on.
+	my $name = clone();
+	unless ($name)
+	{
+		push @wrong, 'no new clone: ' . $admin->message;
+		return @wrong;
+	}
+	my $client = connect_to($node, $name);
+	my $state = $client->query(
+		'SELECT md5(string_agg(i || t, NULL ORDER BY i)), (SELECT count(*) FROM changed) FROM base') // $client->message;
+	push @wrong, "new clone: $state" if $state ne "$checksum|$number";
+	$client->close;
+	drop($name) or push @wrong, "dropping the new clone: " . $admin->message;
+	delete $held{$name};
+	settle() or push @wrong, 'not settled at the end';
+	return @wrong;
+}
+
+sub amcheck
+{
+	my ($name) = @_;
+	my ($out, $err) = run_command(
+		[ $node->installed_command('pg_amcheck'), '-h', $node->host, '-p', $node->port, '--heapallindexed', '-d', $name ]);
+	return "$out$err" eq '' ? () : "pg_amcheck of $name: $out$err";
+}
+
+# Lines of the log since the last call that say more than that a process has ended.
+sub complaints
+{
+	my $text = slurp_file($node->logfile, $log_position);
+	$log_position = -s $node->logfile;
+	return grep {
+		/PANIC|TRAP|could not|invalid page|missing|corrupt|WARNING|may be left|cannot|unexpected|ERROR:|FATAL:/i
+		  && !/debug point ".*" was reached/
+		  && !/could not (receive|send) data (from|to) client/
+		  && !/skipping missing configuration file|terminating background worker/
+		  && !/terminating connection (because of crash|due to)|the database system is (starting up|shutting down)/
+		  && !/worker ended before it had finished/
+		  && !/HINT:|DETAIL:|STATEMENT:|CONTEXT:/
+		  && !/\d\] WARNING:  (could not open directory "base|some useless files may be left)/
+		  && !/LOG:  (invalid|unexpected pageaddr|record with incorrect)/
+	} split /\n/, $text;
+}
+
+# Does what a case is about until that has come to its point. A worker may have been told of the point a moment too late,
+# and then it is done again.
+sub attempt
+{
+	my ($case, $argument, $done) = @_;
+	for (1 .. 3)
+	{
+		$case->{act}->($argument) if ref $case->{act};
+		return 1 if poll($done, 3);
+		$argument = eval { $case->{prepare}->() };
+	}
+	return poll($done, 3);
+}
+
+sub try_kill
+{
+	my ($case, $point) = @_;
+	my $what = "$case->{name}, kill at $point";
+	my $argument = $case->{prepare}->();
+	settle();
+	if ($case->{act} eq 'start')
+	{
+		$admin->close;
+		$node->stop;
+		set_point("$point kill");
+		$node->start(fail_ok => 1);
+	}
+	else
+	{
+		reload("$point kill");
+	}
+	my $reached = attempt($case, $argument, \&server_is_gone);
+	ok($reached, "$what: comes there") or $node->stop('immediate');
+	set_point('');
+	start();
+	my @wrong = (check(), map { "log: $_" } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	return;
+}
+
+sub try_error
+{
+	my ($case, $point, $how) = @_;
+	my $what = "$case->{name}, $how at $point";
+	my $position = -s $node->logfile;
+	run($admin, "SELECT testdb_template_set('$template', NULL)");
+	my $argument = $case->{prepare}->();
+	settle();
+	reload("$point $how");
+	my $told = attempt($case, $argument,
+		sub { slurp_file($node->logfile, $position) =~ /(ERROR|FATAL|LOG): .*debug point "$point" was reached/ });
+	ok($told, "$what: comes there, and says so");
+	reload('');
+	my @wrong = (check(), map { "log: $_" } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	run($admin, 'RESET testdb.method');
+	return;
+}
+
+sub stop
+{
+	my @wrong = amcheck($template);
+	is("@wrong", '', 'the template is in order');
+	$admin->close;
+	$node->stop;
+	return;
+}
+
+my @only = split ' ', $ENV{TESTDB_POINTS} // '';
+sub wanted { my ($point) = @_; return !@only || grep { $_ eq $point } @only }
+
+new_cluster('killed', "wal_level = minimal\nmax_wal_senders = 0");
+for my $case (@cases)
+{
+	try_kill($case, $_) for grep { wanted($_) } @{ $case->{points} };
+}
+stop();
+
+new_cluster('killed_logged', 'wal_level = replica');
+for my $case (grep { $_->{logged} } @cases)
+{
+	try_kill($case, $_) for grep { wanted($_) } $case->{points}[-1], @{ $case->{logged} };
+}
+stop();
+
+new_cluster('failing', "wal_level = minimal\nmax_wal_senders = 0");
+my %tried;
+for my $case (grep { !$_->{kill_only} } @cases)
+{
+	for my $point (grep { wanted($_) && !$tried{$_}++ } @{ $case->{points} })
+	{
+		# It takes ten seconds until what could not be removed is tried again.
+		try_error($case, $point, 'error') unless $point =~ /^removal-(done|recorded)/;
+		try_error($case, $point, 'fatal');
+	}
+}
+stop();
+done_testing();
