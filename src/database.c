@@ -1029,6 +1029,29 @@ database_is_recyclable(Oid oid)
 }
 
 /*
+ * Raise the error, 55006, with which dropdb() would refuse to drop a database
+ * that nobody is in, if it would.
+ */
+void
+database_check_droppable(Oid oid, const char *name)
+{
+	int			nslots;
+	int			nactive;
+
+	(void) ReplicationSlotsCountDBSlots(oid, &nslots, &nactive);
+	if (nactive > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("database \"%s\" is used by an active logical replication slot",
+						name)));
+	if (CountDBSubscriptions(oid) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("database \"%s\" is being used by logical replication subscription",
+						name)));
+}
+
+/*
  * Give a clone the row, and all that belongs to it in shared catalogs, that it
  * would have if it had just been made from the template under this name.  If
  * invalid, nobody can connect to it until database_revive, and its statistics

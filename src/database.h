@@ -56,6 +56,7 @@ extern TestdbMethod database_core_method(void);
 extern void database_log_copy(Oid oid, Oid template_oid, bool again);
 extern void database_end_log(void);
 extern bool database_is_recyclable(Oid oid);
+extern void database_check_droppable(Oid oid, const char *name);
 extern bool database_reset_row(Oid oid, const char *name, Oid owner,
 							   Oid template_oid, bool invalid);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,

@@ -630,6 +630,18 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 }
 
 /*
+ * Is there another database now of the name that was asked for, since a reset
+ * has put it into the place of the one that was found?
+ */
+static bool
+was_replaced(const RequestArgs *args)
+{
+	Oid			now = find_database(NameStr(args->database_name));
+
+	return OidIsValid(now) && now != args->database;
+}
+
+/*
  * testdb_drop(name text, missing_ok boolean) returns boolean
  */
 Datum
@@ -650,10 +662,13 @@ testdb_drop(PG_FUNCTION_ARGS)
 	missing_ok = PG_GETARG_BOOL(1);
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
-	if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
-		PG_RETURN_BOOL(report_missing(name, missing_ok));
-	check_can_be_left(args.database, name, "testdb_drop");
-	request_perform(&args, deadline, &result);
+	do
+	{
+		if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
+			PG_RETURN_BOOL(report_missing(name, missing_ok));
+		check_can_be_left(args.database, name, "testdb_drop");
+		request_perform(&args, deadline, &result);
+	} while (result.missing && was_replaced(&args));
 	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
 }
 
@@ -735,15 +750,18 @@ testdb_reset(PG_FUNCTION_ARGS)
 
 	check_callable("testdb_reset()");
 	name = get_name_argument(fcinfo, 0, "database name");
-	if (!get_clone_request(REQUEST_RESET, name,
-						   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   testdb_timeout),
-						   &args) ||
-		!registry_lookup(args.database, &clone))
-		(void) report_missing(name, false);
-	check_can_be_left(args.database, name, "testdb_reset");
-	perform_with_template(&args, clone.template_oid,
-						  NameStr(clone.template_name), &result);
+	do
+	{
+		if (!get_clone_request(REQUEST_RESET, name,
+							   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														   testdb_timeout),
+							   &args) ||
+			!registry_lookup(args.database, &clone))
+			(void) report_missing(name, false);
+		check_can_be_left(args.database, name, "testdb_reset");
+		perform_with_template(&args, clone.template_oid,
+							  NameStr(clone.template_name), &result);
+	} while (result.missing && was_replaced(&args));
 	if (result.missing)
 		(void) report_missing(name, false);
 	PG_RETURN_VOID();

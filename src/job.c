@@ -37,8 +37,19 @@
  *	   renamed, commit
  *	4  registry: RETURNED				the same, known to recycle.c
  *
- * If the drop is refused (a prepared transaction in the clone, say), the lease
- * is HELD again, and the clone stays as it was.
+ * If the drop is refused (a session that does not end, say), the lease is HELD
+ * again, and the clone stays as it was.
+ *
+ * A reset restores a clone as recycle.c does, with its lease HELD.  Where that
+ * can't be, another one is made, as above up to step 4, and put into its place:
+ *
+ *	1  new one marked as invalid		a clone as before; the new one is garbage
+ *	2  registry: DROPPING				the same
+ *	3  lease of the new one: HELD		the same: it is invalid
+ *	4  rows: names exchanged, the old	a clone with the new content; the old one,
+ *	   one invalid, commit				which is invalid, is garbage
+ *	5  registry: new one LEASED			the same
+ *	6  the old one is dropped			a clone with the new content
  *
  * Locks.  A worker holds no LWLock while it does any of this; heavyweight
  * locks as database.c says, waiting for each at most testdb.lock_timeout.
@@ -95,10 +106,15 @@ typedef struct WorkerJob
 	Oid			clone;			/* the clone in hand, or InvalidOid */
 	CloneState	state;			/* the state that it has in the registry */
 	bool		spoiled;		/* DROPPING: its content is lost */
+	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
+								 * still HELD */
+	Oid			made;			/* the clone that will replace it, CREATING, or
+								 * InvalidOid */
+	Oid			victim;			/* a spare that makes room, DROPPING, or InvalidOid */
 	Oid			garbage;		/* the clone that is being removed, or InvalidOid */
 } WorkerJob;
 
-static WorkerJob job = {-1, InvalidOid, CLONE_CREATING, false, InvalidOid};
+static WorkerJob job = {.request = -1};
 static MemoryContext job_cxt = NULL;	/* reset each turn */
 
 /*
@@ -188,6 +204,22 @@ job_rollback_work(void)
 }
 
 /*
+ * Make garbage of what this worker has in hand besides the clone that it is
+ * about.
+ */
+static void
+discard_others(void)
+{
+	if (!OidIsValid(job.made) && !OidIsValid(job.victim))
+		return;
+	(void) registry_set_state(job.made, CLONE_CREATING, CLONE_GARBAGE);
+	(void) registry_set_state(job.victim, CLONE_DROPPING, CLONE_GARBAGE);
+	request_wake_workers();
+	job.made = InvalidOid;
+	job.victim = InvalidOid;
+}
+
+/*
  * Give back what this worker has in hand, because it must end: the request gets
  * an error, an unfinished clone becomes garbage, and garbage is free to be
  * removed by others at once.
@@ -201,8 +233,11 @@ job_exit(void)
 		registry_postpone_garbage(job.garbage, 0);
 		request_wake_workers();
 	}
+	discard_others();
 	if (OidIsValid(job.clone) &&
-		registry_set_state(job.clone, job.state, CLONE_GARBAGE))
+		registry_set_state(job.clone, job.state,
+						   job.state == CLONE_DROPPING && job.resetting &&
+						   !job.spoiled ? CLONE_LEASED : CLONE_GARBAGE))
 		request_wake_workers();
 	if (job.request >= 0)
 	{
@@ -303,7 +338,8 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 
 	memset(clone, 0, sizeof(*clone));
 	get_clone_name(args, template, &clone->name);
-	snprintf(activity, sizeof(activity), "testdb_clone: creating \"%s\" from \"%s\"",
+	snprintf(activity, sizeof(activity), "%s: creating \"%s\" from \"%s\"",
+			 args->kind == REQUEST_RESET ? "testdb_reset" : "testdb_clone",
 			 NameStr(clone->name), NameStr(template->name));
 	job_report(activity);
 
@@ -313,9 +349,14 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	clone->owner = args->role;
 	clone->created_at = GetCurrentTimestamp();
 	clone->state = CLONE_CREATING;
-	(void) registry_add(clone, ERROR);
-	job.clone = clone->oid;
-	job.state = CLONE_CREATING;
+	(void) registry_add(clone, args->kind == REQUEST_RESET, ERROR);
+	if (args->kind == REQUEST_RESET)
+		job.made = clone->oid;
+	else
+	{
+		job.clone = clone->oid;
+		job.state = CLONE_CREATING;
+	}
 	debug_point("clone-entered");
 	lease_write(clone, LEASE_CREATING);
 	debug_point("clone-recorded");
@@ -364,7 +405,8 @@ make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 	while (!database_is_full())
 	{
 		if (!registry_take_template_victim(args->database, &victim, &coming) &&
-			!((registry_is_full() || !database_has_space(bytes, files)) &&
+			!(((args->kind != REQUEST_RESET && registry_is_full()) ||
+			   !database_has_space(bytes, files)) &&
 			  registry_take_victim(args->database, args->role, &victim)))
 		{
 			if (!coming || ++naps > ROOM_NAPS)
@@ -373,13 +415,11 @@ make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 			CHECK_FOR_INTERRUPTS();
 			continue;
 		}
-		job.clone = victim.oid;
-		job.state = CLONE_DROPPING;
-		job.spoiled = true;
+		job.victim = victim.oid;
 		job_begin_work();
 		(void) database_drop(victim.oid);
 		finish_removal(victim.oid);
-		job.clone = InvalidOid;
+		job.victim = InvalidOid;
 	}
 }
 
@@ -409,15 +449,14 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 }
 
 /*
- * Make a clone through core's CREATE DATABASE: the steps at the head of this
- * file.  *result is the answer, which may be that the template is in use.
+ * Make a clone through core's CREATE DATABASE, and commit: steps 1 to 4 at the
+ * head of this file.  False if the template is in use, which *result then says.
  */
-static void
-make_core_clone(const RequestArgs *args, RequestResult *result)
+static bool
+create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 {
 	TestdbMethod method = args->method;
 	TimestampTz start = GetCurrentTimestamp();
-	TestdbClone clone;
 	DatabaseInfo template;
 
 	if (method == TESTDB_METHOD_NATIVE)
@@ -430,31 +469,61 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 	{
 		result->busy = true;
 		job_commit_work();
-		return;
+		return false;
 	}
 	snapshot_check_identity(args->database, NameStr(args->database_name),
 							args->lease);
-	check_template_rights(args->database, args->role, &template);
-	begin_clone(args, &template, &clone);
-	database_create(clone.oid, NameStr(clone.name), args->role,
+
+	/* Who has a clone may have it reset. */
+	if (args->kind != REQUEST_RESET)
+		check_template_rights(args->database, args->role, &template);
+	else
+		(void) database_lookup(args->database, &template);
+	begin_clone(args, &template, clone);
+	database_create(clone->oid, NameStr(clone->name), args->role,
 					NameStr(template.name), method);
 	debug_point("clone-created");
 	job_commit_work();
 	count_copy(args->database, start);
+	return true;
+}
+
+/*
+ * The same, and hand it out.
+ */
+static void
+make_core_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+
+	if (!create_clone(args, &clone, result))
+		return;
 	count_miss(args->database);
 	hand_out(args, &clone, CLONE_CREATING, result);
 }
 
 /*
- * Raise the error that a template has been dropped in the meantime.
+ * Raise the error that the template of the named clone has been dropped in the
+ * meantime.
  */
 static void
-report_template_gone(const RequestArgs *args)
+report_template_gone(const char *name)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_DATABASE),
-			 errmsg("template of database \"%s\" does not exist",
-					NameStr(args->kind == REQUEST_CLONE ? args->name : args->database_name)),
+			 errmsg("template of database \"%s\" does not exist", name),
+			 errdetail("It has been dropped in the meantime.")));
+}
+
+/*
+ * The same of the clone itself.
+ */
+static void
+report_clone_gone(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("database \"%s\" does not exist", name),
 			 errdetail("It has been dropped in the meantime.")));
 }
 
@@ -474,7 +543,7 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 		check_name_free(NameStr(args->name));
 		if (!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
 								clone->template_oid, false))
-			report_template_gone(args);
+			report_template_gone(NameStr(args->name));
 		clone->name = args->name;
 		debug_point("spare-renamed");
 	}
@@ -591,7 +660,10 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(job_cxt);
 		(void) registry_set_state(clone->oid, CLONE_CREATING, CLONE_GARBAGE);
-		job.clone = InvalidOid;
+		if (job.made == clone->oid)
+			job.made = InvalidOid;
+		else
+			job.clone = InvalidOid;
 		return false;
 	}
 	debug_point("clone-row");
@@ -818,6 +890,7 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 		return false;
 	}
 	job.spoiled = false;
+	job.resetting = args->kind == REQUEST_RESET;
 	job.clone = args->database;
 	job.state = CLONE_DROPPING;
 	return true;
@@ -953,6 +1026,7 @@ job_reap(TestdbClone *clone)
 	job.request = -1;
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
+	job.resetting = false;
 	PG_TRY();
 	{
 		job_begin_work();
@@ -1001,6 +1075,7 @@ job_retire(TestdbClone *clone)
 	job.request = -1;
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
+	job.resetting = false;
 	PG_TRY();
 	{
 		job_begin_work();
@@ -1024,68 +1099,195 @@ job_retire(TestdbClone *clone)
 
 /*
  * Restore a clone in place, under its own name, which is DROPPING and locked by
- * the transaction that was begun; template is locked, too.
+ * the transaction that was begun; template is locked, too.  False if its content
+ * is lost, but the snapshot was of no use, because it was changed in this very
+ * instant.
  *
  * While its files are restored its row says that it is invalid.  After a crash
  * it is removed.
  */
-static void
+static bool
 restore_in_place(const RequestArgs *args, TestdbClone *clone)
 {
 	TestdbTemplate template;
-	TestdbClone now;
 	DatabaseInfo info;
+	bool		done;
 
 	if (!empty_database(clone->oid, &info))
-		elog(ERROR, "cache lookup failed for database %u", clone->oid);
-	(void) registry_template(clone->template_oid, &template);
+		report_clone_gone(NameStr(args->database_name));
+	recycle_check_barrier();
 	clone->name = info.name;
 	clone->owner = info.owner;
 	clone->row_version = 0;
 	if (!database_reset_row(clone->oid, NameStr(info.name), info.owner,
 							clone->template_oid, true))
-		report_template_gone(args);
+		report_template_gone(NameStr(info.name));
 	debug_point("reset-row");
 	job_commit_work();
 	job.spoiled = true;
 	debug_point("reset-committed");
 
 	job_begin_work();
-	if (!snapshot_lock(clone->template_oid, &template) ||
-		!recycle_one(clone, &template))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("template of database \"%s\" was changed in the meantime",
-						NameStr(info.name)),
-				 errhint("Call testdb_reset again.")));
+	done = snapshot_lock(clone->template_oid, &template) &&
+		recycle_one(clone, &template);
 	job_commit_work();
-
-	/* Its terms may have changed meanwhile: its session has ended, say. */
-	if (registry_lookup(clone->oid, &now))
-	{
-		now.version = clone->version;
-		now.row_version = clone->row_version;
-		now.state = CLONE_LEASED;
-		(void) registry_update(&now, CLONE_DROPPING);
-	}
+	if (!done)
+		return false;
+	registry_finish_reset(clone);
 	job.clone = InvalidOid;
 	request_wake_workers();
+	return true;
+}
+
+/*
+ * Make the clone that will take the place of another, as args say, and commit.
+ * False if the template is in use, which *result then says.
+ *
+ * It has a name of its own and is marked as invalid: nobody gets in, and after a
+ * crash it is removed, whatever its lease says.
+ */
+static bool
+make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
+{
+	TestdbTemplate template;
+	DatabaseInfo info;
+	bool		native = false;
+
+	if (args->method == TESTDB_METHOD_NATIVE)
+	{
+		make_native_room(args);
+		native = begin_native(args, false, &template, &info, result);
+		if (native)
+		{
+			(void) database_lookup(args->database, &info);
+			result->busy = !copy_snapshot(args, &template, &info, clone);
+		}
+	}
+	if (!native && !result->busy)
+		(void) create_clone(args, clone, result);
+	if (result->busy)
+		return false;
+
+	job_begin_work();
+	if (database_lock(clone->oid, &info))
+		(void) database_end_sessions(clone->oid, NameStr(clone->name));
+	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+							args->database, true))
+		report_template_gone(NameStr(args->name));
+	debug_point("replacement-row");
+	job_commit_work();
+	debug_point("replacement-made");
+	return true;
+}
+
+/*
+ * Put the clone new, which make_replacement has made, into the place of the
+ * clone old, which is DROPPING and locked by the transaction that was begun:
+ * its name, its owner, its terms.  One commit does that: before it a crash, or
+ * an error, leaves the old one, after it the new one; of the two leases, which
+ * then both say HELD, one is of a database that is marked as invalid.
+ *
+ * What is left of the old one is removed, now or later.
+ */
+static void
+replace_clone(TestdbClone *old, TestdbClone *new)
+{
+	DatabaseInfo info;
+	DatabaseInfo unused;
+
+	if (!empty_database(old->oid, &info))
+		report_clone_gone(NameStr(new->name));
+	database_check_droppable(old->oid, NameStr(info.name));
+	new->state = CLONE_LEASED;
+	new->name = info.name;
+	new->owner = info.owner;
+	new->row_version = 0;
+	new->terms = old->terms;
+	new->created_at = old->created_at;
+	new->expires_at = old->expires_at;
+	lease_write(new, LEASE_HELD);
+	debug_point("replace-held");
+
+	(void) database_lock(new->oid, &unused);
+	choose_name(NameStr(old->template_name), &old->name);
+	if (!database_reset_row(old->oid, NameStr(old->name), info.owner,
+							old->template_oid, true))
+		report_template_gone(NameStr(info.name));
+	CommandCounterIncrement();
+	if (!database_reset_row(new->oid, NameStr(new->name), new->owner,
+							new->template_oid, false))
+		report_template_gone(NameStr(info.name));
+	debug_point("replace-row");
+
+	/* What is committed is entered, whoever wants this process to end. */
+	HOLD_INTERRUPTS();
+	job_commit_work();
+	debug_point("replace-committed");
+	job.spoiled = true;
+	registry_replace(old->oid, new);
+	RESUME_INTERRUPTS();
+	debug_point("replace-entered");
+	job.made = InvalidOid;
+	if (!registry_is_stuck() && !database_is_full())
+		job_collect_garbage(old);
+	(void) registry_set_state(old->oid, CLONE_DROPPING, CLONE_GARBAGE);
+	job.clone = InvalidOid;
+	request_wake_workers();
+}
+
+/*
+ * Restore a clone in place, if it can be, whose template can be cloned by the
+ * native method, as again says.  Else false: *lost says whether its content is
+ * lost, so that it stays DROPPING; *result, whether it has gone or the template
+ * is in use.
+ */
+static bool
+reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *clone,
+			   bool *lost, RequestResult *result)
+{
+	TestdbTemplate template;
+	DatabaseInfo info;
+
+	if (registry_is_stuck() || !begin_native(again, false, &template, &info, result))
+		return false;
+	if (!snapshot_lock_source(&template))
+	{
+		result->busy = true;
+		job_commit_work();
+		return false;
+	}
+	if (!claim_clone(args, clone))
+	{
+		result->missing = true;
+		job_commit_work();
+		return false;
+	}
+	if (database_is_recyclable(clone->oid) && !recycle_is_locked(clone->oid))
+	{
+		*lost = !restore_in_place(args, clone);
+		return !*lost;
+	}
+	(void) registry_set_state(clone->oid, CLONE_DROPPING, CLONE_LEASED);
+	job.clone = InvalidOid;
+	job_commit_work();
+	return false;
 }
 
 /*
  * Give a clone its template's content again.  *result says if it has gone, or
  * if the template is in use.
  *
- * Where it can't be restored it is dropped and made anew, on the same terms.
+ * Where it can't be restored a new one takes its place, on the same terms; if
+ * that can't be made the old one stays as it is.
  */
 static void
 reset_clone(const RequestArgs *args, RequestResult *result)
 {
 	RequestArgs again = *args;
-	TestdbTemplate template;
 	TestdbClone clone;
+	TestdbClone new;
 	DatabaseInfo info;
-	bool		native;
+	bool		lost = false;
 	char		activity[2 * NAMEDATALEN];
 
 	snprintf(activity, sizeof(activity), "testdb_reset: restoring \"%s\"",
@@ -1102,54 +1304,36 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	if (!database_lookup(args->database, &info))
 		info.owner = clone.owner;
 	job_commit_work();
-	again.kind = REQUEST_CLONE;
 	again.role = info.owner;
 	again.database = clone.template_oid;
 	again.database_name = clone.template_name;
 	again.lease = registry_lease(clone.template_oid);
 	again.method = clone.native ? TESTDB_METHOD_NATIVE : args->method;
-	again.name_given = true;
+	again.name_given = false;
 	again.name = args->database_name;
-	again.terms = clone.terms;
 
-	native = clone.native && begin_native(&again, false, &template, &info, result);
-	if (native && !snapshot_lock_source(&template))
-	{
-		job_commit_work();
-		result->busy = true;
-	}
-	if (result->busy)
+	if (clone.native && reset_in_place(args, &again, &clone, &lost, result))
 		return;
-	if (!native)
+	if (result->busy || result->missing)
+		return;
+	if (!make_replacement(&again, &new, result))
 	{
-		job_begin_work();
-		if (!database_lock_idle(clone.template_oid, NameStr(clone.template_name),
-								&result->nprepared))
-		{
-			result->busy = true;
-			job_commit_work();
-			return;
-		}
+		if (lost)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("template of database \"%s\" was changed in the meantime",
+							NameStr(args->database_name))));
+		return;
 	}
-	if (!claim_clone(args, &clone))
+	job_begin_work();
+	if (!lost && !claim_clone(args, &clone))
 	{
 		result->missing = true;
 		job_commit_work();
+		discard_others();
 		return;
 	}
-	if (native && database_is_recyclable(clone.oid) &&
-		!recycle_is_locked(clone.oid))
-		restore_in_place(args, &clone);
-	else
-	{
-		lease_write(&clone, LEASE_UNWANTED);
-		job.spoiled = true;
-		(void) empty_database(clone.oid, &info);
-		(void) database_drop(clone.oid);
-		finish_removal(clone.oid);
-		job.clone = InvalidOid;
-		make_clone(&again, result);
-	}
+	replace_clone(&clone, &new);
 }
 
 /*
@@ -1192,10 +1376,16 @@ job_serve(int slot, const RequestArgs *args)
 			edata->detail = NULL;
 		}
 
+		if (args->kind == REQUEST_RESET && OidIsValid(job.clone) && job.spoiled)
+			edata->detail = psprintf("%s%sThe content of the database was lost, and it is being removed.",
+									 edata->detail ? edata->detail : "",
+									 edata->detail ? " " : "");
+
 		/*
 		 * The garbage is there to be found before the caller hears of it, so
 		 * that what the caller does next comes after it has been seen.
 		 */
+		discard_others();
 		if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
 			give_back(job.clone);
 		else if (OidIsValid(job.clone))
@@ -1374,6 +1564,7 @@ job_refill(Oid template_oid, Oid owner)
 	{
 		ErrorData  *edata = job_rollback_work();
 
+		discard_others();
 		if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
 		registry_note_error(template_oid, edata->message);

@@ -554,6 +554,18 @@ recycle_is_locked(Oid oid)
 }
 
 /*
+ * See that every process answers, before something is begun that can't go on
+ * without.
+ *
+ * Errors: as close_files_everywhere.
+ */
+void
+recycle_check_barrier(void)
+{
+	close_files_everywhere();
+}
+
+/*
  * Restore one clone for the one who has it, at once; its row is marked as
  * invalid, and its template's snapshot locked.  False if that is of no use.
  * For any worker, in a transaction.

@@ -161,13 +161,23 @@ registry_state_size(void)
 }
 
 /*
+ * How many clones there can be: besides testdb.max_clones, one for each worker
+ * that replaces a clone by a new one.
+ */
+static int
+clone_capacity(void)
+{
+	return testdb_max_clones + testdb_workers;
+}
+
+/*
  * Shared memory that the registry needs, in bytes.
  */
 Size
 registry_shmem_size(void)
 {
 	return add_size(MAXALIGN(registry_state_size()),
-					hash_estimate_size(testdb_max_clones, sizeof(CloneEntry)));
+					hash_estimate_size(clone_capacity(), sizeof(CloneEntry)));
 }
 
 /*
@@ -223,7 +233,7 @@ registry_shmem_init(void)
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(Oid);
 	info.entrysize = sizeof(CloneEntry);
-	clone_hash = shmem_init_hash_compat("testdb clones", testdb_max_clones,
+	clone_hash = shmem_init_hash_compat("testdb clones", clone_capacity(),
 										&info, HASH_ELEM | HASH_BLOBS);
 }
 
@@ -386,14 +396,15 @@ clone_due(const TestdbClone *clone)
 
 /*
  * Enter a clone, in state CREATING or LEASED, and its template, if that has
- * no entry.  Takes and releases the registry lock.
+ * no entry.  replaces says that it will take the place of another, so that it
+ * is not to count.  Takes and releases the registry lock.
  *
  * If testdb.max_clones or testdb.max_templates is reached, that is reported
  * as 53400 with the given elevel, and, if that is below ERROR, false is
  * returned.
  */
 bool
-registry_add(const TestdbClone *clone, int elevel)
+registry_add(const TestdbClone *clone, bool replaces, int elevel)
 {
 	CloneEntry *entry = NULL;
 	TemplateEntry *template = NULL;
@@ -402,7 +413,7 @@ registry_add(const TestdbClone *clone, int elevel)
 	bool		found = false;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	full = registry->nclones >= testdb_max_clones;
+	full = registry->nclones >= (replaces ? clone_capacity() : testdb_max_clones);
 	if (!full)
 		template = template_enter(clone->template_oid, &evicted);
 	if (template != NULL)
@@ -535,6 +546,63 @@ registry_set_state(Oid oid, CloneState from, CloneState to)
 		return false;
 	clone.state = to;
 	return registry_update(&clone, from);
+}
+
+/*
+ * A clone that is DROPPING, because it was reset, is LEASED again, with a new
+ * content; its terms are what has become of them meanwhile.  Takes and releases
+ * the registry lock and a mutex.
+ */
+void
+registry_finish_reset(const TestdbClone *clone)
+{
+	CloneEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(clone->oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		entry->clone.version = clone->version;
+		entry->clone.row_version = clone->row_version;
+		clone_leave_state(entry);
+		clone_enter_state(entry, CLONE_LEASED);
+		if (clone_due(&entry->clone) != 0)
+			lower_next_due(clone_due(&entry->clone));
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * The clone new, which is CREATING, is LEASED on the terms of the clone old,
+ * which stays DROPPING.  Takes and releases the registry lock.
+ */
+void
+registry_replace(Oid old, const TestdbClone *new)
+{
+	CloneEntry *from;
+	CloneEntry *to;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	from = clone_find(old);
+	to = clone_find(new->oid);
+	if (from != NULL && to != NULL)
+	{
+		uint64		lease = to->clone.lease;
+
+		clone_leave_state(to);
+		to->clone = *new;
+		to->clone.lease = lease;
+		to->clone.terms = from->clone.terms;
+		to->clone.created_at = from->clone.created_at;
+		to->clone.expires_at = from->clone.expires_at;
+		to->clone.used_at = GetCurrentTimestamp();
+		clone_enter_state(to, CLONE_LEASED);
+		if (clone_due(&to->clone) != 0)
+			lower_next_due(clone_due(&to->clone));
+	}
+	LWLockRelease(registry->lock);
 }
 
 /*

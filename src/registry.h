@@ -156,12 +156,14 @@ extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
 
 /* clones */
-extern bool registry_add(const TestdbClone *clone, int elevel);
+extern bool registry_add(const TestdbClone *clone, bool replaces, int elevel);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
 extern bool registry_update(const TestdbClone *clone, CloneState from);
 extern bool registry_end_lease(Oid oid, uint64 lease, CloneState to,
 							   TestdbClone *clone);
+extern void registry_finish_reset(const TestdbClone *clone);
+extern void registry_replace(Oid old, const TestdbClone *new);
 extern uint64 registry_lease(Oid oid);
 extern void registry_remove(Oid oid);
 extern bool registry_take_garbage(TestdbClone *clone);

@@ -123,7 +123,7 @@ restore_clone(Oid oid)
 	}
 	lives = state == LEASE_HELD && exists && !database_is_invalid(oid);
 	clone.state = lives ? CLONE_LEASED : CLONE_CREATING;
-	if (!registry_add(&clone, LOG))
+	if (!registry_add(&clone, true, LOG))
 		return false;
 	if (!lives)
 		(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);

@@ -235,6 +235,23 @@ my @cases = (
 		logged => [qw(restore-logged restore-checkpoint)]
 	},
 	{
+		name => 'reset of what CREATE DATABASE made',
+		prepare => sub {
+			run($admin, 'SET testdb.method = file_copy');
+			my $name = clone();
+			write_to($name) if $name;
+			return $name;
+		},
+		act => sub {
+			my ($name) = @_;
+			$held{$name} = $admin->do("SELECT testdb_reset('$name')") ? $number : 'unknown';
+		},
+		points => [
+			qw(clone-created replacement-row replacement-made replace-held replace-row replace-committed replace-entered
+			  garbage-unwanted removal-done removal-committed removal-recorded)
+		]
+	},
+	{
 		name => 'keep',
 		prepare => sub { return clone() },
 		act => sub { $admin->do("SELECT testdb_keep('$_[0]')") },
@@ -423,7 +440,8 @@ for my $case (grep { !$_->{kill_only} } @cases)
 	{
 		# It takes ten seconds until what could not be removed is tried again.
 		try_error($case, $point, 'error') unless $point =~ /^removal-(done|recorded)/;
-		try_error($case, $point, 'fatal');
+		# No interrupt is processed there.
+		try_error($case, $point, 'fatal') unless $point eq 'replace-committed';
 	}
 }
 stop();
