@@ -238,6 +238,8 @@ $other->close;
 	my $name = $admin->query("SELECT testdb_clone('regression_plain')");
 	my $oid = oid_of($name);
 	my $template_oid = oid_of('regression_plain');
+	# Renamed in 17.
+	my ($locale) = grep { /^dat(icu)?locale$/ } row_columns($admin);
 	for my $change (
 		"ALTER DATABASE $name CONNECTION LIMIT 3",
 		"ALTER DATABASE $name SET work_mem = '1MB'",
@@ -245,7 +247,7 @@ $other->close;
 		"ALTER ROLE regress_third IN DATABASE $name SET work_mem = '1MB'",
 		"UPDATE pg_database SET datcollversion = 'x' WHERE oid = $oid",
 		"UPDATE pg_database SET datfrozenxid = '4' WHERE oid = $oid",
-		"UPDATE pg_database SET daticulocale = 'x' WHERE oid = $oid")
+		"UPDATE pg_database SET $locale = 'x' WHERE oid = $oid")
 	{
 		my $before = catalog_rows($admin, $oid);
 		run($admin, $change);
