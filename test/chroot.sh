@@ -96,14 +96,6 @@ find_chroot() {
     flock --shared 9
 }
 
-# loopback_up: brings up this network namespace's loopback. By perl, which is everywhere: 0x8914 is SIOCSIFFLAGS, 0x49
-# is up, loopback and running.
-loopback_up() {
-    perl -e 'my $flags = pack("a16 s x22", "lo", 0x49);
-        socket(my $socket, 2, 2, 0) or die "socket: $!\n";
-        ioctl($socket, 0x8914, $flags) or die "lo: $!\n"'
-}
-
 # mount_chroot FOLDER: mounts a throwaway overlay of $chroot as FOLDER/root. Where overlays don't nest, as in some
 # containers, it is a copy.
 mount_chroot() {

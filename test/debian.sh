@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# For the scripts in this folder that take PostgreSQL from other Debian suites than the machine's: the mirror, the cache
-# and its locks. Comes after lib.sh.
+# For the scripts in this folder that take PostgreSQL from other Debian suites than the machine's, or run it in namespaces
+# of their own: the mirror, the cache and its locks. Comes after lib.sh.
 
 # Let set -e hold in command substitutions too.
 shopt -s inherit_errexit
@@ -97,6 +97,14 @@ copy_checkout() {
         cp -a "$top/." "$1"
     fi
     chmod -R u=rwX,go=rX "$1"
+}
+
+# loopback_up: brings up this network namespace's loopback. By perl, which is everywhere: 0x8914 is SIOCSIFFLAGS, 0x49
+# is up, loopback and running.
+loopback_up() {
+    perl -e 'my $flags = pack("a16 s x22", "lo", 0x49);
+        socket(my $socket, 2, 2, 0) or die "socket: $!\n";
+        ioctl($socket, 0x8914, $flags) or die "lo: $!\n"'
 }
 
 # read_result FILE: sets $passed and $failed to what test/run's last line says. A run without that line has failed,
