@@ -35,7 +35,7 @@
  * be such a transaction, the settings are read each time.
  *
  * The same hook notes that a template or clone is dropped, makes way when a
- * role is, and gives up a spare that somebody alters.
+ * role is, and gives up a spare that somebody alters or drops.
  *
  * Locks: those of registry.c, for an instant.
  *
@@ -75,7 +75,10 @@ static bool exit_registered = false;
 static bool something_dropped = false;
 static bool settings_changed = false;
 
-/* Spares that it has altered, which go when it ends; TopTransactionContext. */
+/*
+ * Spares that it has altered or dropped, which go when it ends;
+ * TopTransactionContext.
+ */
 static List *altered_spares = NIL;
 
 /*
@@ -250,7 +253,7 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 	if (access == OAT_DROP && class_id == DatabaseRelationId &&
 		(registry_lookup(object_id, &clone) || registry_is_template(object_id)))
 		something_dropped = true;
-	if (access == OAT_POST_ALTER &&
+	if ((access == OAT_POST_ALTER || access == OAT_DROP) &&
 		(class_id == DatabaseRelationId || class_id == DbRoleSettingRelationId) &&
 		registry_set_state(object_id, CLONE_SPARE, CLONE_DROPPING))
 	{
