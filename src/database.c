@@ -45,6 +45,7 @@
 #include "access/xloginsert.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_shdepend.h"
@@ -993,6 +994,38 @@ void
 database_end_log(void)
 {
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+}
+
+/*
+ * The OIDs of the databases that depend on a role: by their owner, by what was
+ * granted on them, or by anything in them.  Any session may call it.
+ */
+List *
+database_list_dependents(Oid role)
+{
+	Relation	rel = table_open(SharedDependRelationId, AccessShareLock);
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *oids = NIL;
+
+	ScanKeyInit(&key[0], Anum_pg_shdepend_refclassid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(AuthIdRelationId));
+	ScanKeyInit(&key[1], Anum_pg_shdepend_refobjid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(role));
+	scan = systable_beginscan(rel, SharedDependReferenceIndexId, true, NULL, 2, key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_shdepend form = (Form_pg_shdepend) GETSTRUCT(tuple);
+
+		if (OidIsValid(form->dbid))
+			oids = list_append_unique_oid(oids, form->dbid);
+		else if (form->classid == DatabaseRelationId)
+			oids = list_append_unique_oid(oids, form->objid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oids;
 }
 
 /*

@@ -55,6 +55,7 @@ extern bool database_is_followed(void);
 extern TestdbMethod database_core_method(void);
 extern void database_log_copy(Oid oid, Oid template_oid, bool again);
 extern void database_end_log(void);
+extern List *database_list_dependents(Oid role);
 extern bool database_is_recyclable(Oid oid);
 extern void database_check_droppable(Oid oid, const char *name);
 extern bool database_reset_row(Oid oid, const char *name, Oid owner,

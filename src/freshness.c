@@ -57,6 +57,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "database.h"
 #include "freshness.h"
 #include "guc.h"
 #include "registry.h"
@@ -76,8 +77,8 @@ static bool something_dropped = false;
 static bool settings_changed = false;
 
 /*
- * Spares that it has altered or dropped, which go when it ends;
- * TopTransactionContext.
+ * Spares, or those that were to be, that it has altered or dropped, which go when
+ * it ends; TopTransactionContext.
  */
 static List *altered_spares = NIL;
 
@@ -213,19 +214,20 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 }
 
 /*
- * A role is being dropped: what is kept ready for it must go first, or it would
- * be in the way, and nobody could tell what it is.
+ * A role is being dropped: what is kept ready for it, or in which something is
+ * its or was granted to it, must go first, or it would be in the way, and nobody
+ * could tell what it is.
  *
  * The workers are given testdb.lock_timeout for that; if they do not manage,
  * DROP ROLE says what is left.
  */
 static void
-purge_owner(Oid role)
+purge_role(Oid role)
 {
 	static uint32 wait_event = 0;
 	TimestampTz start = GetCurrentTimestamp();
 
-	while (registry_purge_owner(role) > 0 &&
+	while (registry_purge_role(role, database_list_dependents(role)) > 0 &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
 									   testdb_lock_timeout))
 	{
@@ -255,7 +257,8 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 		something_dropped = true;
 	if ((access == OAT_POST_ALTER || access == OAT_DROP) &&
 		(class_id == DatabaseRelationId || class_id == DbRoleSettingRelationId) &&
-		registry_set_state(object_id, CLONE_SPARE, CLONE_DROPPING))
+		(registry_set_state(object_id, CLONE_SPARE, CLONE_DROPPING) ||
+		 registry_set_state(object_id, CLONE_RETURNED, CLONE_DROPPING)))
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
@@ -263,7 +266,7 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 		MemoryContextSwitchTo(old);
 	}
 	if (access == OAT_DROP && class_id == AuthIdRelationId)
-		purge_owner(object_id);
+		purge_role(object_id);
 	if (class_id == DbRoleSettingRelationId)
 		settings_changed = true;
 }

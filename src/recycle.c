@@ -294,12 +294,17 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 			  const FilesyncNames *names)
 {
 	TemplateRow row;
+	DatabaseInfo info;
 	bool		done;
 
 	database_lock_horizons();
 	if (!database_read_row(clone->template_oid, &row) ||
 		row.frozenxid != template->row.frozenxid ||
 		row.minmxid != template->row.minmxid)
+		return false;
+
+	/* Somebody may have been given it meanwhile, by REASSIGN OWNED. */
+	if (!database_lookup(clone->oid, &info) || info.owner != clone->owner)
 		return false;
 
 	if (!snapshot_lock_source(template))

@@ -1458,12 +1458,23 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 }
 
 /*
- * Give up what is kept ready for a role; the number of databases that are still
- * there and that nobody has, so that it can be asked again.  Takes and releases
- * the registry lock and mutexes.
+ * Have no spares of a template made ahead until somebody asks again.  Its mutex is
+ * held exclusively.
+ */
+static void
+want_none(TemplateEntry *entry)
+{
+	for (int i = 0; i < MAX_DEMANDS; i++)
+		entry->demands[i].wanted = 0;
+}
+
+/*
+ * Give up what is kept ready for a role, or depends on it, as those do whose OIDs
+ * are listed; the number of databases that are still there and that nobody has, so
+ * that it can be asked again.  Takes and releases the registry lock and mutexes.
  */
 int
-registry_purge_owner(Oid owner)
+registry_purge_role(Oid role, const List *oids)
 {
 	HASH_SEQ_STATUS scan;
 	CloneEntry *entry;
@@ -1476,7 +1487,7 @@ registry_purge_owner(Oid owner)
 
 		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
 		for (int k = 0; k < MAX_DEMANDS; k++)
-			if (template->demands[k].owner == owner)
+			if (template->demands[k].owner == role)
 				template->demands[k].wanted = 0;
 		LWLockRelease(template->mutex);
 	}
@@ -1486,11 +1497,15 @@ registry_purge_owner(Oid owner)
 		LWLock	   *mutex = clone_template(entry)->mutex;
 
 		LWLockAcquire(mutex, LW_EXCLUSIVE);
-		if (entry->clone.owner == owner && entry->clone.state != CLONE_LEASED)
+		if (entry->clone.state != CLONE_LEASED &&
+			(entry->clone.owner == role || list_member_oid(oids, entry->clone.oid)))
 		{
 			n++;
 			if (entry->clone.state == CLONE_SPARE)
 			{
+				/* Those made instead would depend on it again. */
+				if (entry->clone.owner != role)
+					want_none(clone_template(entry));
 				clone_leave_state(entry);
 				clone_enter_state(entry, CLONE_GARBAGE);
 			}

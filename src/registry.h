@@ -12,6 +12,7 @@
 #define TESTDB_REGISTRY_H
 
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "storage/itemptr.h"
 
 /* The life of a clone; the changes are drawn at the head of registry.c. */
@@ -201,7 +202,7 @@ extern void registry_set_stuck(bool stuck);
 extern bool registry_is_stuck(void);
 extern bool registry_next_refill(Oid *template_oid, Oid *owner);
 extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
-extern int	registry_purge_owner(Oid owner);
+extern int	registry_purge_role(Oid role, const List *oids);
 extern void registry_want_none(Oid template_oid, Oid owner);
 extern void registry_limit_spares(Oid template_oid, int limit);
 extern bool registry_lower_demand(void);
