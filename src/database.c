@@ -90,6 +90,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "space.h"
 
 /* How long sessions may take to leave by themselves: 10 times 100 us. */
 #define LEAVE_STEPS			10
@@ -1254,28 +1255,40 @@ get_space(int64 *bytes, int64 *files)
 }
 
 /*
- * Is there room for a database of so many bytes and files?
+ * Is there room for a database of so many bytes and files, besides what other
+ * workers are copying?
  */
 bool
 database_has_space(uint64 bytes, uint64 files)
 {
 	int64		free_bytes;
 	int64		free_files;
+	uint64		other_bytes;
+	uint64		other_files;
 
+	space_get_reserved(&other_bytes, &other_files);
 	get_space(&free_bytes, &free_files);
-	return free_bytes >= (int64) bytes && free_files >= (int64) files;
+	return free_bytes >= (int64) (bytes + other_bytes) &&
+		free_files >= (int64) (files + other_files);
 }
 
 /*
- * Raise an error, 53100, if there is not.
+ * Raise an error, 53100, if there is not.  Else that room is this worker's until
+ * space_release, unless the transaction fails.
  */
 void
 database_check_space(uint64 bytes, uint64 files)
 {
 	int64		free_bytes;
 	int64		free_files;
+	uint64		other_bytes;
+	uint64		other_files;
 
+	space_reserve(bytes, files, &other_bytes, &other_files);
 	get_space(&free_bytes, &free_files);
+	free_bytes -= (int64) other_bytes;
+	if (free_files != PG_INT64_MAX)
+		free_files -= (int64) other_files;
 	if (free_bytes < (int64) bytes)
 		ereport(ERROR,
 				(errcode(ERRCODE_DISK_FULL),

@@ -85,6 +85,7 @@
 #include "registry.h"
 #include "request.h"
 #include "snapshot.h"
+#include "space.h"
 
 /* When to try again to remove a clone, after an error, in ms. */
 #define GARBAGE_RETRY		10000
@@ -175,6 +176,7 @@ job_rollback_work(void)
 	bool		stuck;
 
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	space_release();
 	MemoryContextSwitchTo(job_cxt);
 	edata = CopyErrorData();
 	FlushErrorState();
@@ -227,6 +229,7 @@ discard_others(void)
 void
 job_exit(void)
 {
+	space_release();
 	recycle_abandon();
 	if (OidIsValid(job.garbage))
 	{
@@ -391,11 +394,12 @@ count_copy(Oid template_oid, TimestampTz start)
 /*
  * Make room for one more clone of a template, if testdb.max_clones or
  * testdb.max_templates is reached, or if a copy of so many bytes and files would
- * not leave enough space: spares of others are given up for it.  In no
- * transaction.  Whoever needs the room finds out whether that has helped.
+ * not leave enough space: spares of others are given up for it, and the role's own
+ * if it has no use for them.  In no transaction.  Whoever needs the room finds out
+ * whether that has helped.
  */
 static void
-make_room(const RequestArgs *args, uint64 bytes, uint64 files)
+make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
 	int			naps = 0;
@@ -407,7 +411,8 @@ make_room(const RequestArgs *args, uint64 bytes, uint64 files)
 		if (!registry_take_template_victim(args->database, &victim, &coming) &&
 			!(((args->kind != REQUEST_RESET && registry_is_full()) ||
 			   !database_has_space(bytes, files)) &&
-			  registry_take_victim(args->database, args->role, &victim)))
+			  registry_take_victim(uses_spares ? args->database : InvalidOid,
+								   args->role, &victim)))
 		{
 			if (!coming || ++naps > ROOM_NAPS)
 				break;
@@ -458,11 +463,17 @@ create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 	TestdbMethod method = args->method;
 	TimestampTz start = GetCurrentTimestamp();
 	DatabaseInfo template;
+	uint64		bytes;
+	uint64		files;
 
 	if (method == TESTDB_METHOD_NATIVE)
 		method = database_core_method();
-	make_room(args, 0, 0);
-	database_check_space(0, 0);
+	snapshot_measure(args->database, &bytes, &files);
+
+	/* Every page goes through WAL, too. */
+	if (method == TESTDB_METHOD_WAL_LOG)
+		bytes *= 2;
+	make_room(args, false, bytes, files);
 	job_begin_work();
 	if (!database_lock_idle(args->database, NameStr(args->database_name),
 							&result->nprepared))
@@ -479,11 +490,13 @@ create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 		check_template_rights(args->database, args->role, &template);
 	else
 		(void) database_lookup(args->database, &template);
+	database_check_space(bytes, files);
 	begin_clone(args, &template, clone);
 	database_create(clone->oid, NameStr(clone->name), args->role,
 					NameStr(template.name), method);
 	debug_point("clone-created");
 	job_commit_work();
+	space_release();
 	count_copy(args->database, start);
 	return true;
 }
@@ -585,19 +598,21 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 }
 
 /*
- * Make room for a clone by the native method, as far as it is known how large
- * that is: the first time, when the snapshot is taken, it needs twice as much,
- * and it is the file system that says so.
+ * Make room for a clone by the native method.  The first time it takes twice as
+ * much, for the snapshot.
  */
 static void
 make_native_room(const RequestArgs *args)
 {
 	TestdbTemplate template;
+	uint64		bytes;
+	uint64		files;
+	int			copies = 2;
 
 	if (registry_template(args->database, &template) && template.has_snapshot)
-		make_room(args, template.bytes, template.files);
-	else
-		make_room(args, 0, 0);
+		copies = 1;
+	snapshot_measure(args->database, &bytes, &files);
+	make_room(args, true, copies * bytes, copies * files);
 }
 
 /*

@@ -75,6 +75,7 @@
 #include "lease.h"
 #include "registry.h"
 #include "snapshot.h"
+#include "space.h"
 
 /* Sub-object that stands for a template's snapshot, see above. */
 #define SNAPSHOT_SUBID	1
@@ -324,6 +325,52 @@ lacks_init_file(Oid oid)
 }
 
 /*
+ * For filesync.c: does a file of the template belong into a snapshot?  Not
+ * those that some session left behind when it was killed: temporary relations
+ * (t<number>_<number>), and a pg_internal.init under its working name.
+ */
+static bool
+is_wanted(const char *name, void *arg pg_attribute_unused())
+{
+	if (name[0] == 't' && name[1] >= '0' && name[1] <= '9')
+		return false;
+	return strncmp(name, RELCACHE_INIT_FILENAME ".",
+				   sizeof(RELCACHE_INIT_FILENAME)) != 0;
+}
+
+/*
+ * How much room a copy of a template takes, in bytes and files: what is known of
+ * its snapshot, or what its files are now.  Somebody may change them meanwhile:
+ * 0 if they can't be read.
+ */
+void
+snapshot_measure(Oid oid, uint64 *bytes, uint64 *files)
+{
+	TestdbTemplate template;
+	FilesyncOptions options = get_options(false);
+	FilesyncManifest *now;
+	FilesyncError error;
+	char	   *source;
+
+	*bytes = *files = 0;
+	if (registry_template(oid, &template) && template.has_snapshot)
+	{
+		*bytes = template.bytes;
+		*files = template.files;
+		return;
+	}
+	source = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
+	options.filter = is_wanted;
+	if (filesync_scan(source, &options, &now, &error))
+	{
+		*bytes = filesync_manifest_space(now, BLCKSZ);
+		*files = filesync_manifest_count(now);
+		filesync_manifest_free(now);
+	}
+	pfree(source);
+}
+
+/*
  * Raise an error unless a database still is the one that the caller meant and
  * called name.
  *
@@ -363,20 +410,6 @@ is_behind(const TestdbTemplate *template, const TemplateRow *row)
 }
 
 /*
- * For filesync.c: does a file of the template belong into a snapshot?  Not
- * those that some session left behind when it was killed: temporary relations
- * (t<number>_<number>), and a pg_internal.init under its working name.
- */
-static bool
-is_wanted(const char *name, void *arg pg_attribute_unused())
-{
-	if (name[0] == 't' && name[1] >= '0' && name[1] <= '9')
-		return false;
-	return strncmp(name, RELCACHE_INIT_FILENAME ".",
-				   sizeof(RELCACHE_INIT_FILENAME)) != 0;
-}
-
-/*
  * Copy the template's files to a new snapshot, or bring the snapshot to what
  * they are, with a new version if anything of it was changed.  Both are
  * locked.
@@ -407,6 +440,7 @@ sync_files(TestdbTemplate *template)
 		database_check_space(filesync_manifest_space(now, BLCKSZ),
 							 filesync_manifest_count(now));
 		ok = filesync_copy_dir(source, now, target, &options, &copy, &stats, &error);
+		space_release();
 	}
 	filesync_manifest_free(now);
 	if (!ok)
@@ -674,6 +708,7 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 						   GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
 						   &options, NULL, &stats, &error))
 		report_filesync_error(&error);
+	space_release();
 	count_files(template->oid, &stats);
 }
 

@@ -35,5 +35,6 @@ extern void snapshot_copy(const TestdbTemplate *template, Oid clone);
 extern void snapshot_restore(const TestdbTemplate *template, Oid clone,
 							 const FilesyncNames *names);
 extern void snapshot_remove(Oid oid);
+extern void snapshot_measure(Oid oid, uint64 *bytes, uint64 *files);
 
 #endif							/* TESTDB_SNAPSHOT_H */

@@ -22,6 +22,7 @@
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
+#include "space.h"
 #include "testdb.h"
 #include "version.h"
 #include "worker.h"
@@ -46,6 +47,7 @@ testdb_shmem_request(void)
 
 	registry_shmem_request();
 	request_shmem_request();
+	space_shmem_request();
 }
 
 /*
@@ -60,6 +62,7 @@ testdb_shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	registry_shmem_init();
 	request_shmem_init();
+	space_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -42,6 +42,7 @@
 #include "registry.h"
 #include "request.h"
 #include "snapshot.h"
+#include "space.h"
 #include "worker.h"
 
 /* How long an idle worker sleeps at most, in ms. */
@@ -312,6 +313,7 @@ void
 testdb_worker_main(Datum main_arg)
 {
 	worker_index = DatumGetInt32(main_arg);
+	space_take_place(worker_index);
 	before_shmem_exit(worker_exit, (Datum) 0);
 
 	pqsignal(SIGTERM, die);

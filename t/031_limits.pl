@@ -178,7 +178,53 @@ SKIP:
 	}
 	run($admin, 'RESET testdb.method');
 
+	# Leaves room for so many copies of the template, and a half, above testdb.min_free_space.
+	my $filler = $node->data_dir . '/filler';
+	my $size = run($admin, "SELECT max(bytes) FROM testdb_templates WHERE name = '$template'");
+	my $leave_room = sub {
+		my ($copies) = @_;
+		run($admin, 'CHECKPOINT');
+		unlink $filler;
+		open my $out, '>', $filler or die "open: $!";
+		my $kb = int(((1024 * (split ' ', `df -Pk $filler | tail -n 1`)[3]) - 64 * 1024 * 1024 - ($copies + 0.5) * $size) / 1024);
+		print $out "x" x 1024 for 1 .. $kb;
+		close $out or die "close: $!";
+		return;
+	};
+
+	# By another method than the native one spares are of no use, whoever's they are.
+	for my $method ('file_copy', 'wal_log')
+	{
+		run($admin, "SELECT testdb_prewarm('$template', 4)");
+		poll(sub { is_idle($admin) });
+		$leave_room->(0);
+		run($admin, "SET testdb.method = '$method'");
+		ok($admin->do("SELECT testdb_clone('$template')"), "full, $method: the role's own spares make way") or diag told($admin);
+		run($admin, 'RESET testdb.method');
+		unlink $filler;
+		run($admin, 'SELECT testdb_drop_all()');
+	}
+
+	# Where there is room for one more, two that ask at the same time do not both get it.
 	keep_no_spares($node, $admin);
+	{
+		my @clients = map { connect_to($node, 'postgres') } 1 .. 2;
+		for my $method ('file_copy', 'native')
+		{
+			run($_, "SET testdb.method = '$method'") for @clients;
+			for my $round (1 .. 5)
+			{
+				$leave_room->(1);
+				$_->send("SELECT testdb_clone('$template')") for @clients;
+				my @told = map { my $result = $_->result; $result->{error} ? $result->{error}{C} : 'ok' } @clients;
+				is(join(' ', sort @told), '53100 ok', "room for one, $method, $round: one of two gets it");
+				unlink $filler;
+				run($admin, 'SELECT testdb_drop_all()');
+				poll(sub { is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0 }) or die 'clones are left';
+			}
+		}
+	}
+	adds_up($node, $admin, 'room for one');
 
 	# Filled by somebody else's table, to the last byte. The table is unlogged and a WAL segment has been begun: core's own
 	# PANIC, when there is no room for another one, is not what is looked for. testdb must write none of its size then.
@@ -188,7 +234,6 @@ SKIP:
 	run($user, 'CREATE UNLOGGED TABLE big (a text)');
 	run($admin, $_) for 'CHECKPOINT', 'SELECT pg_switch_wal()', 'CHECKPOINT';
 	# Room for the checkpoint that comes when this is over.
-	my $filler = $node->data_dir . '/filler';
 	system("dd if=/dev/zero of=$filler.1 bs=4k count=5000 >/dev/null 2>&1");
 	$user->do(q{INSERT INTO big SELECT repeat('x', 1000) FROM generate_series(1, 20000)}) for 1 .. 20;
 	is($user->sqlstate, '53100', 'full: a table has filled the file system');

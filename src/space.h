@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * space.h
+ *	  Room in the data directory's file system that copies in flight still need.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_SPACE_H
+#define TESTDB_SPACE_H
+
+extern Size space_shmem_size(void);
+extern void space_shmem_request(void);
+extern void space_shmem_init(void);
+
+extern void space_take_place(int index);
+extern void space_reserve(uint64 bytes, uint64 files,
+						  uint64 *other_bytes, uint64 *other_files);
+extern void space_get_reserved(uint64 *bytes, uint64 *files);
+extern void space_release(void);
+
+#endif							/* TESTDB_SPACE_H */
