@@ -196,6 +196,9 @@ SKIP:
 	for my $method ('file_copy', 'wal_log')
 	{
 		run($admin, "SELECT testdb_prewarm('$template', 4)");
+
+		# No more of them are made afterwards.
+		run($admin, "SELECT testdb_template_set('$template', 0)");
 		poll(sub { is_idle($admin) });
 		$leave_room->(0);
 		run($admin, "SET testdb.method = '$method'");
