@@ -38,6 +38,7 @@
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
+#include "mount.h"
 #include "recycle.h"
 #include "registry.h"
 #include "request.h"
@@ -133,6 +134,23 @@ restore_clone(Oid oid)
 }
 
 /*
+ * Warn if the data directory lies where copies are slow: a tmpfs that takes a
+ * huge page, 2 MB, for each small file and clears all of it.
+ */
+static void
+warn_of_huge_pages(void)
+{
+	struct stat st;
+
+	if (stat("base", &st) == 0 &&
+		mount_has_option("/proc/self/mountinfo", st.st_dev, "tmpfs", "huge=always"))
+		ereport(WARNING,
+				(errmsg("file system of the data directory is mounted with \"huge=always\""),
+				 errdetail("Many small files, which is what a database is, are copied far more slowly there."),
+				 errhint("Mount it with \"huge=never\", \"huge=advise\" or \"huge=within_size\".")));
+}
+
+/*
  * Rebuild the registry from the leases on disk.  An error ends the worker; it
  * is restarted, and goes on where it was.
  */
@@ -143,6 +161,7 @@ rebuild_registry(void)
 	ListCell   *lc;
 	int			nlive = 0;
 
+	warn_of_huge_pages();
 	job_begin_work();
 	lease_make_directories();
 	snapshot_remove_all();

@@ -135,6 +135,16 @@ $settings
 	return $node;
 }
 
+# Can a file system be mounted with these options?
+sub can_mount
+{
+	my ($mount_options) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	return 0 if system("mount -t tmpfs -o $mount_options testdb $dir 2>/dev/null") != 0;
+	system('umount', $dir);
+	return 1;
+}
+
 # What no error may come to, in the server's log.
 sub trouble
 {
@@ -145,6 +155,20 @@ sub trouble
 SKIP:
 {
 	skip 'no right to mount a file system', 1 if ($ENV{TESTDB_MOUNTS} // '') ne 'yes';
+
+	# Where copies of small files are slow the log says so, and only there.
+	for my $huge ('always', 'never')
+	{
+		next if $huge eq 'always' && !can_mount('size=1m,huge=always');
+		my $node = small_server("huge_$huge", "size=200m,huge=$huge", 'testdb.min_free_space = 16MB');
+		my $message = qr/WARNING:  file system of the data directory is mounted with "huge=always"\n.*DETAIL:  .*\n.*HINT:  Mount it with "huge=never"/;
+		poll(sub { $node->log_contains(qr/database system is ready/) });
+		run(connect_to($node, 'postgres'), 'SELECT count(*) FROM testdb_clones()');
+		$huge eq 'always'
+		  ? like(slurp_file($node->logfile), $message, 'huge=always: the log says so')
+		  : unlike(slurp_file($node->logfile), $message, 'huge=never: nothing is said');
+		$node->stop;
+	}
 
 	# By bytes.
 	my $node = small_server('bytes', 'size=300m', 'testdb.min_free_space = 64MB');
