@@ -44,7 +44,7 @@ debug_define(void)
 							   "The name is followed by kill, fatal or error. Only for tests of testdb itself.",
 							   &testdb_debug_point,
 							   "",
-							   PGC_SIGHUP, GUC_NOT_IN_SAMPLE,
+							   PGC_SIGHUP, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
 							   NULL, NULL, NULL);
 }
 
