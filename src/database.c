@@ -395,7 +395,8 @@ make_statistics_droppable(Oid oid)
  * dropdb() waits until every process has closed its files, which one that waits
  * for its client in the middle of a COPY does not do.
  *
- * Errors: those of DROP DATABASE; 55006 as database_end_sessions; 55P03 after
+ * Errors: those of DROP DATABASE; 53100 if the file system is full and the reserve
+ * used up; 55006 as database_end_sessions; 55P03 after
  * lock_timeout; 57014 if dropdb() takes longer than that and DROP_TIMEOUT, after
  * which the database may be marked as invalid.
  */
@@ -406,6 +407,13 @@ database_drop(Oid oid)
 
 	if (!database_lock(oid, &info))
 		return false;
+	if (!database_make_checkpoint_room())
+		ereport(ERROR,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg("not enough free space to drop database \"%s\"",
+						NameStr(info.name)),
+				 errdetail("It takes a checkpoint, which could not be completed."),
+				 errhint("Make some room in the file system of the data directory, by TRUNCATE in a database, for example.")));
 	(void) database_end_sessions(oid, NameStr(info.name));
 	make_statistics_droppable(oid);
 	in_dropdb = true;
@@ -441,6 +449,17 @@ database_is_full(void)
 	get_space(&free_bytes, &free_files);
 	return free_bytes + (int64) testdb_min_free_space * 1024 * 1024 < CHECKPOINT_SPACE ||
 		free_files + MIN_FREE_FILES < CHECKPOINT_FILES;
+}
+
+/*
+ * See that there is room for a checkpoint: if not, the reserve is given up.  False
+ * if that is not enough.
+ */
+bool
+database_make_checkpoint_room(void)
+{
+	return !database_is_full() ||
+		(space_give_reserve() && !database_is_full());
 }
 
 /*

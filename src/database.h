@@ -32,6 +32,7 @@ extern bool database_lock(Oid oid, DatabaseInfo *info);
 extern bool database_drop(Oid oid);
 extern bool database_end_drop(void);
 extern bool database_is_full(void);
+extern bool database_make_checkpoint_room(void);
 extern void database_remove_files(Oid oid);
 extern bool database_has_space(uint64 bytes, uint64 files);
 extern void database_check_space(uint64 bytes, uint64 files);

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * space.c
- *	  Room in the data directory's file system that copies in flight still need.
+ *	  Room in the data directory's file system: what copies in flight still need,
+ *	  and a reserve.
  *
  * Whether there is room for a copy is asked of the file system before it is
  * begun.  Two workers that ask at the same time would both be told that there
@@ -10,7 +11,13 @@
  * what they have written already: who asks at the limit may be refused although
  * the room would just do.
  *
- * Locks.  The space lock guards all of it, and is held for an instant.
+ * To drop a database takes a checkpoint, and a checkpoint that finds no room is a
+ * PANIC.  So that a full file system can be relieved by dropping something, a few
+ * files without content lie in pg_testdb/reserve, which are removed first.  They
+ * are made again when there is room.
+ *
+ * Locks.  The space lock guards what is in shared memory, and is held for an
+ * instant.  Of the reserve whoever comes first takes what there is.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -18,16 +25,24 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file_perm.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
 #include "compat.h"
 #include "guc.h"
+#include "lease.h"
 #include "space.h"
 
 #define SPACE_TRANCHE		"testdb_space"
+#define RESERVE_DIR			TESTDB_DIR "/reserve"
 
 /* What one worker's copy needs; zero if it makes none. */
 typedef struct SpaceNeed
@@ -41,6 +56,7 @@ typedef struct SpaceSharedState
 {
 	LWLock	   *lock;			/* the space lock; never changed */
 	SpaceNeed	needs[TESTDB_MAX_WORKERS];	/* by worker number */
+	bool		reserve;		/* is there a reserve, as far as is known? */
 } SpaceSharedState;
 
 static SpaceSharedState *space = NULL;
@@ -149,4 +165,84 @@ space_release(void)
 	space->needs[place].bytes = 0;
 	space->needs[place].files = 0;
 	LWLockRelease(space->lock);
+}
+
+/*
+ * Note whether there is a reserve; what was known before.  Takes and releases the
+ * space lock.
+ */
+static bool
+note_reserve(bool there)
+{
+	bool		was;
+
+	LWLockAcquire(space->lock, LW_EXCLUSIVE);
+	was = space->reserve;
+	space->reserve = there;
+	LWLockRelease(space->lock);
+	return was;
+}
+
+/*
+ * Put the path of one of the reserve's files into path (MAXPGPATH bytes).
+ */
+static void
+reserve_path(int number, char *path)
+{
+	snprintf(path, MAXPGPATH, "%s/%d", RESERVE_DIR, number);
+}
+
+/*
+ * Make one of the reserve's files; false if that is impossible.
+ */
+static bool
+make_reserve_file(int number)
+{
+	static const char zeros[SPACE_RESERVE_BYTES / SPACE_RESERVE_FILES];
+	char		path[MAXPGPATH];
+	bool		done;
+	int			fd;
+
+	reserve_path(number, path);
+	fd = OpenTransientFile(path, O_CREAT | O_WRONLY | PG_BINARY);
+	if (fd < 0)
+		return false;
+	done = pg_pwrite(fd, zeros, sizeof(zeros), 0) == sizeof(zeros);
+	return CloseTransientFile(fd) == 0 && done;
+}
+
+/*
+ * Make the reserve, if there is none.  The caller knows that there is room for
+ * it; failing all the same is no harm.  For worker 0.
+ */
+void
+space_keep_reserve(void)
+{
+	if (note_reserve(true))
+		return;
+	(void) MakePGDirectory(RESERVE_DIR);
+	for (int i = 0; i < SPACE_RESERVE_FILES; i++)
+		if (!make_reserve_file(i))
+		{
+			(void) space_give_reserve();
+			break;
+		}
+}
+
+/*
+ * Give up the reserve; false if there was none.
+ */
+bool
+space_give_reserve(void)
+{
+	char		path[MAXPGPATH];
+	bool		found = false;
+
+	for (int i = 0; i < SPACE_RESERVE_FILES; i++)
+	{
+		reserve_path(i, path);
+		found = unlink(path) == 0 || found;
+	}
+	(void) note_reserve(false);
+	return found;
 }

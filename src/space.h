@@ -19,5 +19,11 @@ extern void space_reserve(uint64 bytes, uint64 files,
 						  uint64 *other_bytes, uint64 *other_files);
 extern void space_get_reserved(uint64 *bytes, uint64 *files);
 extern void space_release(void);
+extern void space_keep_reserve(void);
+extern bool space_give_reserve(void);
+
+/* What is kept in reserve, in files of equal size. */
+#define SPACE_RESERVE_FILES		32
+#define SPACE_RESERVE_BYTES		(4 * 1024 * 1024)
 
 #endif							/* TESTDB_SPACE_H */

@@ -210,7 +210,7 @@ may_recycle(long *delay_ms)
 
 	if (pause == 0 && !registry_should_restore(delay_ms))
 		return false;
-	if (pause == 0 && database_is_full())
+	if (pause == 0 && !database_make_checkpoint_room())
 		pause = FULL_PAUSE;
 	*delay_ms = Min(*delay_ms, pause);
 	return pause == 0;
@@ -248,7 +248,7 @@ work_once(long *delay_ms)
 	else if (registry_take_expired(&clone, delay_ms))
 		job_reap(&clone);
 	else if (!registry_is_stuck() && registry_has_garbage() &&
-			 !database_is_full() && registry_take_garbage(&clone))
+			 database_make_checkpoint_room() && registry_take_garbage(&clone))
 		job_collect_garbage(&clone);
 	else if (registry_take_recheck())
 		job_forget_dropped();
@@ -305,6 +305,9 @@ worker_turn(void)
 				delay_ms = Min(delay_ms, GARBAGE_SLEEP);
 			if (worker_index == 0 && lower_demand())
 				delay_ms = Min(delay_ms, DEMAND_INTERVAL);
+			if (worker_index == 0 && request_is_ready() &&
+				database_has_space(SPACE_RESERVE_BYTES, SPACE_RESERVE_FILES))
+				space_keep_reserve();
 			job_report(NULL);
 			pgstat_report_stat(false);
 			request_wait_for_work(delay_ms);

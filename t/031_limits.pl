@@ -257,6 +257,10 @@ SKIP:
 	# PANIC, when there is no room for another one, is not what is looked for. testdb must write none of its size then.
 	run($admin, "SELECT testdb_clone('$template', 'regression_full')");
 	run($admin, "SELECT testdb_clone('$template', 'regression_keep')");
+	run($admin, "SELECT testdb_clone('$template', 'regression_drop')");
+	run($admin, q{SET testdb.method = 'file_copy'});
+	run($admin, "SELECT testdb_clone('$template', 'regression_copy_$_')") for 1, 2;
+	run($admin, 'RESET testdb.method');
 	my $user = connect_to($node, 'regression_full');
 	run($user, 'CREATE UNLOGGED TABLE big (a text)');
 	run($admin, $_) for 'CHECKPOINT', 'SELECT pg_switch_wal()', 'CHECKPOINT';
@@ -287,7 +291,20 @@ SKIP:
 	ok(!$admin->do(q{SELECT testdb_reset('regression_keep')}), 'full: a reset is refused');
 	is($admin->sqlstate, '53100', 'full: a reset is refused, SQLSTATE') or diag told($admin);
 	is(trouble($node), '', 'full: no PANIC');
-	unlink $filler, "$filler.1", "$filler.2";
+
+	# What it takes to drop some was held in reserve; when that is used up, too, there is an error.
+	my $fill = sub { system("dd if=/dev/zero of=$filler.$_[0] bs=4k >/dev/null 2>&1; dd if=/dev/zero of=$filler.$_[0]x bs=1 count=4096 >/dev/null 2>&1") };
+	my $copy_oid = run($admin, q{SELECT oid FROM pg_database WHERE datname = 'regression_copy_1'});
+	is($admin->query(q{SELECT testdb_drop('regression_copy_1')}), 't', 'full: a copy is dropped all the same') or diag told($admin);
+	ok(!-e $node->data_dir . "/base/$copy_oid", 'full: its files have gone');
+	$fill->(3);
+	ok(!$admin->do(q{SELECT testdb_drop('regression_copy_2')}), 'full, with no reserve: a copy is not dropped');
+	like(told($admin), qr/^53100: not enough free space to drop database "regression_copy_2"\nIt takes a checkpoint.*\nMake some room/,
+		'full, with no reserve: error');
+	is(run($admin, q{SELECT state FROM testdb_clones WHERE name = 'regression_copy_2'}), 'leased', 'full, with no reserve: the copy stays');
+	ok(!$admin->do(q{SELECT testdb_drop('regression_drop')}), 'full, with no reserve: nor is a native clone') if run($admin, 'SHOW testdb.recycled') eq '0';
+	is(trouble($node), '', 'full, with no reserve: no PANIC');
+	unlink glob("$filler*");
 	ok(poll(sub { $admin = connect_to($node, 'postgres'); !$admin->error && $admin->do('CHECKPOINT') }, 20), 'full: the server is there');
 	ok($user->do('TRUNCATE big'), 'full: the table goes') or diag told($user);
 	run($admin, 'CHECKPOINT');
@@ -318,7 +335,7 @@ SKIP:
 	# None left at all.
 	run($admin, 'RESET testdb.method');
 	keep_no_spares($node, $admin);
-	run($admin, "SELECT testdb_clone('$template', 'regression_keep')");
+	run($admin, "SELECT testdb_clone('$template', 'regression_$_')") for 'keep', 'drop';
 	mkdir $node->data_dir . '/filler' or die "mkdir: $!";
 	my $count = 0;
 	while (open my $file, '>', $node->data_dir . '/filler/' . $count) { $count++ }
@@ -330,6 +347,7 @@ SKIP:
 		is($admin->sqlstate, '53100', "no inode, $method: SQLSTATE") or diag told($admin);
 	}
 	ok($admin->do(q{SELECT testdb_keep('regression_keep', '1 hour')}), 'no inode: a clone can be kept') or diag told($admin);
+	is($admin->query(q{SELECT testdb_drop('regression_drop')}), 't', 'no inode: a clone can be dropped') or diag told($admin);
 	unlink glob($node->data_dir . '/filler/*');
 	rmdir $node->data_dir . '/filler';
 	is($admin->query(q{SELECT testdb_drop('regression_keep')}), 't', 'no inode: when there are some, a clone can be dropped')
