@@ -58,7 +58,7 @@ run($admin, 'GRANT CREATE ON TABLESPACE pg_default TO regress_first');
 run($admin, 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO PUBLIC');
 
 # Templates of different kinds, each with what CREATE DATABASE would leave behind.
-my $icu = $admin->query("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'");
+my $icu = $admin->query("SELECT count(*) FROM pg_collation WHERE collname ~ '-x-icu\$'");
 my %templates = (
 	regression_plain => '',
 	regression_latin => "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'",

@@ -595,7 +595,7 @@ is($admin->query('SELECT method, reason IS NULL FROM testdb_templates'),
 	'native|t', 'wal_level = logical: the native method is used');
 my $oid = oid_of($name);
 my $client = connect_to($logical, $name);
-run($client, "SELECT pg_create_logical_replication_slot('regress_slot', 'test_decoding')");
+run($client, "SELECT pg_create_logical_replication_slot('regress_slot', 'pgoutput')");
 run($client, $_) for 'CREATE TABLE made (i int)', 'INSERT INTO made VALUES (1)';
 is($client->query("SELECT count(*) > 0 FROM pg_logical_slot_get_changes('regress_slot', NULL, NULL)"),
 	't', 'a clone can have a logical slot');
