@@ -149,6 +149,16 @@ sub wait_held
 	return wantarray ? @pids : $pids[0];
 }
 
+# How many entries a directory has.
+sub entries_of
+{
+	my ($directory) = @_;
+	opendir my $handle, $directory or die "$directory: $!";
+	my @entries = readdir $handle;
+	closedir $handle;
+	return scalar @entries;
+}
+
 # A clone whose making was stopped while files are copied: the session that asks for it, the only worker's process ID, the
 # clone's OID. The worker has to be continued or killed. It takes some luck to stop it in time, so try more than once.
 sub frozen_clone
@@ -156,19 +166,21 @@ sub frozen_clone
 	my ($node, $template) = @_;
 	my $base = $node->data_dir . '/base';
 	my $admin = connect_to($node, 'postgres');
+	my $total = entries_of("$base/" . run($admin, "SELECT oid FROM pg_database WHERE datname = '$template'"));
 	for (1 .. 20)
 	{
 		my ($worker) = worker_pids($node);
 		my $client = connect_to($node, 'postgres');
 		my %known = map { $_ => 1 } glob("$base/*");
+		my $before = entries_of($base);
 		my $end = time + $patience;
-		my @new;
 
 		$client->send("SELECT testdb_clone('$template')");
-		@new = grep { !$known{$_} } glob("$base/*") while !@new && time < $end;
+		while (entries_of($base) == $before) { last if time > $end }
 		kill 'STOP', $worker;
-		my ($oid) = map { /(\d+)$/ } @new;
-		if (defined $oid && run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid") == 0)
+		my ($oid) = map { $known{$_} ? () : /(\d+)$/ } glob("$base/*");
+		# Not so late that it may not look any more whether it has been cancelled.
+		if (defined $oid && entries_of("$base/$oid") < $total / 2)
 		{
 			$admin->close;
 			return ($client, $worker, $oid);
