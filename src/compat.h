@@ -114,6 +114,15 @@ shmem_init_hash_compat(const char *name, int64 size, HASHCTL *info, int flags)
 #endif
 
 /*
+ * A flag of background workers that says that a command on their database, such
+ * as DROP DATABASE, may end them.  Before 19 it waits for them, 5 s at most,
+ * and fails then.
+ */
+#if PG_VERSION_NUM < 190000
+#define BGWORKER_INTERRUPTIBLE		0
+#endif
+
+/*
  * Settings that could end a worker or its transaction, and that its database
  * may have: a list that ends with NULL.
  */

@@ -76,6 +76,7 @@
 #include "storage/md.h"
 #include "storage/procarray.h"
 #include "storage/spin.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -1357,7 +1358,8 @@ database_visit(Oid oid, const char *function, const char *name)
 	BackgroundWorkerHandle *handle;
 
 	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
+		BGWORKER_INTERRUPTIBLE;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "testdb", BGW_MAXLEN);
@@ -1381,6 +1383,8 @@ database_init_visitor(Oid oid)
 
 	snprintf(timeout, sizeof(timeout), "%d", VISITOR_LOCK_TIMEOUT);
 	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
+	/* Where it is safe, and not wherever the signal finds us. */
+	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
