@@ -16,7 +16,10 @@
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "pgstat.h"
+#include "storage/buf_internals.h"
+#include "storage/bufmgr.h"
 #include "storage/shmem.h"
+#include "storage/smgr.h"
 #include "utils/backend_status.h"
 #include "utils/hsearch.h"
 #if PG_VERSION_NUM >= 170000
@@ -121,6 +124,65 @@ shmem_init_hash_compat(const char *name, int64 size, HASHCTL *info, int flags)
 #if PG_VERSION_NUM < 190000
 #define BGWORKER_INTERRUPTIBLE		0
 #endif
+
+/*
+ * Which relation's page is in shared buffer number id (from 0), and whether it
+ * is dirty; false if there is none.  Without a lock: what is said may have
+ * changed already.  The tag's fields were renamed in 16, the state grew in 19.
+ */
+static inline bool
+buffer_relation_compat(int id, Oid *db, Oid *rel, bool *dirty)
+{
+	BufferDesc *buffer = GetBufferDescriptor(id);
+#if PG_VERSION_NUM >= 190000
+	uint64		state = pg_atomic_read_u64(&buffer->state);
+#else
+	uint32		state = pg_atomic_read_u32(&buffer->state);
+#endif
+
+	if (!(state & BM_TAG_VALID))
+		return false;
+#if PG_VERSION_NUM >= 160000
+	*db = buffer->tag.dbOid;
+	*rel = buffer->tag.relNumber;
+#else
+	*db = buffer->tag.rnode.dbNode;
+	*rel = buffer->tag.rnode.relNode;
+#endif
+	*dirty = (state & BM_DIRTY) != 0;
+	return true;
+}
+
+/*
+ * smgropen() for a relation in the default tablespace.  15 calls its address
+ * RelFileNode.
+ */
+static inline SMgrRelation
+smgr_open_compat(Oid tablespace, Oid db, Oid rel)
+{
+#if PG_VERSION_NUM >= 160000
+	RelFileLocator address = {.spcOid = tablespace,.dbOid = db,.relNumber = rel};
+#else
+	RelFileNode address = {.spcNode = tablespace,.dbNode = db,.relNode = rel};
+#endif
+
+	/* No backend's temporary relation; the name for that changed in 17. */
+	return smgropen(address, -1);
+}
+
+/*
+ * Drop all pages of these relations from shared buffers, in one pass.  Renamed
+ * in 16.
+ */
+static inline void
+drop_relations_buffers_compat(SMgrRelation *relations, int n)
+{
+#if PG_VERSION_NUM >= 160000
+	DropRelationsAllBuffers(relations, n);
+#else
+	DropRelFileNodesAllBuffers(relations, n);
+#endif
+}
 
 /*
  * Settings that could end a worker or its transaction, and that its database

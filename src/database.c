@@ -28,6 +28,7 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -116,6 +117,13 @@
 
 /* How many sessions an error's detail names. */
 #define MAX_DESCRIBED		5
+
+/* An entry of a set of relations. */
+typedef struct RelationKey
+{
+	Oid			database;
+	Oid			relation;		/* the number in its files' names */
+} RelationKey;
 
 /* Is this process in dropdb()? */
 static bool in_dropdb = false;
@@ -1181,6 +1189,136 @@ database_discard_buffers(Oid oid)
 	DropDatabaseBuffers(oid);
 	ForgetDatabaseSyncRequests(oid);
 }
+
+/*
+ * A set of relations of any databases, empty; it lives in the current memory
+ * context.
+ */
+HTAB *
+database_relations_create(void)
+{
+	HASHCTL		info;
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(RelationKey);
+	info.entrysize = sizeof(RelationKey);
+	info.hcxt = CurrentMemoryContext;
+	return hash_create("testdb relations", 64, &info,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Add the relation that a file in a database's directory is of, whichever fork
+ * or segment, if it is of one.
+ */
+void
+database_relations_add_file(HTAB *relations, Oid oid, const char *file)
+{
+	RelationKey key;
+	char	   *end;
+
+	if (file[0] < '1' || file[0] > '9')
+		return;
+	key.database = oid;
+	key.relation = (Oid) strtoul(file, &end, 10);
+	if (*end == '\0' || *end == '.' || *end == '_')
+		(void) hash_search(relations, &key, HASH_ENTER, NULL);
+}
+
+/*
+ * Add the relations of these databases that have dirty pages in shared buffers.
+ * Sorts oids.  No session is in them, so that there will be no more such pages.
+ */
+void
+database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
+{
+	if (noids == 0)
+		return;
+	qsort(oids, noids, sizeof(Oid), oid_cmp);
+	for (int i = 0; i < NBuffers; i++)
+	{
+		RelationKey key;
+		bool		dirty;
+
+		if (buffer_relation_compat(i, &key.database, &key.relation, &dirty) &&
+			dirty &&
+			bsearch(&key.database, oids, noids, sizeof(Oid), oid_cmp) != NULL)
+			(void) hash_search(relations, &key, HASH_ENTER, NULL);
+	}
+}
+
+/*
+ * Drop all pages of these relations from shared buffers, and the set.
+ */
+void
+database_relations_discard(HTAB *relations)
+{
+	long		n = hash_get_num_entries(relations);
+	SMgrRelation *list = palloc(Max(n, 1) * sizeof(SMgrRelation));
+	HASH_SEQ_STATUS scan;
+	RelationKey *key;
+
+	n = 0;
+	hash_seq_init(&scan, relations);
+	while ((key = hash_seq_search(&scan)) != NULL)
+		list[n++] = smgr_open_compat(DEFAULTTABLESPACE_OID, key->database,
+									 key->relation);
+	if (n > 0)
+		drop_relations_buffers_compat(list, (int) n);
+	for (long i = 0; i < n; i++)
+		smgrclose(list[i]);
+	pfree(list);
+	hash_destroy(relations);
+}
+
+#ifdef TESTDB_DEBUG
+/*
+ * Compare every page of a database that is in shared buffers with its file.
+ * Nobody is in the database, so that all of them are clean; that they are the
+ * same is what the next life relies on.
+ */
+void
+database_check_buffers(Oid oid)
+{
+	if (DataChecksumsEnabled())
+		return;					/* the copy in the file has one */
+	for (int i = 0; i < NBuffers; i++)
+	{
+		BufferDesc *buffer = GetBufferDescriptor(i);
+		PGAlignedBlock block;
+		BlockNumber number = buffer->tag.blockNum;
+		ForkNumber	fork = buffer->tag.forkNum;
+		Oid			db;
+		Oid			rel;
+		Oid			now;
+		bool		dirty;
+		char		path[MAXPGPATH];
+		int			fd;
+		bool		same;
+
+		if (!buffer_relation_compat(i, &db, &rel, &dirty) || db != oid)
+			continue;
+		snprintf(path, sizeof(path), "base/%u/%u%s%s", db, rel,
+				 fork == MAIN_FORKNUM ? "" : "_",
+				 fork == MAIN_FORKNUM ? "" : forkNames[fork]);
+		if (number / RELSEG_SIZE > 0)
+			snprintf(path + strlen(path), sizeof(path) - strlen(path), ".%u",
+					 (unsigned) (number / RELSEG_SIZE));
+		fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+		same = fd >= 0 &&
+			pg_pread(fd, block.data, BLCKSZ,
+					 (off_t) (number % RELSEG_SIZE) * BLCKSZ) == BLCKSZ &&
+			memcmp(block.data, BufferGetBlock(i + 1), BLCKSZ) == 0;
+		if (fd >= 0)
+			CloseTransientFile(fd);
+
+		/* It may have made way for another meanwhile. */
+		if (!same && buffer_relation_compat(i, &now, &rel, &dirty) && now == oid)
+			elog(PANIC, "page %u of file \"%s\" is another one in shared buffers",
+				 number, path);
+	}
+}
+#endif
 
 /*
  * Keep datfrozenxid and datminmxid of all databases as they are, until the end

@@ -12,6 +12,7 @@
 
 #include "guc.h"
 #include "registry.h"
+#include "utils/hsearch.h"
 
 /* What the caller needs to know of a database's row. */
 typedef struct DatabaseInfo
@@ -65,6 +66,13 @@ extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
 extern void database_lock_horizons(void);
 extern void database_discard_buffers(Oid oid);
+extern HTAB *database_relations_create(void);
+extern void database_relations_add_file(HTAB *relations, Oid oid, const char *file);
+extern void database_relations_add_dirty(HTAB *relations, Oid *oids, int noids);
+extern void database_relations_discard(HTAB *relations);
+#ifdef TESTDB_DEBUG
+extern void database_check_buffers(Oid oid);
+#endif
 extern bool database_revive(Oid oid, Oid template_oid);
 extern void database_flush(void);
 

@@ -7,7 +7,7 @@
  * all that have been returned since it last looked, and for all of them
  * together:
  *
- *	1  drops their pages from shared buffers, most of which were never
+ *	1  drops their dirty pages from shared buffers, most of which were never
  *	   written, and makes the checkpointer forget their files;
  *	2  has a checkpoint made: it began after the last session of the former
  *	   lives ended, so that recovery will never again apply WAL of those to
@@ -29,11 +29,18 @@
  * out again.  So a crash at any of these steps ends in the removal of the
  * database at the server's start, and an error in its becoming GARBAGE.
  *
+ * Between 3 and 4, the pages of files that have changed are dropped from shared
+ * buffers, too.  All others stay: they are what the files hold, which are what
+ * the snapshot holds, and the next life's first session finds the catalogs in
+ * memory.  So pages are dropped by relation: those with a dirty page at step 1,
+ * and those of whose files one is known to have changed after step 3.  A page
+ * that somebody writes out in between is among the latter.
+ *
  * Which files differ is known from inotify, if the clone was restored before
  * by this very process: a directory is watched from then on, and the names of
  * what is written, made or removed are collected.  Whatever breaks that
  * (another worker 0, too many events, no more watches) leads to a comparison
- * of all files by size and time.
+ * of all files by size and time, and all pages are dropped.
  *
  * A clone can't have another life as long as a serializable transaction that
  * is still of interest has read something in it: such locks are kept by OID.
@@ -53,6 +60,7 @@
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
+#include "storage/md.h"
 #include "storage/predicate_internals.h"
 #include "storage/procsignal.h"
 #include "utils/hsearch.h"
@@ -309,7 +317,12 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 
 	if (!snapshot_lock_source(template))
 		return false;
+	if (names == NULL)
+		database_discard_buffers(clone->oid);
 	snapshot_restore(template, clone->oid, names);
+#ifdef TESTDB_DEBUG
+	database_check_buffers(clone->oid);
+#endif
 	debug_point("restore-files");
 	if (database_is_logged())
 	{
@@ -435,6 +448,65 @@ announce_batch(void)
 }
 
 /*
+ * Is it known which files of a clone have changed since it was restored?
+ */
+static bool
+is_watched(Oid oid)
+{
+	Watch	   *watch = watch_find(oid);
+
+	return watch != NULL && !watch->broken;
+}
+
+/*
+ * Drop from shared buffers the relations of the batch that have a dirty page, or
+ * all where it is not known what has changed.
+ */
+static void
+discard_dirty_pages(void)
+{
+	HTAB	   *relations = database_relations_create();
+	Oid		   *oids = palloc(batch_size * sizeof(Oid));
+	int			n = 0;
+
+	for (int i = 0; i < batch_size; i++)
+	{
+		if (is_watched(batch[i].oid))
+			oids[n++] = batch[i].oid;
+		else
+			database_discard_buffers(batch[i].oid);
+	}
+	database_relations_add_dirty(relations, oids, n);
+	database_relations_discard(relations);
+	for (int i = 0; i < n; i++)
+		ForgetDatabaseSyncRequests(oids[i]);
+	pfree(oids);
+}
+
+/*
+ * Drop from shared buffers the relations of the batch whose files have changed.
+ * Where that is not known, restore_clone drops all.
+ */
+static void
+discard_changed_pages(void)
+{
+	HTAB	   *relations = database_relations_create();
+
+	for (int i = 0; i < batch_size; i++)
+	{
+		const FilesyncNames *names;
+
+		if (!is_watched(batch[i].oid))
+			continue;
+		names = watch_find(batch[i].oid)->names;
+		for (uint32 k = 0; k < filesync_names_count(names); k++)
+			database_relations_add_file(relations, batch[i].oid,
+										filesync_names_get(names, k));
+	}
+	database_relations_discard(relations);
+}
+
+/*
  * Have every process close the files of databases that are about to be changed,
  * and wait until all have, for BARRIER_TIMEOUT at most.
  *
@@ -526,8 +598,7 @@ recycle_returned(void)
 		return;
 
 	debug_point("recycle-taken");
-	for (int i = 0; i < batch_size; i++)
-		database_discard_buffers(batch[i].oid);
+	discard_dirty_pages();
 	debug_point("recycle-discarded");
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	debug_point("recycle-checkpoint");
@@ -535,6 +606,7 @@ recycle_returned(void)
 	debug_point("recycle-closed");
 
 	watch_drain();
+	discard_changed_pages();
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
 	end_restoring();
@@ -627,9 +699,9 @@ recycle_listen(void)
  * RESTORING, and the snapshot is locked; false if it is of no use.  For any
  * worker, in a transaction.
  *
- * Nobody has been in it since it was restored, so that nothing of it is in
- * shared buffers or in WAL that recovery might apply: neither a checkpoint nor
- * a barrier is needed.
+ * Nobody has been in it since it was restored, so that no dirty page of it is in
+ * shared buffers, and nothing in WAL that recovery might apply: neither a
+ * checkpoint nor a barrier is needed.
  */
 bool
 recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)
