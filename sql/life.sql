@@ -27,7 +27,7 @@ CREATE FUNCTION terms(clone text) RETURNS text LANGUAGE sql AS $$
 	SELECT format('%s: scope %s, pid %s, sessions %s, left %s, label %s', state, coalesce(scope, '(null)'),
 		CASE WHEN session_pid IS NULL THEN '(null)' WHEN session_pid = pg_backend_pid() THEN 'mine' ELSE 'wrong' END,
 		coalesce(sessions::text, '(null)'),
-		coalesce(date_trunc('minute', expires_at - now() + interval '30 seconds')::text, '(null)'), coalesce(label, '(null)'))
+		coalesce(make_interval(mins => 10 * round(extract(epoch FROM expires_at - now()) / 600)::int)::text, '(null)'), coalesce(label, '(null)'))
 	FROM testdb_clones WHERE name = clone
 $$;
 CREATE FUNCTION our_clones() RETURNS text LANGUAGE sql AS $$
