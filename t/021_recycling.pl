@@ -595,9 +595,12 @@ is($admin->query('SELECT method, reason IS NULL FROM testdb_templates'),
 	'native|t', 'wal_level = logical: the native method is used');
 my $oid = oid_of($name);
 my $client = connect_to($logical, $name);
+run($client, 'CREATE PUBLICATION regress_publication FOR ALL TABLES');
 run($client, "SELECT pg_create_logical_replication_slot('regress_slot', 'pgoutput')");
 run($client, $_) for 'CREATE TABLE made (i int)', 'INSERT INTO made VALUES (1)';
-is($client->query("SELECT count(*) > 0 FROM pg_logical_slot_get_changes('regress_slot', NULL, NULL)"),
+is( $client->query(
+		q{SELECT count(*) > 0 FROM pg_logical_slot_get_binary_changes('regress_slot', NULL, NULL,
+			'proto_version', '1', 'publication_names', 'regress_publication')}),
 	't', 'a clone can have a logical slot');
 is($admin->query("SELECT testdb_drop('$name')"), 't', 'it is dropped') or diag $admin->message;
 is($admin->query("SELECT count(*) FROM pg_database WHERE oid = $oid"), 0, 'for good');
