@@ -495,8 +495,8 @@ sub one_round
 	}
 	usleep(100_000 + rand 700_000);
 	my $killed = kill_something($admin);
-	# The writer would go on with the new server; a client ends with its session.
-	kill 'TERM', $pids[-1];
+	# The writer would go on with the new server; a client ends with its session. By KILL: what handles TERM stops the server.
+	kill 'KILL', $pids[-1];
 	waitpid $_, 0 for @pids;
 	$seen{killed}{$killed}++;
 
