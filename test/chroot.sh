@@ -119,11 +119,15 @@ put_zabbix() {
     chmod -R a+rX "$1/root$zabbix"
 }
 
-# in_chroot FOLDER MAJOR COMMAND...: runs it in FOLDER/root, in /home/testdb there, as the user postgres.
+# in_chroot FOLDER MAJOR COMMAND...: runs it in FOLDER/root, in /home/testdb there, as the user postgres. What tells the tests
+# how long to run goes with it.
 in_chroot() {
-    local folder=$1 major=$2
+    local folder=$1 major=$2 name settings=()
     shift 2
-    chroot --userspec=postgres:postgres "$folder/root" env -i ${CI:+"CI=$CI"} HOME=/tmp LC_ALL=C.UTF-8 \
+    for name in TESTDB_CRASH_ROUNDS TESTDB_FIRE_SECONDS TESTDB_SOAK_SECONDS TESTDB_TEST_TIMEOUT; do
+        [ -z "${!name:-}" ] || settings+=("$name=${!name}")
+    done
+    chroot --userspec=postgres:postgres "$folder/root" env -i ${CI:+"CI=$CI"} "${settings[@]}" HOME=/tmp LC_ALL=C.UTF-8 \
         PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin PG_CONFIG="/usr/lib/postgresql/$major/bin/pg_config" \
         ${zabbix:+"TESTDB_ZABBIX=$zabbix"} env -C /home/testdb "$@"
 }
