@@ -45,7 +45,7 @@
 #define PATH_SIZE		4096
 
 /* This part of a slice is not counted. */
-#define WARM_UP			(1.0 / 6)
+#define WARM_UP			(1.0 / 3)
 
 /* Kind "spare": how many are made ready, and how many of them taken at once. */
 #define SPARE_POOL		8

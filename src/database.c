@@ -214,6 +214,7 @@ tell_to_end(Oid oid, bool all)
 int
 database_count_prepared(const char *name)
 {
+	static SPIPlanPtr plan = NULL;
 	Oid			argtypes[1] = {NAMEOID};
 	Datum		values[1] = {CStringGetDatum(name)};
 	char		nulls[1] = {name ? ' ' : 'n'};
@@ -223,10 +224,19 @@ database_count_prepared(const char *name)
 	if (max_prepared_xacts == 0)
 		return 0;
 
+	/* Kept, since to plan it takes longer than the drop of a database. */
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts"
-							  " WHERE $1 IS NULL OR database OPERATOR(pg_catalog.=) $1",
-							  1, argtypes, values, nulls, true, 1) != SPI_OK_SELECT)
+	if (plan == NULL)
+	{
+		SPIPlanPtr	new = SPI_prepare_cursor("SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts"
+											 " WHERE $1 IS NULL OR database OPERATOR(pg_catalog.=) $1",
+											 1, argtypes, CURSOR_OPT_GENERIC_PLAN);
+
+		if (new == NULL || SPI_keepplan(new) != 0)
+			elog(ERROR, "could not prepare to count prepared transactions");
+		plan = new;
+	}
+	if (SPI_execute_plan(plan, values, nulls, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not count prepared transactions");
 	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 									1, &isnull));
