@@ -25,6 +25,30 @@ my $clients = 16;
 # As it is, and by core's own copying only, which takes longer.
 my %clones = (native => 400, file_copy => 64);
 
+# Runs the statements of a compressed file in one transaction. Hundreds are sent at a time: after each message a server with
+# assertions checks all of its memory. A statement ends with a line where no string is open.
+sub load
+{
+	my ($client, $file) = @_;
+	my ($text, $quotes, $statements) = ('', 0, 0);
+
+	open my $in, '-|', 'gzip', '-dc', $file or die "gzip: $!";
+	run($client, 'BEGIN');
+	while (my $line = <$in>)
+	{
+		next if $quotes % 2 == 0 && $line =~ /^(START TRANSACTION|COMMIT);$/;
+		$text .= $line;
+		$quotes += $line =~ tr/'//;
+		next if $quotes % 2 || $line !~ /;$/ || ++$statements % 500;
+		run($client, $text);
+		$text = '';
+	}
+	close $in or die "gzip: $?";
+	run($client, $text);
+	run($client, 'COMMIT');
+	return;
+}
+
 my $node = new_server(
 	'main', q{
 max_connections = 100
@@ -33,20 +57,10 @@ my $admin = connect_to($node, 'postgres');
 run($admin, 'CREATE ROLE regress_zabbix LOGIN');
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop TO regress_zabbix');
 run($admin, "CREATE DATABASE $template OWNER regress_zabbix");
-for my $part ('schema', 'images', 'data')
 {
-	my $out;
-	IPC::Run::run(
-		[ 'gzip', '-dc', "$source/$part.sql.gz" ],
-		'|',
-		[
-			'psql', '-X', '-q', '-1', '-v', 'ON_ERROR_STOP=1',
-			'-h', $node->host, '-p', $node->port, '-U', 'regress_zabbix',
-			$template
-		],
-		'>',
-		\$out,
-		'2>&1') or BAIL_OUT("could not load $part: $out");
+	my $client = connect_to($node, $template, user => 'regress_zabbix');
+	load($client, "$source/$_.sql.gz") for 'schema', 'images', 'data';
+	$client->close;
 }
 
 # One query for the row counts of all tables, and how they are in the template.
