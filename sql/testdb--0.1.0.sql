@@ -147,6 +147,7 @@ CREATE FUNCTION testdb_templates(
 	OUT generation bigint,
 	OUT clones integer,
 	OUT spares integer,
+	OUT wanted integer,
 	OUT recycling integer,
 	OUT files integer,
 	OUT bytes bigint,
@@ -167,6 +168,7 @@ SELECT d.datname AS name,
 	t.generation,
 	t.clones,
 	t.spares,
+	t.wanted,
 	t.recycling,
 	t.files,
 	t.bytes,
@@ -188,6 +190,8 @@ COMMENT ON COLUMN testdb_templates.generation IS
 'number of transactions that were committed in the template, as far as counted';
 COMMENT ON COLUMN testdb_templates.clones IS 'number of clones that are handed out';
 COMMENT ON COLUMN testdb_templates.spares IS 'number of clones that are ready to be handed out';
+COMMENT ON COLUMN testdb_templates.wanted IS
+'number of clones that should be ready, as far as calls have shown';
 COMMENT ON COLUMN testdb_templates.recycling IS
 'number of dropped clones that are being made ready';
 COMMENT ON COLUMN testdb_templates.files IS 'number of files in the snapshot';

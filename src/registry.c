@@ -1875,7 +1875,11 @@ registry_list_templates(int *ntemplates)
 		if (!OidIsValid(entry->template.oid))
 			continue;
 		LWLockAcquire(entry->mutex, LW_SHARED);
-		templates[n++] = entry->template;
+		templates[n] = entry->template;
+		templates[n].wanted = 0;
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			templates[n].wanted += entry->demands[k].wanted;
+		n++;
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);

@@ -117,6 +117,9 @@ typedef struct TestdbTemplate
 	int			peak;			/* most that were handed out at one time, of
 								 * late */
 	int			spares_limit;	/* instead of testdb.spares, or -1 */
+	int			wanted;			/* how many spares should be ready, for all
+								 * owners together; set by
+								 * registry_list_templates */
 	char		last_error[128];	/* of what was done ahead or behind, or "" */
 	TemplateStats stats;
 } TestdbTemplate;

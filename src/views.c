@@ -217,8 +217,8 @@ testdb_templates(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		TestdbTemplate *template = &templates[i];
-		Datum		values[12];
-		bool		nulls[12] = {false};
+		Datum		values[13];
+		bool		nulls[13] = {false};
 		int			c = 0;
 
 		values[c++] = ObjectIdGetDatum(template->oid);
@@ -229,6 +229,7 @@ testdb_templates(PG_FUNCTION_ARGS)
 		values[c++] = Int64GetDatum((int64) template->generation);
 		values[c++] = Int32GetDatum(template->nclones[CLONE_LEASED]);
 		values[c++] = Int32GetDatum(template->nclones[CLONE_SPARE]);
+		values[c++] = Int32GetDatum(template->wanted);
 		values[c++] = Int32GetDatum(template->nclones[CLONE_RETURNED] +
 									template->nclones[CLONE_RESTORING]);
 		for (int k = c; k < c + 3; k++)
