@@ -94,7 +94,7 @@
 #define PREPARED_TRIES		10
 
 /* How often, and how long, to wait for what others are about to free. */
-#define ROOM_NAPS			50
+#define ROOM_NAPS			400
 #define ROOM_NAP_US			5000
 
 /* The end of a name that testdb chooses: an underscore and a serial. */
@@ -403,16 +403,31 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
 	int			naps = 0;
+	int			ncoming;
 	bool		coming;
 
 	/* A checkpoint, which dropping takes, would be the end of a full one. */
 	while (!database_is_full())
 	{
-		if (!registry_take_template_victim(args->database, &victim, &coming) &&
-			!(((args->kind != REQUEST_RESET && registry_is_full()) ||
-			   !database_has_space(bytes, files)) &&
-			  registry_take_victim(uses_spares ? args->database : InvalidOid,
-								   args->role, &victim)))
+		bool		found;
+
+		found = registry_take_template_victim(args->database, &victim, &coming);
+		if (!found && !coming && uses_spares &&
+			registry_count_spares(args->database, args->role, &ncoming) > 0)
+			break;
+		if (!found &&
+			((args->kind != REQUEST_RESET && registry_is_full()) ||
+			 !database_has_space(bytes, files)))
+		{
+			found = registry_take_victim(uses_spares ? args->database : InvalidOid,
+										 args->role, &victim, &coming);
+			if (!found && registry_take_garbage(&victim))
+			{
+				job_collect_garbage(&victim);
+				continue;
+			}
+		}
+		if (!found)
 		{
 			if (!coming || ++naps > ROOM_NAPS)
 				break;

@@ -964,13 +964,15 @@ registry_extend(Oid oid, int seconds)
 }
 
 /*
- * Take a spare that makes room for something else, one of the template that has
- * the most of them, but none of this owner of spared_template: it becomes
- * DROPPING, and is copied to *clone.  False if there is none.  Takes and
- * releases the registry lock and mutexes.
+ * Take a spare, or a clone that waits to become one again, that makes room for
+ * something else, one of the template that has the most of them, but none of
+ * this owner of spared_template: it becomes DROPPING, and is copied to *clone.
+ * False if there is none; *coming then says whether somebody is about to make
+ * room in another way.  Takes and releases the registry lock and mutexes.
  */
 bool
-registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone)
+registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
+					 bool *coming)
 {
 	CloneEntry *victim = NULL;
 	HASH_SEQ_STATUS scan;
@@ -978,22 +980,31 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone)
 	int			most = 0;
 	bool		found = false;
 
+	*coming = false;
 	LWLockAcquire(registry->lock, LW_SHARED);
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
 		TemplateEntry *template = clone_template(entry);
 		int			nspares;
+		CloneState	state;
 
 		LWLockAcquire(template->mutex, LW_SHARED);
-		nspares = template->template.nclones[CLONE_SPARE];
-		if (entry->clone.state == CLONE_SPARE && nspares > most &&
+		state = entry->clone.state;
+		nspares = template->template.nclones[CLONE_SPARE] +
+			template->template.nclones[CLONE_RETURNED];
+		if ((state == CLONE_SPARE ||
+			 (state == CLONE_RETURNED && !registry_is_stuck())) &&
+			nspares > most &&
 			(entry->clone.template_oid != spared_template ||
 			 entry->clone.owner != spared_owner))
 		{
 			victim = entry;
 			most = nspares;
 		}
+		else if (state == CLONE_DROPPING || state == CLONE_RETURNED ||
+				 state == CLONE_RESTORING || state == CLONE_GARBAGE)
+			*coming = true;
 		LWLockRelease(template->mutex);
 	}
 	if (victim != NULL)
@@ -1001,7 +1012,9 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone)
 		LWLock	   *mutex = clone_template(victim)->mutex;
 
 		LWLockAcquire(mutex, LW_EXCLUSIVE);
-		if (victim->clone.state == CLONE_SPARE)
+		*coming = true;
+		if (victim->clone.state == CLONE_SPARE ||
+			victim->clone.state == CLONE_RETURNED)
 		{
 			clone_leave_state(victim);
 			clone_enter_state(victim, CLONE_DROPPING);

@@ -185,7 +185,7 @@ extern bool registry_touch(Oid oid);
 extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
 extern void registry_extend(Oid oid, int seconds);
 extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
-								 TestdbClone *clone);
+								 TestdbClone *clone, bool *coming);
 extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
 										  bool *coming);
 extern bool registry_take_touched(TestdbClone *clone);

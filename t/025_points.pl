@@ -23,6 +23,7 @@ my ($node, $admin, $checksum);
 my %held;          # clones that are handed out, and a number that is in them
 my $number = 0;    # of rows in the template's second table
 my $log_position = 0;
+my $nnames = 0;
 
 # Runs a statement that must succeed.
 sub run
@@ -182,7 +183,7 @@ my @cases = (
 	{
 		name => 'clone from a spare with a name',
 		prepare => sub { prewarm(2) },
-		act => sub { clone(", 'regression_mine'") },
+		act => sub { clone(", 'regression_mine_" . ++$nnames . "'") },
 		points => [qw(spare-renamed clone-complete clone-held clone-leased)]
 	},
 	{
