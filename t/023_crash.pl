@@ -269,17 +269,35 @@ sub kill_something
 	return $kind;
 }
 
-# Kills the postmaster, and at once with it all others if so wanted. None of them is left on return.
+# Kills the postmaster, and at once with it all others if so wanted. None of them is left on return: not one either that was
+# being forked in that very instant.
 sub kill_postmaster
 {
 	my ($together) = @_;
-	my @pids = children_of($server);
-	kill 'KILL', $server, $together ? @pids : ();
+	kill 'KILL', $server, $together ? children_of($server) : ();
 	waitpid $server, 0;
-	my $end = time + 5;
-	usleep(1000) while time < $end && grep { process_runs($_) } @pids;
-	kill 'KILL', grep                      { process_runs($_) } @pids;
+	my $patience = time + 5;
+	poll(
+		sub {
+			my @pids = processes_of($node->data_dir);
+			kill 'KILL', @pids if $together || time > $patience;
+			return !@pids;
+		},
+		60) or die 'processes of a server that was killed do not end';
 	return;
+}
+
+# The processes that run in a data directory.
+sub processes_of
+{
+	my ($directory) = @_;
+	my @pids;
+	for my $link (glob '/proc/[0-9]*/cwd')
+	{
+		my $pid = $link =~ s{^/proc/(\d+)/cwd$}{$1}r;
+		push @pids, $pid if (readlink $link // '') eq $directory && process_runs($pid);
+	}
+	return @pids;
 }
 
 # Is it there, and not just waiting for init to notice that it has gone?
