@@ -28,6 +28,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -52,6 +53,9 @@
 #define GARBAGE_SLEEP		1000
 /* How long to wait when the file system is full, in ms. */
 #define FULL_PAUSE			1000
+
+/* The same after an error that nothing else has dealt with. */
+#define ERROR_PAUSE			1000
 /* How often spares that nobody wants are given up, in ms. */
 #define DEMAND_INTERVAL		10000
 
@@ -324,6 +328,11 @@ worker_turn(void)
 					(errcode(edata->sqlerrcode),
 					 errmsg("error in testdb worker: %s", edata->message),
 					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+
+		/* What has failed may fail at once again, and fill the log. */
+		if (edata->sqlerrcode != ERRCODE_QUERY_CANCELED)
+			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ERROR_PAUSE,
+							 PG_WAIT_EXTENSION);
 	}
 	PG_END_TRY();
 }

@@ -258,15 +258,19 @@ sub kill_something
 		kill_postmaster($together);
 		return $together ? 'all processes' : 'postmaster';
 	}
-	my $pid = $admin->query(
-		qq{
-		SELECT pid FROM pg_stat_activity
-		WHERE backend_type = '$kind' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1});
-	return 'none' unless $pid;
-	kill 'KILL', $pid;
-	# Until the postmaster has noticed and ended all sessions.
-	poll(sub { !$admin->do('SELECT 1') }) or diag "$kind was killed, and nothing happened";
-	return $kind;
+	# It may end by itself in this very instant; then another one is taken.
+	for (1 .. 20)
+	{
+		my $pid = $admin->query(
+			qq{
+			SELECT pid FROM pg_stat_activity
+			WHERE backend_type = '$kind' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1});
+		return $kind unless $admin->is_open;
+		next unless $pid && kill 'KILL', $pid;
+		# Until the postmaster has noticed and ended all sessions.
+		return $kind if poll(sub { !$admin->do('SELECT 1') }, 5);
+	}
+	die "no $kind could be killed";
 }
 
 # Kills the postmaster, and at once with it all others if so wanted. None of them is left on return: not one either that was
