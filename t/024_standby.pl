@@ -12,6 +12,7 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbHold qw(run);
 use TestdbTest;
 
 my $template = 'regression_template';
@@ -25,14 +26,6 @@ wal_keep_size = 512MB
 	allows_streaming => 1,
 	extra => ['-k']);
 my $admin = connect_to($node, 'postgres');
-
-# Runs a statement that must succeed.
-sub run
-{
-	my ($client, $sql) = @_;
-	$client->do($sql) or die "$sql: " . $client->message;
-	return;
-}
 
 sub in_template
 {

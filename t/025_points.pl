@@ -12,6 +12,7 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbHold qw(run);
 use TestdbTest;
 use Time::HiRes qw(usleep);
 
@@ -24,14 +25,6 @@ my %held;          # clones that are handed out, and a number that is in them
 my $number = 0;    # of rows in the template's second table
 my $log_position = 0;
 my $nnames = 0;
-
-# Runs a statement that must succeed.
-sub run
-{
-	my ($client, $sql) = @_;
-	$client->do($sql) or die "$sql: " . $client->message;
-	return;
-}
 
 sub new_cluster
 {

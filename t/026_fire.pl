@@ -14,6 +14,7 @@ use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbHold qw(run);
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
@@ -29,14 +30,6 @@ max_prepared_transactions = 2
 testdb.spares = 4
 });
 my $admin = connect_to($node, 'postgres');
-
-# Runs a statement that must succeed.
-sub run
-{
-	my ($client, $sql) = @_;
-	$client->do($sql) or die "$sql: " . $client->message;
-	return;
-}
 
 # Each way of changing has a number that it raises, at which clones look.
 my @shown = qw(counter ddl sequence truncated);
