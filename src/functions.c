@@ -121,16 +121,14 @@ find_database(const char *name)
 }
 
 /*
- * Raise an error if the database is one that testdb has made and nobody has
- * got.
+ * Raise an error, 55000, if a database that testdb has made, named name, is one
+ * that nobody has got.
  */
 static void
-check_handed_out(Oid oid, const char *name)
+check_handed_out(const TestdbClone *clone, const char *name)
 {
-	TestdbClone clone;
-
-	if (registry_lookup(oid, &clone) && clone.state != CLONE_LEASED &&
-		clone.state != CLONE_DROPPING && clone.state != CLONE_GARBAGE)
+	if (clone->state != CLONE_LEASED && clone->state != CLONE_DROPPING &&
+		clone->state != CLONE_GARBAGE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("database \"%s\" has not been handed out by testdb_clone",
@@ -153,14 +151,16 @@ report_own_database(void)
 }
 
 /*
- * Find the template and check that the caller may clone it; its OID.
+ * Find the template and check that the caller may clone it; its OID.  *lease is
+ * the number of its own lease, if it is itself a clone, or 0.
  *
- * Errors: 3D000, 42501; 55006 if somebody is always connected to it.
+ * Errors: 3D000, 42501, 55000; 55006 if somebody is always connected to it.
  */
 static Oid
-get_template(const char *name)
+get_template(const char *name, uint64 *lease)
 {
 	DatabaseInfo info;
+	TestdbClone clone;
 	Oid			oid = find_database(name);
 
 	if (!OidIsValid(oid) || !database_lookup(oid, &info))
@@ -174,7 +174,12 @@ get_template(const char *name)
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
 				 errhint("Its owner can run: ALTER DATABASE %s IS_TEMPLATE true",
 						 quote_identifier(name))));
-	check_handed_out(oid, name);
+	*lease = 0;
+	if (registry_lookup(oid, &clone))
+	{
+		check_handed_out(&clone, name);
+		*lease = clone.lease;
+	}
 	if (oid == MyDatabaseId && testdb_method != TESTDB_METHOD_NATIVE)
 		report_own_database();
 	if (oid == request_worker_database())
@@ -359,8 +364,7 @@ get_template_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *arg
 	args->role = GetUserId();
 	args->method = testdb_method;
 	namestrcpy(&args->database_name, get_name_argument(fcinfo, 0, "template name"));
-	args->database = get_template(NameStr(args->database_name));
-	args->lease = registry_lease(args->database);
+	args->database = get_template(NameStr(args->database_name), &args->lease);
 }
 
 /*
@@ -558,7 +562,7 @@ check_owned(Oid oid, const char *name)
 	if (!database_lookup(oid, &info) ||
 		!has_privs_of_role(GetUserId(), info.owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);
-	check_handed_out(oid, name);
+	check_handed_out(&clone, name);
 	return clone.lease;
 }
 
@@ -970,12 +974,13 @@ testdb_template_set(PG_FUNCTION_ARGS)
 {
 	char	   *name;
 	Oid			oid;
+	uint64		lease;
 	DatabaseInfo info;
 	int			spares = -1;
 
 	check_callable("testdb_template_set()");
 	name = get_name_argument(fcinfo, 0, "template name");
-	oid = get_template(name);
+	oid = get_template(name, &lease);
 	if (!database_lookup(oid, &info) ||
 		!has_privs_of_role(GetUserId(), info.owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_DATABASE, name);

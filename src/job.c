@@ -813,8 +813,6 @@ static bool
 is_worth_keeping(const TestdbClone *clone)
 {
 	TestdbTemplate template;
-	int			nspares;
-	int			ncoming;
 
 	if (!clone->native || registry_is_template(clone->oid) ||
 		!registry_template(clone->template_oid, &template) ||
@@ -828,8 +826,7 @@ is_worth_keeping(const TestdbClone *clone)
 	/* To drop it takes a barrier and a checkpoint, which are not to be had. */
 	if (registry_is_stuck() || database_is_full())
 		return true;
-	nspares = registry_count_spares(clone->template_oid, clone->owner, &ncoming);
-	return nspares + ncoming < Max(testdb_recycled, template.peak);
+	return registry_wants_clone_back(clone->template_oid, clone->owner);
 }
 
 /*

@@ -395,6 +395,19 @@ clone_due(const TestdbClone *clone)
 }
 
 /*
+ * Change an entry's state.  The template's mutex is held exclusively.
+ */
+static void
+clone_change_state(CloneEntry *entry, CloneState state)
+{
+	clone_leave_state(entry);
+	entry->retry_at = 0;
+	clone_enter_state(entry, state);
+	if (state == CLONE_LEASED && clone_due(&entry->clone) != 0)
+		lower_next_due(clone_due(&entry->clone));
+}
+
+/*
  * Enter a clone, in state CREATING or LEASED, and its template, if that has
  * no entry.  replaces says that it will take the place of another, so that it
  * is not to count.  Takes and releases the registry lock.
@@ -493,12 +506,11 @@ registry_update(const TestdbClone *clone, CloneState from)
 			(from != CLONE_LEASED || entry->clone.lease == clone->lease);
 		if (done)
 		{
-			clone_leave_state(entry);
+			CloneState	state = entry->clone.state;
+
 			entry->clone = *clone;
-			entry->retry_at = 0;
-			clone_enter_state(entry, clone->state);
-			if (clone->state == CLONE_LEASED && clone_due(clone) != 0)
-				lower_next_due(clone_due(clone));
+			entry->clone.state = state;
+			clone_change_state(entry, clone->state);
 		}
 		LWLockRelease(clone_template(entry)->mutex);
 	}
@@ -535,17 +547,29 @@ registry_lease(Oid oid)
 }
 
 /*
- * As registry_update, for the state alone.
+ * Give a clone another state, if its state is still the one that is expected;
+ * false if not, or if there is no such clone.  Nothing else of its entry
+ * changes.  Takes and releases the registry lock and a mutex.
  */
 bool
 registry_set_state(Oid oid, CloneState from, CloneState to)
 {
-	TestdbClone clone;
+	CloneEntry *entry;
+	bool		done = false;
 
-	if (!registry_lookup(oid, &clone))
-		return false;
-	clone.state = to;
-	return registry_update(&clone, from);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		done = entry->clone.state == from;
+		if (done)
+			clone_change_state(entry, to);
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return done;
 }
 
 /*
@@ -1706,6 +1730,39 @@ registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
 	LWLockRelease(registry->lock);
 
 	return n;
+}
+
+/*
+ * Should a clone that its owner drops be kept for another life?  As many are
+ * as were in use at one time, and as are to be ready besides: with fewer, some
+ * would be dropped while others are copied.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_wants_clone_back(Oid template_oid, Oid owner)
+{
+	TemplateEntry *entry;
+	bool		result = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		int			wanted = 0;
+		int			n;
+
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		for (int i = 0; i < MAX_DEMANDS; i++)
+			if (entry->demands[i].owner == owner)
+				wanted = entry->demands[i].wanted;
+		n = count_spares(entry, owner) + entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING];
+		result = n < Max(testdb_recycled, entry->template.peak + wanted);
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
 }
 
 /*

@@ -211,6 +211,7 @@ extern void registry_limit_spares(Oid template_oid, int limit);
 extern bool registry_lower_demand(void);
 extern bool registry_take_stale_spare(Oid template_oid, Oid owner,
 									  TestdbClone *clone);
+extern bool registry_wants_clone_back(Oid template_oid, Oid owner);
 extern int	registry_count_spares(Oid template_oid, Oid owner, int *ncoming);
 extern bool registry_has_returned(void);
 

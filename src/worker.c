@@ -225,7 +225,8 @@ may_recycle(long *delay_ms)
  * is then lowered to the time after which there may be, in ms.
  *
  * Worker 0 recycles.  Where there are others to serve requests meanwhile, that
- * comes first; else last, so that more of them gather.
+ * comes first; else last, so that more of them gather.  To make a database ahead
+ * takes far longer, and is left to the others.
  */
 static bool
 work_once(long *delay_ms)
@@ -245,7 +246,8 @@ work_once(long *delay_ms)
 		job_serve(slot, &args);
 	else if (recycler && may_recycle(delay_ms))
 		job_recycle();
-	else if (registry_next_refill(&template, &owner))
+	else if ((!recycler || testdb_workers == 1) &&
+			 registry_next_refill(&template, &owner))
 		job_refill(template, owner);
 	else if (registry_take_touched(&clone))
 		job_retire(&clone);
