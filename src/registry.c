@@ -97,6 +97,7 @@
 
 /* How long returned clones may gather while there are spares, in ms. */
 #define GATHER_TIME			20
+#define GATHER_TIME_EMPTY	3
 
 /* After this time without a call, in ms, an owner wants fewer spares. */
 #define IDLE_TIME			(60 * 1000)
@@ -1440,10 +1441,12 @@ registry_should_restore(long *delay_ms)
 		nreturned = entry->template.nclones[CLONE_RETURNED];
 		if (OidIsValid(entry->template.oid) && nreturned > 0)
 		{
-			due = TimestampTzPlusMilliseconds(entry->returned_at, GATHER_TIME);
-			result = entry->nwaiting > 0 ||
-				nreturned >= entry->template.nclones[CLONE_SPARE] ||
-				now >= due;
+			int			nspares = entry->template.nclones[CLONE_SPARE];
+
+			due = TimestampTzPlusMilliseconds(entry->returned_at,
+											  nspares > 0 ? GATHER_TIME : GATHER_TIME_EMPTY);
+			result = now >= due ||
+				nreturned >= Max(nspares, entry->template.nclones[CLONE_LEASED] / 2);
 			*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
 		}
 		LWLockRelease(entry->mutex);
