@@ -125,6 +125,13 @@ typedef struct RelationKey
 	Oid			relation;		/* the number in its files' names */
 } RelationKey;
 
+/* One of a set of relations; the key comes first. */
+typedef struct RelationEntry
+{
+	RelationKey key;
+	bool		discarded;		/* its pages have been dropped */
+} RelationEntry;
+
 /* Is this process in dropdb()? */
 static bool in_dropdb = false;
 
@@ -1211,10 +1218,23 @@ database_relations_create(void)
 
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(RelationKey);
-	info.entrysize = sizeof(RelationKey);
+	info.entrysize = sizeof(RelationEntry);
 	info.hcxt = CurrentMemoryContext;
 	return hash_create("testdb relations", 64, &info,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Add a relation to such a set, unless it is there.
+ */
+static void
+add_relation(HTAB *relations, const RelationKey *key)
+{
+	bool		found;
+	RelationEntry *entry = hash_search(relations, key, HASH_ENTER, &found);
+
+	if (!found)
+		entry->discarded = false;
 }
 
 /*
@@ -1232,7 +1252,7 @@ database_relations_add_file(HTAB *relations, Oid oid, const char *file)
 	key.database = oid;
 	key.relation = (Oid) strtoul(file, &end, 10);
 	if (*end == '\0' || *end == '.' || *end == '_')
-		(void) hash_search(relations, &key, HASH_ENTER, NULL);
+		add_relation(relations, &key);
 }
 
 /*
@@ -1253,12 +1273,13 @@ database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
 		if (buffer_relation_compat(i, &key.database, &key.relation, &dirty) &&
 			dirty &&
 			bsearch(&key.database, oids, noids, sizeof(Oid), oid_cmp) != NULL)
-			(void) hash_search(relations, &key, HASH_ENTER, NULL);
+			add_relation(relations, &key);
 	}
 }
 
 /*
- * Drop all pages of these relations from shared buffers, and the set.
+ * Drop all pages of these relations from shared buffers, except of those where
+ * that has been done already.
  */
 void
 database_relations_discard(HTAB *relations)
@@ -1266,19 +1287,22 @@ database_relations_discard(HTAB *relations)
 	long		n = hash_get_num_entries(relations);
 	SMgrRelation *list = palloc(Max(n, 1) * sizeof(SMgrRelation));
 	HASH_SEQ_STATUS scan;
-	RelationKey *key;
+	RelationEntry *entry;
 
 	n = 0;
 	hash_seq_init(&scan, relations);
-	while ((key = hash_seq_search(&scan)) != NULL)
-		list[n++] = smgr_open_compat(DEFAULTTABLESPACE_OID, key->database,
-									 key->relation);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (!entry->discarded)
+			list[n++] = smgr_open_compat(DEFAULTTABLESPACE_OID, entry->key.database,
+										 entry->key.relation);
+		entry->discarded = true;
+	}
 	if (n > 0)
 		drop_relations_buffers_compat(list, (int) n);
 	for (long i = 0; i < n; i++)
 		smgrclose(list[i]);
 	pfree(list);
-	hash_destroy(relations);
 }
 
 #ifdef TESTDB_DEBUG

@@ -8,7 +8,8 @@
  * together:
  *
  *	1  drops their dirty pages from shared buffers, most of which were never
- *	   written, and makes the checkpointer forget their files;
+ *	   written, and those of files that have changed, and makes the
+ *	   checkpointer forget their files;
  *	2  has a checkpoint made: it began after the last session of the former
  *	   lives ended, so that recovery will never again apply WAL of those to
  *	   the files that are now restored; and the checkpointer has forgotten;
@@ -29,12 +30,12 @@
  * out again.  So a crash at any of these steps ends in the removal of the
  * database at the server's start, and an error in its becoming GARBAGE.
  *
- * Between 3 and 4, the pages of files that have changed are dropped from shared
- * buffers, too.  All others stay: they are what the files hold, which are what
- * the snapshot holds, and the next life's first session finds the catalogs in
- * memory.  So pages are dropped by relation: those with a dirty page at step 1,
- * and those of whose files one is known to have changed after step 3.  A page
- * that somebody writes out in between is among the latter.
+ * Between 3 and 4, the pages of files that have changed since step 1 are dropped
+ * from shared buffers, too: of what somebody wrote out just before it could be
+ * seen to be dirty.  All others stay: they are what the files hold, which are
+ * what the snapshot holds, and the next life's first session finds the catalogs
+ * in memory.  So pages are dropped by relation: those with a dirty page at step
+ * 1, and those of whose files one is known to have changed after step 3.
  *
  * Which files differ is known from inotify, if the clone was restored before
  * by this very process: a directory is watched from then on, and the names of
@@ -459,39 +460,12 @@ is_watched(Oid oid)
 }
 
 /*
- * Drop from shared buffers the relations of the batch that have a dirty page, or
- * all where it is not known what has changed.
+ * Add the relations of the batch whose files are known to have changed to the
+ * set.
  */
 static void
-discard_dirty_pages(void)
+add_changed(HTAB *relations)
 {
-	HTAB	   *relations = database_relations_create();
-	Oid		   *oids = palloc(batch_size * sizeof(Oid));
-	int			n = 0;
-
-	for (int i = 0; i < batch_size; i++)
-	{
-		if (is_watched(batch[i].oid))
-			oids[n++] = batch[i].oid;
-		else
-			database_discard_buffers(batch[i].oid);
-	}
-	database_relations_add_dirty(relations, oids, n);
-	database_relations_discard(relations);
-	for (int i = 0; i < n; i++)
-		ForgetDatabaseSyncRequests(oids[i]);
-	pfree(oids);
-}
-
-/*
- * Drop from shared buffers the relations of the batch whose files have changed.
- * Where that is not known, restore_clone drops all.
- */
-static void
-discard_changed_pages(void)
-{
-	HTAB	   *relations = database_relations_create();
-
 	for (int i = 0; i < batch_size; i++)
 	{
 		const FilesyncNames *names;
@@ -503,6 +477,42 @@ discard_changed_pages(void)
 			database_relations_add_file(relations, batch[i].oid,
 										filesync_names_get(names, k));
 	}
+}
+
+/*
+ * Drop from shared buffers the relations of the batch that have a dirty page or
+ * a file that has changed, and put them into the set; or drop all where it is
+ * not known what has changed.
+ */
+static void
+discard_pages(HTAB *relations)
+{
+	Oid		   *oids = palloc(batch_size * sizeof(Oid));
+	int			n = 0;
+
+	for (int i = 0; i < batch_size; i++)
+	{
+		if (is_watched(batch[i].oid))
+			oids[n++] = batch[i].oid;
+		else
+			database_discard_buffers(batch[i].oid);
+	}
+	add_changed(relations);
+	database_relations_add_dirty(relations, oids, n);
+	database_relations_discard(relations);
+	for (int i = 0; i < n; i++)
+		ForgetDatabaseSyncRequests(oids[i]);
+	pfree(oids);
+}
+
+/*
+ * Drop those, too, whose files have changed since.  Where it is no longer known
+ * what has, restore_clone drops all.
+ */
+static void
+discard_changed_pages(HTAB *relations)
+{
+	add_changed(relations);
 	database_relations_discard(relations);
 }
 
@@ -591,6 +601,7 @@ recycle_returned(void)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TemplateStats stats = {0};
+	HTAB	   *relations;
 
 	watch_init();
 	take_batch();
@@ -598,7 +609,9 @@ recycle_returned(void)
 		return;
 
 	debug_point("recycle-taken");
-	discard_dirty_pages();
+	relations = database_relations_create();
+	watch_drain();
+	discard_pages(relations);
 	debug_point("recycle-discarded");
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	debug_point("recycle-checkpoint");
@@ -606,7 +619,8 @@ recycle_returned(void)
 	debug_point("recycle-closed");
 
 	watch_drain();
-	discard_changed_pages();
+	discard_changed_pages(relations);
+	hash_destroy(relations);
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
 	end_restoring();
