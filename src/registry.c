@@ -95,9 +95,9 @@
 /* next_due if no clone is ever due. */
 #define NEVER_DUE			((uint64) PG_INT64_MAX)
 
-/* How long returned clones may gather while there are spares, in ms. */
+/* How long returned clones may gather while there are spares, and if not, in ms. */
 #define GATHER_TIME			20
-#define GATHER_TIME_EMPTY	3
+#define GATHER_TIME_URGENT	3
 
 /* After this time without a call, in ms, an owner wants fewer spares. */
 #define IDLE_TIME			(60 * 1000)
@@ -1417,8 +1417,10 @@ registry_announce_spare(Oid template_oid)
  * Should the clones that were returned be restored now?  If not, *delay_ms is
  * lowered to the time, in ms, after which that must be asked again.
  *
- * As long as spares last, more are allowed to gather: one checkpoint serves all
- * of them.  Takes and releases the registry lock and mutexes.
+ * More are allowed to gather, until they are as many as there are spares, and
+ * half as many as there are in use: one checkpoint serves all of them.  But not
+ * for long, least of all if somebody waits.  Takes and releases the registry
+ * lock and mutexes.
  */
 bool
 registry_should_restore(long *delay_ms)
@@ -1442,9 +1444,10 @@ registry_should_restore(long *delay_ms)
 		if (OidIsValid(entry->template.oid) && nreturned > 0)
 		{
 			int			nspares = entry->template.nclones[CLONE_SPARE];
+			bool		urgent = nspares == 0 || entry->nwaiting > 0;
 
 			due = TimestampTzPlusMilliseconds(entry->returned_at,
-											  nspares > 0 ? GATHER_TIME : GATHER_TIME_EMPTY);
+											  urgent ? GATHER_TIME_URGENT : GATHER_TIME);
 			result = now >= due ||
 				nreturned >= Max(nspares, entry->template.nclones[CLONE_LEASED] / 2);
 			*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));

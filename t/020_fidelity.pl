@@ -20,29 +20,6 @@ max_wal_senders = 0
 });
 my $admin = connect_to($node, 'postgres');
 
-sub run
-{
-	my ($client, $sql) = @_;
-	return if $client->do($sql);
-	diag "$sql: " . $client->message;
-	die $sql;
-}
-
-sub session
-{
-	my ($db, %args) = @_;
-	my $client = connect_to($node, $db, %args);
-	return $client unless $client->error;
-	diag "$db: " . $client->message;
-	die $db;
-}
-
-sub oid_of
-{
-	my ($name) = @_;
-	return $admin->query("SELECT oid FROM pg_database WHERE datname = '$name'");
-}
-
 # The check is complete only if it asks for every column but those that must differ.
 {
 	my $all = $admin->query(
@@ -80,7 +57,7 @@ for my $template (sort keys %templates)
 	  "REVOKE CONNECT ON DATABASE $template FROM PUBLIC",
 	  "GRANT CONNECT ON DATABASE $template TO regress_second",
 	  "COMMENT ON DATABASE $template IS 'stays with the template'";
-	my $client = session($template);
+	my $client = session($node, $template);
 	run($client, $_) for split /;;/, q{
 		SET search_path = public;;
 		CREATE TABLE plain AS SELECT i, repeat('x', i % 200) AS t FROM generate_series(1, 1000) i;;
@@ -108,8 +85,8 @@ run($admin, 'ALTER DATABASE regression_limits OWNER TO regress_second');
 sub compare
 {
 	my ($title, $template, $name, $owner) = @_;
-	my $oid = oid_of($name);
-	my $template_oid = oid_of($template);
+	my $oid = oid_of($admin, $name);
+	my $template_oid = oid_of($admin, $template);
 	is_same_database($node, $admin, $oid, $template_oid, $title);
 	ok(files_of($node, $oid)->{'pg_internal.init'}, "$title: has a pg_internal.init");
 	is($admin->query("SELECT datdba::regrole, datistemplate, datallowconn FROM pg_database WHERE oid = $oid"),
@@ -137,10 +114,10 @@ for my $template (sort keys %templates)
 	my $named = $admin->query("SELECT testdb_clone('$template', 'regression_named')");
 	compare("$template, new with a given name", $template, $named, $me);
 
-	my $file = $node->data_dir . '/base/' . oid_of($cold);
+	my $file = $node->data_dir . '/base/' . oid_of($admin, $cold);
 	ok(-e "$file/PG_VERSION" && !-e "$file/testdb_unfinished", "$template: nothing of testdb in the directory");
 
-	my $client = session($cold);
+	my $client = session($node, $cold);
 	is($client->query('SELECT count(*) FROM public.plain'), 1000, "$template: can be read");
 	is($client->query("SHOW work_mem"), '5MB', "$template: its settings apply");
 	run($client, 'INSERT INTO public.plain SELECT generate_series(1, 3000)');
@@ -148,7 +125,7 @@ for my $template (sort keys %templates)
 	$client->close;
 	is(dump_of($node, $named), $template_dump, "$template: pg_dump says the same of a clone") if $allowed;
 
-	my %oids = map { oid_of($_) => 1 } $cold, $named;
+	my %oids = map { oid_of($admin, $_) => 1 } $cold, $named;
 	run($admin, "SELECT testdb_drop('$_')") for $cold, $named;
 	ok( poll(
 			sub {
@@ -157,10 +134,10 @@ for my $template (sort keys %templates)
 			}),
 		"$template: both are ready again");
 	my $recycled = $admin->query("SELECT testdb_clone('$template')");
-	ok($oids{ oid_of($recycled) }, "$template: one is recycled");
+	ok($oids{ oid_of($admin, $recycled) }, "$template: one is recycled");
 	compare("$template, recycled", $template, $recycled, $me);
 	my $renamed = $admin->query("SELECT testdb_clone('$template', 'regression_renamed')");
-	ok($oids{ oid_of($renamed) }, "$template: the other one too");
+	ok($oids{ oid_of($admin, $renamed) }, "$template: the other one too");
 	compare("$template, recycled with a given name", $template, $renamed, $me);
 	is(dump_of($node, $recycled), $template_dump, "$template: pg_dump says the same of a recycled clone") if $allowed;
 	run($admin, "SELECT testdb_drop('$_')") for $recycled, $renamed;
@@ -170,13 +147,13 @@ for my $template (sort keys %templates)
 # Another owner, one that the template's ACL names. It needs the right to call, and a template.
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop TO regress_first');
 run($admin, 'ALTER ROLE regress_first CREATEDB');
-my $other = session('postgres', user => 'regress_first');
+my $other = session($node, 'postgres', user => 'regress_first');
 for my $title ('new', 'recycled')
 {
 	my $name = $other->query("SELECT testdb_clone('regression_plain')");
 	ok($name, "another owner, $title") or diag $other->message;
-	my $oid = oid_of($name);
-	my $template_oid = oid_of('regression_plain');
+	my $oid = oid_of($admin, $name);
+	my $template_oid = oid_of($admin, 'regression_plain');
 	is(differences(files_of($node, $template_oid), files_of($node, $oid)), '', "another owner, $title: files");
 
 	# What ALTER DATABASE OWNER makes of a row is the measure: do just that to a copy that core makes.
@@ -203,7 +180,7 @@ for my $title ('new', 'recycled')
 			FROM pg_shdepend WHERE dbid = 0 AND classid = 'pg_database'::regclass AND objid = $oid}),
 		'regress_first o, regress_second a, regress_third a',
 		"another owner, $title: what the database depends on");
-	my $client = session($name, user => 'regress_first');
+	my $client = session($node, $name, user => 'regress_first');
 	is($client->query('SHOW work_mem'), '6MB', "another owner, $title: the role's own setting applies");
 	$client->close;
 	run($other, "SELECT testdb_drop('$name')");
@@ -220,15 +197,15 @@ $other->close;
 {
 	my $name = $admin->query("SELECT testdb_clone('regression_plain')");
 	my $neighbour = $admin->query("SELECT testdb_clone('regression_plain')");
-	my $before = files_of($node, oid_of('regression_plain'));
-	my $client = session($name);
+	my $before = files_of($node, oid_of($admin, 'regression_plain'));
+	my $client = session($node, $name);
 	run($client, $_)
 	  for "INSERT INTO public.plain SELECT i, 'changed' FROM generate_series(1, 3000) i",
 	  "SELECT nextval('public.owned_i_seq')",
 	  'VACUUM FULL public.plain', 'VACUUM FULL pg_class', 'CHECKPOINT';
-	is(session($neighbour)->query("SELECT count(*) FROM public.plain WHERE t = 'changed'"),
+	is(session($node, $neighbour)->query("SELECT count(*) FROM public.plain WHERE t = 'changed'"),
 		0, 'a clone does not reach another one');
-	is(differences($before, files_of($node, oid_of('regression_plain'))), '', 'nor its template');
+	is(differences($before, files_of($node, oid_of($admin, 'regression_plain'))), '', 'nor its template');
 	$client->close;
 	run($admin, "SELECT testdb_drop('$_')") for $name, $neighbour;
 }
@@ -236,8 +213,8 @@ $other->close;
 # The check can fail.
 {
 	my $name = $admin->query("SELECT testdb_clone('regression_plain')");
-	my $oid = oid_of($name);
-	my $template_oid = oid_of('regression_plain');
+	my $oid = oid_of($admin, $name);
+	my $template_oid = oid_of($admin, 'regression_plain');
 	# Renamed in 17.
 	my ($locale) = grep { /^dat(icu)?locale$/ } row_columns($admin);
 	for my $change (
@@ -256,7 +233,7 @@ $other->close;
 	my $file =
 		$node->data_dir
 	  . "/base/$oid/"
-	  . session($name)->query("SELECT relfilenode FROM pg_class WHERE relname = 'plain'");
+	  . session($node, $name)->query("SELECT relfilenode FROM pg_class WHERE relname = 'plain'");
 	my $before = files_of($node, $oid);
 	open my $out, '+<:raw', $file;
 	seek $out, 100, 0;

@@ -24,29 +24,6 @@ allow_system_table_mods = on
 });
 my $admin = connect_to($node, 'postgres');
 
-# Runs a statement that must succeed.
-sub run
-{
-	my ($client, $sql) = @_;
-	return if $client->do($sql);
-	diag "$sql: " . $client->message;
-	die $sql;
-}
-
-sub connect_as
-{
-	my ($db, %args) = @_;
-	my $client = connect_to($node, $db, %args);
-	die "$db: " . $client->message if $client->error;
-	return $client;
-}
-
-sub oid_of
-{
-	my ($name) = @_;
-	return $admin->query("SELECT oid FROM pg_database WHERE datname = '$name'");
-}
-
 sub clone
 {
 	my ($client) = @_;
@@ -64,7 +41,7 @@ run($admin, $_)
   "GRANT CREATE ON DATABASE $template TO regress_grantee",
   "REVOKE TEMPORARY ON DATABASE $template FROM PUBLIC";
 {
-	my $client = connect_as($template);
+	my $client = session($node, $template);
 	run($client, $_) for split /;;/, q{
 		CREATE TABLE plain AS SELECT i, repeat('x', i % 300) AS t FROM generate_series(1, 3000) i;;
 		CREATE UNIQUE INDEX plain_i ON plain (i);;
@@ -90,7 +67,7 @@ my $template_dump = dump_of($node, $template);
 my $first = clone();
 run($admin, "SELECT testdb_drop('$first')");
 run($admin, 'CHECKPOINT');
-my $template_oid = oid_of($template);
+my $template_oid = oid_of($admin, $template);
 my $template_files = files_of($node, $template_oid);
 ok($template_files->{'pg_internal.init'}, 'the template has a pg_internal.init');
 my $template_rows = catalog_rows($admin, $template_oid);
@@ -107,8 +84,8 @@ sub next_life
 	my ($title, $dirty) = @_;
 	run($admin, "SELECT testdb_drop('$previous', true)") if $previous;
 	my $name = clone();
-	my $oid = oid_of($name);
-	my $client = connect_as($name);
+	my $oid = oid_of($admin, $name);
+	my $client = session($node, $name);
 
 	if (ref $dirty)
 	{
@@ -135,7 +112,7 @@ sub next_life
 	}
 
 	$previous = clone();
-	my $next = oid_of($previous);
+	my $next = oid_of($admin, $previous);
 	is($next, $oid, "$title: the next clone has the same OID");
 	isnt($previous, $name, "$title: and another name");
 	is(differences($template_files, files_of($node, $next)), '', "$title: files");
@@ -159,8 +136,8 @@ sub next_life
 # The comparison itself can fail.
 {
 	my $name = clone();
-	my $oid = oid_of($name);
-	my $client = connect_as($name);
+	my $oid = oid_of($admin, $name);
+	my $client = session($node, $name);
 	run($client, $_)
 	  for 'UPDATE plain SET t = t WHERE i = 1', 'CHECKPOINT',
 	  "ALTER DATABASE $name SET work_mem = '6MB'",
@@ -328,7 +305,7 @@ next_life('collation version', sub { run($_[0], "ALTER DATABASE $_[1] REFRESH CO
 		SELECT count(*) FROM plain;;
 		SELECT pg_stat_force_next_flush();;
 		SELECT twice(2)});
-	my $client = connect_as($name);
+	my $client = session($node, $name);
 	is( $client->query(
 			q{
 			SELECT sum(n_tup_ins + n_tup_upd + n_tup_del + n_live_tup + seq_scan + vacuum_count)
@@ -340,10 +317,10 @@ next_life('collation version', sub { run($_[0], "ALTER DATABASE $_[1] REFRESH CO
 
 # Notifications of a former life are kept as long as somebody anywhere has not read them.
 {
-	my $reader = connect_as('postgres');
+	my $reader = session($node, 'postgres');
 	run($reader, $_) for 'LISTEN news', 'BEGIN';
 	my ($name) = next_life('notifications', sub { run($_[0], $_) for 'LISTEN news', "NOTIFY news, 'former'" });
-	my $client = connect_as($name);
+	my $client = session($node, $name);
 	run($client, $_) for 'LISTEN news', "NOTIFY news, 'new'", 'SELECT 1';
 	is_deeply([ map { (split /\0/, substr $_, 4)[1] } $client->notifications ],
 		['new'], 'no notification of a former life arrives');
@@ -363,12 +340,12 @@ is($admin->query('SELECT count(*) FROM pg_prepared_xacts'), 0, 'no prepared tran
 {
 	run($admin, "SELECT testdb_drop('$previous')");
 	undef $previous;
-	my $old = connect_as('postgres');
+	my $old = session($node, 'postgres');
 	run($old, $_) for 'BEGIN ISOLATION LEVEL SERIALIZABLE', 'SELECT count(*) FROM pg_authid';
 
 	my $name = clone();
-	my $oid = oid_of($name);
-	my $client = connect_as($name);
+	my $oid = oid_of($admin, $name);
+	my $client = session($node, $name);
 	run($client, $_)
 	  for 'BEGIN ISOLATION LEVEL SERIALIZABLE', 'SELECT count(*) FROM plain',
 	  'INSERT INTO owned VALUES (1)', 'COMMIT';
@@ -378,7 +355,7 @@ is($admin->query('SELECT count(*) FROM pg_prepared_xacts'), 0, 'no prepared tran
 	run($admin, "SELECT testdb_drop('$name')");
 	my $spare = spare_of($admin, $oid, $name);
 	my $next = clone();
-	ok($admin->query("SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND database = " . oid_of($next)) == 0,
+	ok($admin->query("SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND database = " . oid_of($admin, $next)) == 0,
 		'no SIREAD lock leaks into another life');
 	is($spare, undef, 'a clone with SIREAD locks has no other life');
 	run($old, 'COMMIT');
@@ -397,14 +374,14 @@ next_life('serializable',
 		'ALTER DATABASE %s SET TABLESPACE regress_space')
 	{
 		my $name = clone();
-		my $oid = oid_of($name);
+		my $oid = oid_of($admin, $name);
 		if ($how =~ /%s/)
 		{
 			run($admin, sprintf $how, $name);
 		}
 		else
 		{
-			my $client = connect_as($name);
+			my $client = session($node, $name);
 			run($client, $how);
 		}
 		is($admin->query("SELECT testdb_drop('$name')"), 't', "dropped after: $how") or diag $admin->message;
@@ -420,18 +397,18 @@ next_life('serializable',
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'a clone that was made a template is not dropped');
 	is($admin->sqlstate, '42809', 'as core says') or diag $admin->message;
 	run($admin, "ALTER DATABASE $name IS_TEMPLATE false");
-	is(connect_as($name)->query('SELECT count(*) FROM plain'), 3000, 'it can be used');
+	is(session($node, $name)->query('SELECT count(*) FROM plain'), 3000, 'it can be used');
 	is($admin->query("SELECT testdb_drop('$name')"), 't', 'and dropped later');
 
 	$name = clone();
-	my $oid = oid_of($name);
-	my $client = connect_as($name);
+	my $oid = oid_of($admin, $name);
+	my $client = session($node, $name);
 	run($client, 'SET log_min_messages = error');
 	run($client, q{CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p
 		WITH (connect = false, slot_name = NONE)});
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'a clone with a subscription is not dropped');
 	is($admin->sqlstate, '55006', 'as core says') or diag $admin->message;
-	$client = connect_as($name);
+	$client = session($node, $name);
 	run($client, 'DROP SUBSCRIPTION regress_sub');
 	is($admin->query("SELECT testdb_drop('$name')"), 't', 'it is when that has gone');
 }
@@ -441,13 +418,13 @@ next_life('serializable',
 	run($admin, "SELECT testdb_drop('$previous')");
 	undef $previous;
 	my $name = clone();
-	my $oid = oid_of($name);
-	my $client = connect_as($name);
+	my $oid = oid_of($admin, $name);
+	my $client = session($node, $name);
 	run($client, 'CREATE TABLE secret (i int)');
 	$client->close;
 	my $child = $admin->query("SELECT testdb_clone('$name')") or die $admin->message;
-	is(connect_as($child)->query('SELECT count(*) FROM secret'), 0, 'a clone can be cloned');
-	my $child_oid = oid_of($child);
+	is(session($node, $child)->query('SELECT count(*) FROM secret'), 0, 'a clone can be cloned');
+	my $child_oid = oid_of($admin, $child);
 	run($admin, "SELECT testdb_drop('$child')");
 	spare_of($admin, $child_oid, $child);
 	run($admin, "SELECT testdb_drop('$name')");
@@ -455,9 +432,9 @@ next_life('serializable',
 
 	my $next = clone();
 	my $grandchild = $admin->query("SELECT testdb_clone('$next')") or die $admin->message;
-	ok( !connect_as($grandchild)->do('SELECT count(*) FROM secret'),
+	ok( !session($node, $grandchild)->do('SELECT count(*) FROM secret'),
 		'a clone of the next life has nothing of the former');
-	is(differences($template_rows, catalog_rows($admin, oid_of($next))), '', 'the next life: catalogs');
+	is(differences($template_rows, catalog_rows($admin, oid_of($admin, $next))), '', 'the next life: catalogs');
 	run($admin, "SELECT testdb_drop('$_')") for $grandchild, $next;
 	ok( poll(
 			sub {
@@ -471,7 +448,7 @@ next_life('serializable',
 # Nobody gets into a spare, and one that was touched is handed out to nobody.
 {
 	my $name = clone();
-	my $oid = oid_of($name);
+	my $oid = oid_of($admin, $name);
 	run($admin, "SELECT testdb_drop('$name')");
 	my $spare = spare_of($admin, $oid, $name);
 	is($admin->query("SELECT count(*) FROM testdb_clones WHERE name = '$spare'"),
@@ -482,7 +459,7 @@ next_life('serializable',
 	is($client->sqlstate, '55000', 'nobody can connect to a spare') or diag $client->message;
 	my $next = clone();
 	isnt($next, $spare, 'a spare that was touched is not handed out as it is');
-	is(connect_as($next)->query('SELECT count(*) FROM plain'), 3000, 'what is handed out can be used');
+	is(session($node, $next)->query('SELECT count(*) FROM plain'), 3000, 'what is handed out can be used');
 	ok(poll(sub { !$admin->query("SELECT count(*) FROM pg_database WHERE datname = '$spare'") }),
 		'the touched spare has gone');
 	run($admin, "SELECT testdb_drop('$next')");
@@ -498,7 +475,7 @@ for my $case (
 {
 	my ($title, $sql) = @$case;
 	my $name = clone();
-	my $oid = oid_of($name);
+	my $oid = oid_of($admin, $name);
 	run($admin, "SELECT testdb_drop('$name')");
 	my $spare = spare_of($admin, $oid, $name);
 	# To refuse is as good as to notice.
@@ -508,7 +485,7 @@ for my $case (
 	is($client->query('SELECT current_database() FROM plain LIMIT 1'),
 		$next, "a spare was $title: the next clone can be used")
 	  or diag $client->message;
-	my $next_oid = oid_of($next);
+	my $next_oid = oid_of($admin, $next);
 	is(differences($template_rows, catalog_rows($admin, $next_oid)),
 		'', "a spare was $title: catalogs of the next clone")
 	  if $next_oid;
@@ -556,9 +533,9 @@ for my $case (
 	for my $life (1 .. 40)
 	{
 		my $name = clone();
-		my $oid = oid_of($name);
+		my $oid = oid_of($admin, $name);
 		my $wrong = differences($template_files, files_of($node, $oid));
-		my $client = connect_as($name);
+		my $client = session($node, $name);
 		my @done = map { $kinds[ rand @kinds ] } 1 .. 4;
 		$client->do($_) for @done;
 		$client->close if $life % 2;
@@ -594,7 +571,7 @@ run($admin, "CREATE DATABASE $template");
 my $name = clone();
 is($admin->query('SELECT method, reason IS NULL FROM testdb_templates'),
 	'native|t', 'wal_level = logical: the native method is used');
-my $oid = oid_of($name);
+my $oid = oid_of($admin, $name);
 my $client = connect_to($logical, $name);
 run($client, 'CREATE PUBLICATION regress_publication FOR ALL TABLES');
 run($client, "SELECT pg_create_logical_replication_slot('regress_slot', 'pgoutput')");

@@ -50,7 +50,8 @@ my $newest = "$journals/newest";
 my $log_position = 0;
 my %seen = (killed => {}, survivors => 0, dropping => 0, clones => 0, drops => 0);
 
-sub session
+# A session that may fail, as many do while the server is killed.
+sub try_session
 {
 	my ($db, %args) = @_;
 	return TestdbClient->new(host => $node->host, port => $node->port, db => $db, timeout => 30, %args);
@@ -78,7 +79,7 @@ sub wait_until_up
 	return poll(
 		sub {
 			return -1 if waitpid($server, WNOHANG) != 0;
-			my $client = session('postgres');
+			my $client = try_session('postgres');
 			return !$client->error && $client->do('SELECT 1') ? 1 : 0;
 		},
 		60) // 0;
@@ -141,7 +142,7 @@ sub one_cycle
 	return lost($admin, 'testdb_clone') unless defined $name;
 	note_down($journal, 'handed', $name);
 
-	my $client = session($name);
+	my $client = try_session($name);
 	return lost($client, "connecting to $name") if $client->error;
 	my $state = $client->query(
 		q{
@@ -203,7 +204,7 @@ sub client_main
 {
 	my ($path) = @_;
 	sysopen my $journal, $path, O_WRONLY | O_APPEND | O_CREAT or POSIX::_exit(1);
-	my $admin = session('postgres');
+	my $admin = try_session('postgres');
 	my @kept;
 	eval {
 		1 while !$admin->error && one_cycle($admin, $journal, \@kept);
@@ -227,7 +228,7 @@ sub writer_main
 	for (;;)
 	{
 		usleep(20_000 + rand 100_000);
-		my $client = session($template);
+		my $client = try_session($template);
 		last if $client->error;
 		my $value = $client->query('UPDATE counter SET value = value + 1 RETURNING value');
 		last unless defined $value;
@@ -383,7 +384,7 @@ sub check_all
 {
 	my ($dropping, $sync) = @_;
 	my @wrong;
-	my $admin = session('postgres');
+	my $admin = try_session('postgres');
 
 	# Work left over from before the crash is done when each lease belongs to a clone.
 	my ($leases, $held) = ('', '');
@@ -434,7 +435,7 @@ sub check_all
 
 	for my $name (sort keys %clone)
 	{
-		my $client = session($name);
+		my $client = try_session($name);
 		my $state = $client->query(
 			q{
 			SELECT (SELECT md5(string_agg(i || t, ',' ORDER BY i)) FROM base), count(*), coalesce(max(i), 0),
@@ -454,7 +455,7 @@ sub check_all
 		$is->{acked} = $is->{attempt} = $n;
 		$known{$name} = $is;
 	}
-	my $value = session($template)->query('SELECT value FROM counter') // 'nothing';
+	my $value = try_session($template)->query('SELECT value FROM counter') // 'nothing';
 	my $committed = newest_counter();
 	push @wrong, "the template has counter $value, $committed was committed"
 	  if $sync eq 'on' && $value < $committed;
@@ -500,7 +501,7 @@ sub one_round
 	my ($number, $variant) = @_;
 	my $sync = $variant->[3];
 	my @pids;
-	my $admin = session('postgres');
+	my $admin = try_session('postgres');
 
 	# Cluster.pm of newer majors dies of it, so that a child would stop the server.
 	local $SIG{TERM} = 'DEFAULT';
@@ -577,9 +578,9 @@ testdb.template_timeout = 30s
 	$log_position = 0;
 	set_variant([ 'minimal', 'on', 'off', 'on' ]);
 	start_server() == 1 or BAIL_OUT('the server does not start');
-	my $admin = session('postgres');
+	my $admin = try_session('postgres');
 	$admin->do($_) or BAIL_OUT("$_: " . $admin->message) for 'CREATE EXTENSION testdb', "CREATE DATABASE $template";
-	my $client = session($template);
+	my $client = try_session($template);
 	$client->do($_)
 	  or BAIL_OUT("$_: " . $client->message)
 	  for 'CREATE EXTENSION amcheck', 'CREATE TABLE ledger (i int PRIMARY KEY, t text)',
@@ -595,7 +596,7 @@ testdb.template_timeout = 30s
 # A check that can't fail is none: a database with a lease that nobody asked for, one without a directory.
 sub prove_checks
 {
-	my $admin = session('postgres');
+	my $admin = try_session('postgres');
 	my $name = $admin->query("SELECT testdb_clone('$template')");
 	$known{$name} = { attempt => 3, acked => 3 };
 	$known{regression_never} = { attempt => 0, acked => 0 };
@@ -620,7 +621,7 @@ sub prove_names
 		start_server();
 		for my $how ('new', 'new, given name', 'recycled', 'recycled, given name')
 		{
-			my $admin = session('postgres');
+			my $admin = try_session('postgres');
 			my $argument = $how =~ /given/ ? ", 'regression_mine'" : '';
 			$admin->do("SELECT testdb_drop(name) FROM testdb_clones");
 			$admin->do('DROP DATABASE IF EXISTS regression_mine');
@@ -640,18 +641,18 @@ sub prove_names
 				# Only a restart makes sure that there is no spare.
 				stop_server('INT');
 				start_server();
-				$admin = session('postgres');
+				$admin = try_session('postgres');
 			}
 			my $name = $admin->query("SELECT testdb_clone('$template'$argument)");
 			my $oid = $admin->query("SELECT oid FROM pg_database WHERE datname = '$name'");
 			kill_postmaster(1);
 			start_server();
 
-			my $client = session($name);
+			my $client = try_session($name);
 			is($client->query('SELECT count(*) FROM base'),
 				2000, "synchronous_commit = $sync: a clone ($how) outlives a crash just after it was handed out")
 			  or diag $client->message;
-			$admin = session('postgres');
+			$admin = try_session('postgres');
 			# Nothing is known until the registry has been rebuilt.
 			poll(sub { $admin->query('SELECT count(*) FROM testdb_clones()') }, 3);
 			is( $admin->query(

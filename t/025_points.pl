@@ -12,7 +12,6 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(run);
 use TestdbTest;
 use Time::HiRes qw(usleep);
 

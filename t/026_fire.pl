@@ -14,7 +14,6 @@ use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(run);
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 

@@ -58,12 +58,6 @@ sub clone
 	return run($client || $admin, "SELECT testdb_clone('$template'" . ($terms ? ", $terms" : '') . ')');
 }
 
-sub oid_of
-{
-	my ($name) = @_;
-	return run($admin, "SELECT oid FROM pg_database WHERE datname = '$name'");
-}
-
 # Is there a database of that name?
 sub exists_now
 {
@@ -297,7 +291,7 @@ for my $method ('native', 'file_copy')
 run($admin, 'RESET testdb.method');
 
 # A new one takes the place of a clone that can't be restored; if it can't be made, the clone stays, whatever goes wrong.
-my ($file) = glob($node->data_dir . '/base/' . oid_of($template) . '/2619');
+my ($file) = glob($node->data_dir . '/base/' . oid_of($admin, $template) . '/2619');
 for my $method ('file_copy', 'wal_log', 'native')
 {
 	run($admin, "SET testdb.method = '$method'");
@@ -305,8 +299,8 @@ for my $method ('file_copy', 'wal_log', 'native')
 	run($admin, 'CHECKPOINT');
 	my $name = clone(q{NULL, 'manual', '1 hour', 'anew'});
 	in_database($name, 'DELETE FROM t WHERE n > 7');
-	my $oid = oid_of($name);
-	my $snapshot = $node->data_dir . '/pg_testdb/snapshots/' . oid_of($template) . '/2619';
+	my $oid = oid_of($admin, $name);
+	my $snapshot = $node->data_dir . '/pg_testdb/snapshots/' . oid_of($admin, $template) . '/2619';
 	my $terms = 'oid, name, template, owner, created_at, scope, expires_at, label';
 	my $before = run($admin, "SELECT $terms FROM testdb_clones JOIN pg_database ON datname = name WHERE name = '$name'");
 	# What keeps a clone of ours from being restored: somebody may clone it.
@@ -332,7 +326,7 @@ for my $method ('file_copy', 'wal_log', 'native')
 	}
 	ok($admin->do("SELECT testdb_reset('$name')"), "$method, made anew") or diag told($admin);
 	is(count_rows($name), 100, "$method, made anew: content is back");
-	isnt(oid_of($name), $oid, "$method, made anew: it is another database");
+	isnt(oid_of($admin, $name), $oid, "$method, made anew: it is another database");
 	is(shown($name, 'name, template, owner, created_at, scope, expires_at, label'), $before =~ s/^\d+\|//r, "$method, made anew: terms stay");
 	ok(!-e $node->data_dir . "/base/$oid" && !-e "$leases/$oid", "$method, made anew: nothing is left of the old one");
 	ok($admin->do("SELECT testdb_reset('$name')"), "$method, made anew again") or diag told($admin);
@@ -404,7 +398,7 @@ for my $call ('testdb_drop', 'testdb_reset')
 #
 {
 	my ($renamed, $given, $kept, $dropped) = map { clone("NULL, label => '$_'") } qw(renamed given kept dropped);
-	my $oid = oid_of($dropped);
+	my $oid = oid_of($admin, $dropped);
 	run($admin, "DROP DATABASE $dropped");
 	run($admin, "ALTER DATABASE $renamed RENAME TO regression_renamed");
 	is(shown($dropped, 1), '', 'DROP DATABASE: the view no longer has it');
@@ -448,7 +442,7 @@ adds_up('plain SQL');
 # DROP of a template that has clones: they live on, all else goes.
 {
 	run($admin, "CREATE DATABASE regression_short_lived TEMPLATE $template");
-	my $oid = oid_of('regression_short_lived');
+	my $oid = oid_of($admin, 'regression_short_lived');
 	cmp_ok(run($admin, q{SELECT testdb_prewarm('regression_short_lived', 2)}), '>=', 2, 'DROP of a template: it has spares');
 	my ($first, $second) =
 	  map { run($admin, "SELECT testdb_clone('regression_short_lived', NULL, 'manual', '1 hour', '$_')") } 1, 2;
@@ -536,7 +530,7 @@ SKIP:
 {
 	skip 'no /proc/*/wchan here', 1 unless -r '/proc/self/wchan';
 	my $name = clone(q{NULL, 'manual', '1 hour'});
-	my $file = "$leases/" . oid_of($name);
+	my $file = "$leases/" . oid_of($admin, $name);
 	my $dropper = connect_to($node, 'postgres');
 	my $user = connect_to($node, $name);
 	my $told = held_at_lease($file, "SELECT testdb_keep('$name', '2 days')", sub {
@@ -770,7 +764,7 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 
 # Left behind: a lease without a database, a directory without a row, a row that is marked invalid.
 {
-	my %oids = map { $_ => oid_of(clone("'regression_$_'")) } qw(lease directory row good);
+	my %oids = map { $_ => oid_of($admin, clone("'regression_$_'")) } qw(lease directory row good);
 	$admin->close;
 	set_conf($node, 'restart', shared_preload_libraries => '');
 	$admin = reconnect();

@@ -13,21 +13,12 @@ use Test::More;
 use Time::HiRes qw(time);
 
 our @EXPORT =
-  qw(run told vanish error_of set_conf server_state is_idle is_restored has_ended waits_for_worker worker_pids
+  qw(told vanish error_of set_conf server_state is_idle is_restored has_ended waits_for_worker worker_pids
   hold_workers wait_held frozen_clone kill_server
   start_again);
 
 # What poll() waits at most, in seconds, for what takes milliseconds.
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
-
-# Runs a statement that must succeed, and returns its rows as text.
-sub run
-{
-	my ($client, $sql) = @_;
-	my $result = $client->query($sql);
-	die "$sql\n" . $client->message if $client->error;
-	return $result;
-}
 
 # What a client was told last, in one text: SQLSTATE, message, detail, hint.
 sub told

@@ -14,7 +14,7 @@ use TestdbClient;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_server connect_to poll spare_of dump_of files_of differences
+our @EXPORT = qw(new_server connect_to session run oid_of poll spare_of dump_of files_of differences
   row_columns catalog_rows described is_same_database);
 
 # A server with testdb in its database postgres, started; settings are lines for its configuration. No databases are made
@@ -50,6 +50,31 @@ sub connect_to
 		port => $node->port,
 		db => $db,
 		%args);
+}
+
+# The same, which must succeed.
+sub session
+{
+	my ($node, $db, %args) = @_;
+	my $client = connect_to($node, $db, %args);
+	die "$db: " . $client->message if $client->error;
+	return $client;
+}
+
+# Runs a statement that must succeed, and returns its rows as text.
+sub run
+{
+	my ($client, $sql) = @_;
+	my $result = $client->query($sql);
+	die "$sql\n" . $client->message if $client->error;
+	return $result;
+}
+
+# The OID of the database of that name; undef if there is none.
+sub oid_of
+{
+	my ($client, $name) = @_;
+	return $client->query("SELECT oid FROM pg_database WHERE datname = '$name'");
 }
 
 # Calls the function until it returns something true, which is returned; undef after so many seconds.
