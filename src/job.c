@@ -97,6 +97,9 @@
 #define ROOM_NAPS			400
 #define ROOM_NAP_US			5000
 
+/* How often room is made for a clone, if others take it each time. */
+#define ROOM_TRIES			10
+
 /* The end of a name that testdb chooses: an underscore and a serial. */
 #define NAME_SUFFIX_SIZE	16
 
@@ -109,6 +112,8 @@ typedef struct WorkerJob
 	bool		spoiled;		/* DROPPING: its content is lost */
 	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
 								 * still HELD */
+	bool		had_room;		/* the registry had a place for one more clone
+								 * when make_room() ended */
 	Oid			made;			/* the clone that will replace it, CREATING, or
 								 * InvalidOid */
 	Oid			victim;			/* a spare that makes room, DROPPING, or InvalidOid */
@@ -441,6 +446,7 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 		finish_removal(victim.oid);
 		job.victim = InvalidOid;
 	}
+	job.had_room = !registry_is_full();
 }
 
 /*
@@ -1364,16 +1370,31 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * Serve one request, in whatever way it ends.
+ * Has a clone failed because another worker took the room that had been made for
+ * it?
  */
-void
-job_serve(int slot, const RequestArgs *args)
+static bool
+has_lost_room(const RequestArgs *args, const ErrorData *edata)
+{
+	return args->kind == REQUEST_CLONE && !OidIsValid(job.clone) && job.had_room &&
+		edata->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED &&
+		registry_is_full();
+}
+
+/*
+ * Serve a request once.  False, with nothing done, if others were faster to take
+ * the last room and may_repeat says that this may be tried again.
+ */
+static bool
+serve_once(int slot, const RequestArgs *args, bool may_repeat)
 {
 	RequestResult result;
+	volatile bool served = true;
 
 	memset(&result, 0, sizeof(result));
 	job.request = slot;
 	job.clone = InvalidOid;
+	job.had_room = false;
 	PG_TRY();
 	{
 		if (args->kind == REQUEST_CLONE)
@@ -1393,6 +1414,8 @@ job_serve(int slot, const RequestArgs *args)
 	PG_CATCH();
 	{
 		ErrorData  *edata = job_rollback_work();
+
+		served = !may_repeat || !has_lost_room(args, edata);
 
 		/* Somebody else made a database of that name in this instant. */
 		if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)
@@ -1417,11 +1440,27 @@ job_serve(int slot, const RequestArgs *args)
 			give_back(job.clone);
 		else if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
-		job.request = -1;
-		job.clone = InvalidOid;
-		request_fail(slot, edata);
+		if (served)
+		{
+			job.request = -1;
+			job.clone = InvalidOid;
+			request_fail(slot, edata);
+		}
 	}
 	PG_END_TRY();
+	return served;
+}
+
+/*
+ * Serve one request, in whatever way it ends.
+ */
+void
+job_serve(int slot, const RequestArgs *args)
+{
+	int			tries = 1;
+
+	while (!serve_once(slot, args, tries < ROOM_TRIES))
+		tries++;
 }
 
 /*

@@ -562,6 +562,26 @@ my $complaints = join "\n", grep {
 	/PANIC|could not|TRAP|WARNING/ && !/could not send data to client/
 } split /\n/, slurp_file($node->logfile);
 is($complaints, '', 'the server log has no complaint');
+# As many are kept as were in use at one time and are to be ready besides. Of fewer, some would be dropped for good each time, and
+# others copied.
+{
+	my ($n, $ready) = (12, 4);
+	my $count = sub { $admin->query("SELECT $_[0] FROM $_[1] WHERE name = '$template'") };
+	my @copies;
+	run($admin, "SELECT testdb_template_set('$template', $ready)");
+	for (1 .. 4)
+	{
+		my @names = map { clone() } 1 .. $n;
+		poll(sub { $count->('spares', 'testdb_templates') >= $ready });
+		run($admin, "SELECT testdb_drop('$_')") for @names;
+		poll(sub { $count->('recycling', 'testdb_templates') == 0 });
+		push @copies, $count->('copies', 'testdb_stats');
+	}
+	is($copies[3], $copies[0], 'once there are enough, none is copied any more') or diag "@copies";
+	is($count->('spares', 'testdb_templates'), $n + $ready, 'all of them are kept');
+	run($admin, "SELECT testdb_template_set('$template', 0)");
+}
+
 $node->stop;
 
 # With WAL for others a clone can have logical slots; what it can't have then is another life.
