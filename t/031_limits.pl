@@ -408,11 +408,18 @@ works($node, $admin, 'max_clones, all of them spares');
 works($node, $user, 'max_clones, all of them spares, another owner');
 run($admin, 'SELECT testdb_drop_all()');
 
-# Many sessions at the limit at once: never more than that, and each gets a clone or the error.
+# Many sessions at the limit at once: never more than that, and each gets a clone or the error, also where spares of another
+# template have to be given up, so that one worker may take the room that another has made.
 {
 	my @clients = map { connect_to($node, 'postgres') } 1 .. 10;
-	for my $round (1 .. 3)
+	for my $round (1 .. 4)
 	{
+		if ($round > 2)
+		{
+			poll(sub { is_idle($admin) });
+			$admin->do("SELECT testdb_prewarm('$other', 5)");
+			ok(run($admin, $spares) >= 4, "max_clones, ten at once, $round: there are spares");
+		}
 		$_->send("SELECT testdb_clone('$template')") for @clients;
 		my @results = map { $_->result } @clients;
 		is(scalar(grep { !$_->{error} } @results), 6, "max_clones, ten at once, $round: six get one");
