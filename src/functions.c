@@ -255,16 +255,17 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	TestdbClone clone;
 	TemplateRow row;
 	SpareResult answer;
+	bool		refill;
 
 	if (!database_read_row(args->database, &row))
 		return SPARE_STALE;
 	answer = registry_take_spare(args->database, args->role, &row, false, waited,
-								 &args->terms, &clone);
+								 &args->terms, &clone, &refill);
 
 	/* What was done without a transaction ID counts when nobody is in it. */
 	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
 		answer = registry_take_spare(args->database, args->role, &row, true, waited,
-									 &args->terms, &clone);
+									 &args->terms, &clone, &refill);
 	if (answer != SPARE_TAKEN)
 		return answer;
 
@@ -283,7 +284,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	PG_END_TRY();
 	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
 	debug_point("taken-leased");
-	if (clone.expires_at != 0 || clone.terms.idle_timeout != 0)
+	if (refill || clone.expires_at != 0 || clone.terms.idle_timeout != 0)
 		request_wake_workers();
 	result->oid = clone.oid;
 	result->name = clone.name;

@@ -112,8 +112,8 @@ typedef struct WorkerJob
 	bool		spoiled;		/* DROPPING: its content is lost */
 	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
 								 * still HELD */
-	bool		had_room;		/* the registry had a place for one more clone
-								 * when make_room() ended */
+	bool		had_room;		/* when make_room() ended, the registry had a
+								 * place for one more clone, or a spare for it */
 	Oid			made;			/* the clone that will replace it, CREATING, or
 								 * InvalidOid */
 	Oid			victim;			/* a spare that makes room, DROPPING, or InvalidOid */
@@ -410,6 +410,7 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 	int			naps = 0;
 	int			ncoming;
 	bool		coming;
+	bool		has_spare = false;
 
 	/* A checkpoint, which dropping takes, would be the end of a full one. */
 	while (!database_is_full())
@@ -417,8 +418,9 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 		bool		found;
 
 		found = registry_take_template_victim(args->database, &victim, &coming);
-		if (!found && !coming && uses_spares &&
-			registry_count_spares(args->database, args->role, &ncoming) > 0)
+		has_spare = !found && !coming && uses_spares &&
+			registry_count_spares(args->database, args->role, &ncoming) > 0;
+		if (has_spare)
 			break;
 		if (!found &&
 			((args->kind != REQUEST_RESET && registry_is_full()) ||
@@ -446,7 +448,7 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 		finish_removal(victim.oid);
 		job.victim = InvalidOid;
 	}
-	job.had_room = !registry_is_full();
+	job.had_room = has_spare || !registry_is_full();
 }
 
 /*
@@ -594,9 +596,10 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		  RequestResult *result)
 {
 	TestdbClone clone;
+	bool		refill;
 
 	if (registry_take_spare(args->database, args->role, &template->row, true,
-							true, &args->terms, &clone) == SPARE_TAKEN)
+							true, &args->terms, &clone, &refill) == SPARE_TAKEN)
 	{
 		hand_out_spare(args, &clone, CLONE_CREATING, result);
 		return true;
@@ -964,7 +967,8 @@ give_back(Oid oid)
 	}
 	else if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
 	{
-		lease_write(&clone, LEASE_HELD);
+		if (!job.resetting)		/* it is HELD still */
+			lease_write(&clone, LEASE_HELD);
 		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
 		request_wake_workers();
 	}
@@ -1378,7 +1382,8 @@ has_lost_room(const RequestArgs *args, const ErrorData *edata)
 {
 	return args->kind == REQUEST_CLONE && !OidIsValid(job.clone) && job.had_room &&
 		edata->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED &&
-		registry_is_full();
+		edata->message_id != NULL &&
+		strcmp(edata->message_id, TOO_MANY_CLONES) == 0;
 }
 
 /*
@@ -1415,7 +1420,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		served = !may_repeat || !has_lost_room(args, edata);
+		served = !may_repeat || !has_lost_room(args, edata) ||
+			request_abandoned(slot);
 
 		/* Somebody else made a database of that name in this instant. */
 		if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)

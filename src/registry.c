@@ -446,7 +446,7 @@ registry_add(const TestdbClone *clone, bool replaces, int elevel)
 	if (full || (template != NULL && entry == NULL))
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases made by testdb"),
+				 errmsg(TOO_MANY_CLONES),
 				 errdetail("All %d are in use.", testdb_max_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",
 						 "testdb.max_clones")));
@@ -1242,17 +1242,20 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss)
  * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
  * be behind the template; SPARE_NONE if there is no spare that equals it, or
  * if others have been waiting for those that there are, unless the caller is
- * one of them.  Takes and releases the registry lock and a mutex.
+ * one of them.  If one was taken, *refill says that fewer are left, or on their
+ * way, than there should be, so that workers should look.  Takes and releases
+ * the registry lock and a mutex.
  */
 SpareResult
 registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 					bool ignore_unverified, bool waiting,
-					const LeaseTerms *terms, TestdbClone *clone)
+					const LeaseTerms *terms, TestdbClone *clone, bool *refill)
 {
 	TemplateEntry *template;
 	SpareResult result = SPARE_STALE;
 	dlist_iter	iter;
 
+	*refill = false;
 	LWLockAcquire(registry->lock, LW_SHARED);
 	template = template_find(template_oid);
 	if (template != NULL)
@@ -1281,6 +1284,11 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 				break;
 			}
 			note_demand(template, owner, result == SPARE_NONE && !waiting);
+			*refill = result == SPARE_TAKEN &&
+				template->template.nclones[CLONE_SPARE] +
+				template->template.nclones[CLONE_RETURNED] +
+				template->template.nclones[CLONE_RESTORING] <
+				get_demand(template, owner)->wanted;
 		}
 		LWLockRelease(template->mutex);
 	}
@@ -1450,7 +1458,8 @@ registry_should_restore(long *delay_ms)
 											  urgent ? GATHER_TIME_URGENT : GATHER_TIME);
 			result = now >= due ||
 				nreturned >= Max(nspares, entry->template.nclones[CLONE_LEASED] / 2);
-			*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+			if (!result)
+				*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
 		}
 		LWLockRelease(entry->mutex);
 	}

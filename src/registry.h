@@ -160,6 +160,9 @@ extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
 
 /* clones */
+/* What registry_add says if testdb.max_clones is reached. */
+#define TOO_MANY_CLONES		"too many databases made by testdb"
+
 extern bool registry_add(const TestdbClone *clone, bool replaces, int elevel);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
@@ -196,7 +199,7 @@ extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
 									   const TemplateRow *row,
 									   bool ignore_unverified, bool waiting,
 									   const LeaseTerms *terms,
-									   TestdbClone *clone);
+									   TestdbClone *clone, bool *refill);
 extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
 									void (*wake) (void), long timeout_ms);
 extern void registry_announce_spare(Oid template_oid);

@@ -29,7 +29,7 @@
  * one whose session has gone, so a free slot can always be found.
  *
  * Locks.  The request lock guards everything in RequestSharedState but the
- * condition variables, and is held for microseconds.  Sessions sleep on their
+ * condition variables and wakes, and is held for microseconds.  Sessions sleep on their
  * slot's condition variable, workers on work_cv, both without a lock.  The
  * deadlock detector cannot see that a session waits for a worker.  Every wait
  * is therefore bounded: the worker's wait for locks by testdb.lock_timeout,
@@ -45,6 +45,7 @@
 #include "lib/ilist.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -107,12 +108,14 @@ typedef struct RequestSlot
 
 /*
  * All fields are protected by the request lock, except the condition
- * variables.
+ * variables and wakes.
  */
 typedef struct RequestSharedState
 {
 	LWLock	   *lock;			/* the request lock; never changed */
 	ConditionVariable work_cv;	/* workers wait here for something to do */
+	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called; no
+								 * lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
 	bool		ready;			/* has the registry been rebuilt? */
 	bool		worker_seen;	/* has any worker ever started? */
@@ -124,6 +127,9 @@ typedef struct RequestSharedState
 } RequestSharedState;
 
 static RequestSharedState *requests = NULL;
+
+/* What wakes was when this worker's turn began, and what itself added since. */
+static uint32 wakes_seen = 0;
 
 /*
  * The number of slots; see the head of this file.
@@ -170,6 +176,7 @@ request_shmem_init(void)
 	memset(requests, 0, request_shmem_size());
 	requests->lock = &GetNamedLWLockTranche(REQUEST_TRANCHE)->lock;
 	ConditionVariableInit(&requests->work_cv);
+	pg_atomic_init_u32(&requests->wakes, 0);
 	ConditionVariableInit(&requests->ready_cv);
 	dlist_init(&requests->free);
 	dlist_init(&requests->queue);
@@ -234,7 +241,7 @@ give_back(const RequestArgs *args, const RequestResult *result)
 
 	if (args->kind == REQUEST_CLONE && OidIsValid(result->oid) &&
 		registry_end_lease(result->oid, result->lease, CLONE_GARBAGE, &clone))
-		ConditionVariableSignal(&requests->work_cv);
+		request_wake_workers();
 }
 
 /*
@@ -660,9 +667,20 @@ request_abandoned(int slot_number)
 }
 
 /*
+ * Say that this worker begins to look for work: request_wait_for_work will not
+ * sleep over what it is woken for from now on.
+ */
+void
+request_begin_turn(void)
+{
+	wakes_seen = pg_atomic_read_u32(&requests->wakes);
+}
+
+/*
  * Sleep until somebody calls request_wake_workers, a request comes, or
  * timeout_ms milliseconds have passed.  For workers; returns at once if a
- * request is waiting.
+ * request is waiting, or if another process has called request_wake_workers
+ * since request_begin_turn.
  */
 void
 request_wait_for_work(long timeout_ms)
@@ -674,7 +692,7 @@ request_wait_for_work(long timeout_ms)
 	LWLockAcquire(requests->lock, LW_SHARED);
 	work = requests->ready && !dlist_is_empty(&requests->queue);
 	LWLockRelease(requests->lock);
-	if (!work)
+	if (!work && pg_atomic_read_u32(&requests->wakes) == wakes_seen)
 		(void) ConditionVariableTimedSleep(&requests->work_cv, timeout_ms,
 										   wait_event_compat(&wait_event,
 															 "TestdbWorkerMain"));
@@ -682,11 +700,14 @@ request_wait_for_work(long timeout_ms)
 }
 
 /*
- * Have every worker look for work.
+ * Have every worker look for work; if a worker calls it, every other one.  Takes
+ * no lock.
  */
 void
 request_wake_workers(void)
 {
+	if (pg_atomic_fetch_add_u32(&requests->wakes, 1) == wakes_seen)
+		wakes_seen++;
 	ConditionVariableBroadcast(&requests->work_cv);
 }
 

@@ -64,6 +64,7 @@ extern int	request_take(RequestArgs *args);
 extern void request_finish(int slot, const RequestResult *result);
 extern void request_fail(int slot, const ErrorData *edata);
 extern bool request_abandoned(int slot);
+extern void request_begin_turn(void);
 extern void request_wait_for_work(long timeout_ms);
 extern void request_wake_workers(void);
 extern void request_worker_attach(int index, Oid database);

@@ -205,15 +205,21 @@ apply_settings(void)
 /*
  * Should the clones that were returned be restored now?  Not again at once if
  * it has just been found that some process does not answer; nor without room
- * for the checkpoint.
+ * for the checkpoint.  If not, *delay_ms is lowered to the time after which that
+ * must be asked again, in ms, and *gathering says if that is because there will
+ * be more of them.
  */
 static bool
-may_recycle(long *delay_ms)
+may_recycle(long *delay_ms, bool *gathering)
 {
 	long		pause = recycle_pause();
 
+	*gathering = false;
 	if (pause == 0 && !registry_should_restore(delay_ms))
+	{
+		*gathering = registry_has_returned();
 		return false;
+	}
 	if (pause == 0 && !database_make_checkpoint_room())
 		pause = FULL_PAUSE;
 	*delay_ms = Min(*delay_ms, pause);
@@ -221,17 +227,34 @@ may_recycle(long *delay_ms)
 }
 
 /*
+ * Should this worker make a database ahead, of which template and for whom?  If
+ * that is left to others, they are woken.
+ */
+static bool
+may_refill(bool leave, Oid *template, Oid *owner)
+{
+	if (!registry_next_refill(template, owner))
+		return false;
+	if (leave)
+		request_wake_workers();
+	return !leave;
+}
+
+/*
  * Do one thing, if there is one to do; false if there was none, and *delay_ms
  * is then lowered to the time after which there may be, in ms.
  *
  * Worker 0 recycles.  Where there are others to serve requests meanwhile, that
- * comes first; else last, so that more of them gather.  To make a database ahead
- * takes far longer, and is left to the others.
+ * comes first; else last, so that more of them gather.  It begins nothing that
+ * takes longer while they do, and leaves it to the others to make databases
+ * ahead.
  */
 static bool
 work_once(long *delay_ms)
 {
 	bool		recycler = worker_index == 0;
+	bool		alone = request_workers_running() <= 1;
+	bool		gathering = false;
 	RequestArgs args;
 	TestdbClone clone;
 	Oid			template;
@@ -240,14 +263,15 @@ work_once(long *delay_ms)
 
 	if (recycler)
 		recycle_listen();
-	if (recycler && testdb_workers > 1 && may_recycle(delay_ms))
+	if (recycler && !alone && may_recycle(delay_ms, &gathering))
 		job_recycle();
 	else if ((slot = request_take(&args)) >= 0)
 		job_serve(slot, &args);
-	else if (recycler && may_recycle(delay_ms))
+	else if (recycler && may_recycle(delay_ms, &gathering))
 		job_recycle();
-	else if ((!recycler || testdb_workers == 1) &&
-			 registry_next_refill(&template, &owner))
+	else if (gathering)
+		return false;
+	else if (may_refill(recycler && !alone, &template, &owner))
 		job_refill(template, owner);
 	else if (registry_take_touched(&clone))
 		job_retire(&clone);
@@ -295,6 +319,7 @@ worker_turn(void)
 	long		delay_ms = IDLE_SLEEP;
 
 	job_begin_turn();
+	request_begin_turn();
 	PG_TRY();
 	{
 		CHECK_FOR_INTERRUPTS();
