@@ -849,6 +849,7 @@ return_clone(TestdbClone *clone)
 	TestdbTemplate template;
 	TemplateRow row;
 	DatabaseInfo info;
+	bool		wake;
 
 	if (registry_is_template(clone->oid) ||
 		!registry_template(clone->template_oid, &template) ||
@@ -866,8 +867,7 @@ return_clone(TestdbClone *clone)
 	job_commit_work();
 	debug_point("return-committed");
 
-	clone->state = CLONE_RETURNED;
-	if (registry_update(clone, CLONE_DROPPING))
+	if (registry_return(clone, &wake) && wake)
 		request_wake_workers();
 	debug_point("return-entered");
 	return true;

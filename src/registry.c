@@ -114,6 +114,14 @@ typedef struct CloneEntry
 	dlist_node	node;			/* SPARE: in the template's list */
 } CloneEntry;
 
+/* When the worker that restores looks at a template's returned clones again. */
+typedef enum RestoreLook
+{
+	LOOK_WHEN_WOKEN,
+	LOOK_LATER,					/* after GATHER_TIME */
+	LOOK_SOON					/* after GATHER_TIME_URGENT */
+} RestoreLook;
+
 /* A template's entry.  Membership: registry lock.  Fields: mutex. */
 typedef struct TemplateEntry
 {
@@ -125,6 +133,7 @@ typedef struct TemplateEntry
 	int			nwaiting;		/* sessions that sleep on spare_cv */
 	TimestampTz returned_at;	/* when the first clone was RETURNED that is
 								 * still so */
+	RestoreLook look;			/* LOOK_WHEN_WOKEN if none is */
 	ConditionVariable spare_cv; /* sessions wait here for a spare; no lock */
 } TemplateEntry;
 
@@ -292,6 +301,7 @@ template_enter(Oid oid, Oid *evicted)
 		memset(entry->demands, 0, sizeof(entry->demands));
 		entry->template.oid = oid;
 		entry->template.spares_limit = -1;
+		entry->look = LOOK_WHEN_WOKEN;
 		dlist_init(&entry->spares);
 		pg_atomic_fetch_add_u32(&registry->epoch, 1);
 	}
@@ -333,7 +343,11 @@ clone_leave_state(CloneEntry *entry)
 	if (entry->clone.state == CLONE_GARBAGE)
 		pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
 	else if (entry->clone.state == CLONE_RETURNED)
+	{
 		pg_atomic_fetch_sub_u32(&registry->nreturned, 1);
+		if (template->template.nclones[CLONE_RETURNED] == 0)
+			template->look = LOOK_WHEN_WOKEN;
+	}
 	else if (entry->clone.state == CLONE_TOUCHED)
 		pg_atomic_fetch_sub_u32(&registry->ntouched, 1);
 	else if (entry->clone.state == CLONE_SPARE)
@@ -1326,7 +1340,8 @@ must_wait(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * The sleep of registry_wait_for_spare; false after timeout_ms.
+ * The sleep of registry_wait_for_spare, after a call of wake, unless that is NULL;
+ * false after timeout_ms.
  */
 static bool
 sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeout_ms)
@@ -1335,7 +1350,8 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
 	bool		wait;
 
 	/* Waking would end the sleep, were it prepared before. */
-	wake();
+	if (wake)
+		wake();
 	ConditionVariablePrepareToSleep(&entry->spare_cv);
 	LWLockAcquire(entry->mutex, LW_SHARED);
 	wait = must_wait(entry, owner);
@@ -1349,8 +1365,8 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
  * Sleep until a spare of a template may have become ready for this session;
  * false if none is on its way, or if timeout_ms milliseconds have passed.
  * Sessions are woken in the order in which they came.  wake is called when this
- * one can be seen to wait.  Takes and releases the registry lock and a mutex;
- * holds none while it sleeps.
+ * one can be seen to wait, if clones are restored sooner then.  Takes and releases
+ * the registry lock and a mutex; holds none while it sleeps.
  *
  * The entry may go while we sleep, and another template get it.  We may then
  * be woken for nothing; the number of those who wait belongs to the place, and
@@ -1362,6 +1378,7 @@ registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
 {
 	TemplateEntry *entry;
 	bool		coming = false;
+	volatile bool soon = false;
 	volatile bool woken = false;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
@@ -1373,6 +1390,7 @@ registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
 		coming = must_wait(entry, owner);
 		if (!coming)
 			entry->nwaiting--;
+		soon = entry->look == LOOK_SOON;
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);
@@ -1381,7 +1399,7 @@ registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
 
 	PG_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
 	{
-		woken = sleep_for_spare(entry, owner, wake, timeout_ms);
+		woken = sleep_for_spare(entry, owner, soon ? NULL : wake, timeout_ms);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
 	end_wait(0, PointerGetDatum(entry));
@@ -1422,13 +1440,52 @@ registry_announce_spare(Oid template_oid)
 }
 
 /*
+ * How many clones of a template may gather before they are restored.  The mutex is
+ * held.
+ */
+static int
+restore_threshold(const TemplateEntry *entry)
+{
+	return Max(entry->template.nclones[CLONE_SPARE],
+			   entry->template.nclones[CLONE_LEASED] / 2);
+}
+
+/*
+ * Make a clone, which was DROPPING, RETURNED, with the content of *clone; false if
+ * it is no longer that.  *wake says that the worker that restores must be told:
+ * not if it will look by itself, and there are not enough before.  Takes and
+ * releases the registry lock and a mutex.
+ */
+bool
+registry_return(TestdbClone *clone, bool *wake)
+{
+	TemplateEntry *entry;
+
+	*wake = true;
+	clone->state = CLONE_RETURNED;
+	if (!registry_update(clone, CLONE_DROPPING))
+		return false;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(clone->template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		*wake = entry->look == LOOK_WHEN_WOKEN ||
+			entry->template.nclones[CLONE_RETURNED] >= restore_threshold(entry);
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	return true;
+}
+
+/*
  * Should the clones that were returned be restored now?  If not, *delay_ms is
  * lowered to the time, in ms, after which that must be asked again.
  *
  * More are allowed to gather, until they are as many as there are spares, and
  * half as many as there are in use: one checkpoint serves all of them.  But not
- * for long, least of all if somebody waits.  Takes and releases the registry
- * lock and mutexes.
+ * for long, least of all if somebody waits.  For the worker that restores.  Takes
+ * and releases the registry lock and mutexes.
  */
 bool
 registry_should_restore(long *delay_ms)
@@ -1447,17 +1504,17 @@ registry_should_restore(long *delay_ms)
 		TimestampTz due;
 		int			nreturned;
 
-		LWLockAcquire(entry->mutex, LW_SHARED);
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		nreturned = entry->template.nclones[CLONE_RETURNED];
 		if (OidIsValid(entry->template.oid) && nreturned > 0)
 		{
-			int			nspares = entry->template.nclones[CLONE_SPARE];
-			bool		urgent = nspares == 0 || entry->nwaiting > 0;
+			bool		urgent = entry->template.nclones[CLONE_SPARE] == 0 ||
+				entry->nwaiting > 0;
 
 			due = TimestampTzPlusMilliseconds(entry->returned_at,
 											  urgent ? GATHER_TIME_URGENT : GATHER_TIME);
-			result = now >= due ||
-				nreturned >= Max(nspares, entry->template.nclones[CLONE_LEASED] / 2);
+			result = now >= due || nreturned >= restore_threshold(entry);
+			entry->look = result ? LOOK_WHEN_WOKEN : urgent ? LOOK_SOON : LOOK_LATER;
 			if (!result)
 				*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
 		}

@@ -203,6 +203,7 @@ extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
 extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
 									void (*wake) (void), long timeout_ms);
 extern void registry_announce_spare(Oid template_oid);
+extern bool registry_return(TestdbClone *clone, bool *wake);
 extern bool registry_should_restore(long *delay_ms);
 extern void registry_set_stuck(bool stuck);
 extern bool registry_is_stuck(void);
