@@ -99,7 +99,10 @@
 #define GATHER_TIME			20
 #define GATHER_TIME_URGENT	3
 
-/* After this time without a call, in ms, an owner wants fewer spares. */
+/*
+ * After this time, in ms, without a call an owner wants fewer spares, and as many
+ * clones are no longer expected to be in use as there were before.
+ */
 #define IDLE_TIME			(60 * 1000)
 
 /* How long other workers leave a clone alone that one is removing, in ms. */
@@ -130,6 +133,7 @@ typedef struct TemplateEntry
 								 * the slot is free */
 	dlist_head	spares;			/* longest ready first */
 	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
+	TimestampTz peak_at;		/* when template.peak was last reached or lowered */
 	int			nwaiting;		/* sessions that sleep on spare_cv */
 	TimestampTz returned_at;	/* when the first clone was RETURNED that is
 								 * still so */
@@ -361,8 +365,12 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 
 	entry->clone.state = state;
 	template->template.nclones[state]++;
-	template->template.peak = Max(template->template.peak,
-								  template->template.nclones[CLONE_LEASED]);
+	if (state == CLONE_LEASED &&
+		template->template.nclones[state] >= template->template.peak)
+	{
+		template->template.peak = template->template.nclones[state];
+		template->peak_at = GetCurrentTimestamp();
+	}
 	if (state == CLONE_GARBAGE)
 		pg_atomic_fetch_add_u32(&registry->ngarbage, 1);
 	else if (state == CLONE_RETURNED)
@@ -1713,8 +1721,12 @@ registry_lower_demand(void)
 		if (!OidIsValid(entry->template.oid))
 			continue;
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
-		entry->template.peak = Max(entry->template.nclones[CLONE_LEASED],
-								   entry->template.peak / 2);
+		if (TimestampDifferenceExceeds(entry->peak_at, now, IDLE_TIME))
+		{
+			entry->template.peak = Max(entry->template.nclones[CLONE_LEASED],
+									   entry->template.peak / 2);
+			entry->peak_at = now;
+		}
 		for (int k = 0; k < MAX_DEMANDS; k++)
 			if (TimestampDifferenceExceeds(entry->demands[k].used_at, now, IDLE_TIME))
 				entry->demands[k].wanted /= 2;
