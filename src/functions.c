@@ -99,25 +99,38 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 
 /*
  * The OID of the database of that name, as of now: what a worker has committed
- * since this transaction began is seen.  InvalidOid if there is none.
+ * since this transaction began is seen.  InvalidOid if there is none; else *info
+ * is filled.
  *
  * A session mostly asks for the same template again: whether the last one found
  * still has that name is in the catalog cache, which saves a search.
  */
 static Oid
-find_database(const char *name)
+find_database_info(const char *name, DatabaseInfo *info)
 {
 	static Oid	last = InvalidOid;
-	DatabaseInfo info;
 
 	AcceptInvalidationMessages();
-	if (!OidIsValid(last) || !database_lookup(last, &info) ||
-		strcmp(NameStr(info.name), name) != 0)
+	if (!OidIsValid(last) || !database_lookup(last, info) ||
+		strcmp(NameStr(info->name), name) != 0)
 	{
 		InvalidateCatalogSnapshot();
 		last = get_database_oid(name, true);
+		if (OidIsValid(last) && !database_lookup(last, info))
+			last = InvalidOid;
 	}
 	return last;
+}
+
+/*
+ * The same, without the rest.
+ */
+static Oid
+find_database(const char *name)
+{
+	DatabaseInfo info;
+
+	return find_database_info(name, &info);
 }
 
 /*
@@ -161,9 +174,9 @@ get_template(const char *name, uint64 *lease)
 {
 	DatabaseInfo info;
 	TestdbClone clone;
-	Oid			oid = find_database(name);
+	Oid			oid = find_database_info(name, &info);
 
-	if (!OidIsValid(oid) || !database_lookup(oid, &info))
+	if (!OidIsValid(oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("template database \"%s\" does not exist", name)));
@@ -492,15 +505,17 @@ check_role_limit(Oid role)
 }
 
 /*
- * Log a call that took long, if that is wanted.
+ * Log a call that took long, if that is wanted.  start may be 0 if it is not.
  */
 static void
 log_slow_clone(const RequestArgs *args, const RequestResult *result, TimestampTz start)
 {
-	int64		us = GetCurrentTimestamp() - start;
+	int64		us;
 
-	if (testdb_log_min_duration >= 0 &&
-		us / 1000 >= testdb_log_min_duration)
+	if (testdb_log_min_duration < 0)
+		return;
+	us = GetCurrentTimestamp() - start;
+	if (us / 1000 >= testdb_log_min_duration)
 		ereport(LOG,
 				(errmsg("testdb_clone: \"%s\" from \"%s\": %lld.%03d ms",
 						NameStr(result->name), NameStr(args->database_name),
@@ -514,7 +529,7 @@ log_slow_clone(const RequestArgs *args, const RequestResult *result, TimestampTz
 Datum
 testdb_clone(PG_FUNCTION_ARGS)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = testdb_log_min_duration < 0 ? 0 : GetCurrentTimestamp();
 	RequestArgs args;
 	RequestResult result;
 	Name		name;

@@ -154,6 +154,8 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 settings_prepared; /* may a prepared transaction change
 										 * that?  no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
+	pg_atomic_uint32 refill_told;	/* have workers been told that spares run
+									 * short since one last looked?  no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
 	pg_atomic_uint32 nreturned; /* mutex, read without as a hint */
 	pg_atomic_uint32 ntouched;
@@ -236,6 +238,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u64(&registry->settings_generation, 1);
 		pg_atomic_init_u32(&registry->settings_prepared, 0);
 		pg_atomic_init_u32(&registry->stuck, 0);
+		pg_atomic_init_u32(&registry->refill_told, 0);
 		for (int i = 0; i < testdb_max_templates; i++)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
@@ -369,7 +372,7 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 		template->template.nclones[state] >= template->template.peak)
 	{
 		template->template.peak = template->template.nclones[state];
-		template->peak_at = GetCurrentTimestamp();
+		template->peak_at = entry->clone.used_at;
 	}
 	if (state == CLONE_GARBAGE)
 		pg_atomic_fetch_add_u32(&registry->ngarbage, 1);
@@ -1242,18 +1245,19 @@ get_demand(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * Note that an owner asks for a clone; a miss raises the number of spares that
- * are to be kept ready.  The mutex is held exclusively.
+ * Note that an owner asks for a clone, now; a miss raises the number of spares
+ * that are to be kept ready, which is returned.  The mutex is held exclusively.
  */
-static void
-note_demand(TemplateEntry *entry, Oid owner, bool miss)
+static int
+note_demand(TemplateEntry *entry, Oid owner, bool miss, TimestampTz now)
 {
 	SpareDemand *demand = get_demand(entry, owner);
 
-	demand->used_at = GetCurrentTimestamp();
+	demand->used_at = now;
 	if (miss)
 		demand->wanted = Min(Max(demand->wanted * 2, 1),
 							 spares_limit(&entry->template));
+	return demand->wanted;
 }
 
 /*
@@ -1265,7 +1269,7 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss)
  * be behind the template; SPARE_NONE if there is no spare that equals it, or
  * if others have been waiting for those that there are, unless the caller is
  * one of them.  If one was taken, *refill says that fewer are left, or on their
- * way, than there should be, so that workers should look.  Takes and releases
+ * way, than there should be, and that the caller must wake workers for that.  Takes and releases
  * the registry lock and a mutex.
  */
 SpareResult
@@ -1285,6 +1289,8 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
 		if (template_is_fresh(&template->template, row, ignore_unverified))
 		{
+			int			wanted;
+
 			result = SPARE_NONE;
 			dlist_foreach(iter, &template->spares)
 			{
@@ -1305,12 +1311,14 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 				result = SPARE_TAKEN;
 				break;
 			}
-			note_demand(template, owner, result == SPARE_NONE && !waiting);
+			wanted = note_demand(template, owner, result == SPARE_NONE && !waiting,
+								 result == SPARE_TAKEN ? clone->created_at :
+								 GetCurrentTimestamp());
 			*refill = result == SPARE_TAKEN &&
 				template->template.nclones[CLONE_SPARE] +
 				template->template.nclones[CLONE_RETURNED] +
-				template->template.nclones[CLONE_RESTORING] <
-				get_demand(template, owner)->wanted;
+				template->template.nclones[CLONE_RESTORING] < wanted &&
+				pg_atomic_exchange_u32(&registry->refill_told, 1) == 0;
 		}
 		LWLockRelease(template->mutex);
 	}
@@ -1448,14 +1456,16 @@ registry_announce_spare(Oid template_oid)
 }
 
 /*
- * How many clones of a template may gather before they are restored.  The mutex is
- * held.
+ * How many clones of a template may gather before they are restored: as many as
+ * there are spares, which are of no use to who waits, and half as many as there are
+ * in use.  The mutex is held.
  */
 static int
 restore_threshold(const TemplateEntry *entry)
 {
-	return Max(entry->template.nclones[CLONE_SPARE],
-			   entry->template.nclones[CLONE_LEASED] / 2);
+	int			nspares = entry->nwaiting > 0 ? 0 : entry->template.nclones[CLONE_SPARE];
+
+	return Max(nspares, entry->template.nclones[CLONE_LEASED] / 2);
 }
 
 /*
@@ -1490,9 +1500,8 @@ registry_return(TestdbClone *clone, bool *wake)
  * Should the clones that were returned be restored now?  If not, *delay_ms is
  * lowered to the time, in ms, after which that must be asked again.
  *
- * More are allowed to gather, until they are as many as there are spares, and
- * half as many as there are in use: one checkpoint serves all of them.  But not
- * for long, least of all if somebody waits.  For the worker that restores.  Takes
+ * More are allowed to gather, up to restore_threshold(): one checkpoint serves all
+ * of them.  But not for long, least of all if somebody waits.  For the worker that restores.  Takes
  * and releases the registry lock and mutexes.
  */
 bool
@@ -1542,6 +1551,8 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 {
 	bool		found = false;
 
+	pg_atomic_write_u32(&registry->refill_told, 0);
+	pg_memory_barrier();
 	LWLockAcquire(registry->lock, LW_SHARED);
 	for (int i = 0; i < testdb_max_templates && !found; i++)
 	{
