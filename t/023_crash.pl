@@ -44,6 +44,7 @@ srand $seed;
 my $node;
 my $server;    # the postmaster, a child of this process: a zombie would keep its lock file valid
 my %known;     # clones that are handed out, by name: acked, attempted
+my $full_page_writes = 1;
 my $base_checksum;
 my $journals = PostgreSQL::Test::Utils::tempdir;
 my $newest = "$journals/newest";
@@ -267,11 +268,24 @@ sub kill_something
 			SELECT pid FROM pg_stat_activity
 			WHERE backend_type = '$kind' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1});
 		return $kind unless $admin->is_open;
-		next unless $pid && kill 'KILL', $pid;
+		next unless $pid && kill_9($pid);
 		# Until the postmaster has noticed and ended all sessions.
 		return $kind if poll(sub { !$admin->do('SELECT 1') }, 5);
 	}
 	die "no $kind could be killed";
+}
+
+# Kills processes with signal 9; how many there were. Without full page writes, not in the middle of a write(): Linux ends that
+# between the 4 kB parts of a page, which only full page writes mend. A process that was stopped is not within one.
+sub kill_9
+{
+	my (@pids) = @_;
+	if (!$full_page_writes)
+	{
+		kill 'STOP', @pids;
+		poll(sub { !grep { process_state($_) !~ /[TtZX]/ } @pids }, 5) or die 'processes do not stop';
+	}
+	return kill 'KILL', @pids;
 }
 
 # Kills the postmaster, and at once with it all others if so wanted. None of them is left on return: not one either that was
@@ -279,13 +293,13 @@ sub kill_something
 sub kill_postmaster
 {
 	my ($together) = @_;
-	kill 'KILL', $server, $together ? children_of($server) : ();
+	kill_9($server, $together ? children_of($server) : ());
 	waitpid $server, 0;
 	my $patience = time + 5;
 	poll(
 		sub {
 			my @pids = processes_of($node->data_dir);
-			kill 'KILL', @pids if $together || time > $patience;
+			kill_9(@pids) if $together || time > $patience;
 			return !@pids;
 		},
 		60) or die 'processes of a server that was killed do not end';
@@ -309,9 +323,16 @@ sub processes_of
 sub process_runs
 {
 	my ($pid) = @_;
-	open my $in, '<', "/proc/$pid/stat" or return 0;
-	my $line = <$in> // return 0;
-	return $line !~ /\) [ZX] /;
+	return process_state($pid) !~ /[ZX]/;
+}
+
+# The letter that Linux has for what a process does; X if it is not there.
+sub process_state
+{
+	my ($pid) = @_;
+	open my $in, '<', "/proc/$pid/stat" or return 'X';
+	my $line = <$in> // return 'X';
+	return $line =~ /\) (\w) / ? $1 : die $line;
 }
 
 # Reads the journals of a round into %known; the clones whose drop was asked for and not answered.
@@ -543,6 +564,7 @@ sub set_variant
 	my ($variant) = @_;
 	my ($wal_level, $page_writes, $fsync, $sync) = @$variant;
 	my $senders = $wal_level eq 'minimal' ? 0 : 4;
+	$full_page_writes = $page_writes eq 'on';
 	$node->append_conf(
 		'postgresql.conf', qq{
 wal_level = $wal_level
