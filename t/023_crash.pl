@@ -695,6 +695,18 @@ sub prove_names
 	return;
 }
 
+# What pg_checksums finds in the stopped server's files.  A VACUUM FULL of a mapped catalog that was killed leaves the file
+# that was to become the new map (relmapper.c, RELMAPPER_TEMP_FILENAME, since 16).  PostgreSQL overwrites it the next time;
+# pg_checksums takes it for a relation's file and gives up, with or without testdb.
+sub check_checksums
+{
+	my ($when) = @_;
+	unlink glob $node->data_dir . '/base/*/pg_filenode.map.tmp';
+	my ($out, $err) = run_command([ $node->installed_command('pg_checksums'), '--check', '-D', $node->data_dir ]);
+	like($out, qr/Bad checksums:  0$/m, "pg_checksums finds nothing $when") or diag $out, $err;
+	return;
+}
+
 # Runs some rounds on the current cluster, changing the variant after every few.
 sub run_rounds
 {
@@ -708,12 +720,7 @@ sub run_rounds
 		{
 			my $status = stop_server('INT');
 			is($status, 0, 'a fast shutdown succeeds');
-			if ($checksums)
-			{
-				my ($out, $err) =
-				  run_command([ $node->installed_command('pg_checksums'), '--check', '-D', $node->data_dir ]);
-				like($out, qr/Bad checksums:  0$/m, 'pg_checksums finds nothing') or diag $out, $err;
-			}
+			check_checksums('between two variants') if $checksums;
 			set_variant($variant);
 			start_server() == 1 or BAIL_OUT('the server does not start after a shutdown');
 			complaints();
@@ -722,11 +729,7 @@ sub run_rounds
 	}
 	my $status = stop_server('INT');
 	is($status, 0, 'the last shutdown succeeds');
-	if ($checksums)
-	{
-		my ($out, $err) = run_command([ $node->installed_command('pg_checksums'), '--check', '-D', $node->data_dir ]);
-		like($out, qr/Bad checksums:  0$/m, 'pg_checksums finds nothing at the end') or diag $out, $err;
-	}
+	check_checksums('at the end') if $checksums;
 	return;
 }
 
