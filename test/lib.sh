@@ -310,7 +310,8 @@ build_testdb() {
     if [ "$major" -ge 18 ] || has_setting extension_destdir; then
         run_make -C "$build/src" install DESTDIR="$build/installed"
     elif [ -w "$("$pg_config" --pkglibdir)" ] && [ -w "$("$pg_config" --sharedir)/extension" ]; then
-        become=(env) run_make -C "$build/src" install
+        # With the rights of who runs this.
+        (become=(env) && run_make -C "$build/src" install)
     else
         echo "This PostgreSQL $major loads extensions from its own folders only, and $("$pg_config" --pkglibdir)" \
             "is not yours to write: run this as its owner, or with a PostgreSQL 18 or newer."
