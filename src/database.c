@@ -57,6 +57,7 @@
 #include "commands/dbcommands_xlog.h"
 #include "commands/seclabel.h"
 #include "commands/tablespace.h"
+#include "commands/vacuum.h"
 #include "common/hashfn.h"
 #include "common/relpath.h"
 #include "executor/spi.h"
@@ -84,6 +85,7 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -1423,6 +1425,62 @@ database_flush(void)
 {
 	if (!XLogRecPtrIsInvalid(XactLastRecEnd))
 		XLogFlush(XactLastRecEnd);
+}
+
+/*
+ * Remove dead rows from the shared catalogs that are written to for each
+ * database, as VACUUM (TRUNCATE false) does, which never keeps anybody from
+ * reading them.  A catalog that is just being vacuumed, or is locked by somebody, is
+ * passed over.  The number of blocks of pg_database, or 0 if that was.
+ *
+ * Called outside of a transaction.  What it allocates is in the current memory
+ * context; that may be another one afterwards.
+ */
+uint32
+database_vacuum_catalogs(void)
+{
+	static const struct
+	{
+		Oid			oid;
+		char	   *name;
+	}			catalogs[] = {
+		{DatabaseRelationId, "pg_database"},
+		{SharedDependRelationId, "pg_shdepend"},
+		{DbRoleSettingRelationId, "pg_db_role_setting"},
+	};
+	VacuumStmt *stmt = makeNode(VacuumStmt);
+	MemoryContext cxt = CurrentMemoryContext;
+	uint32		nblocks = 0;
+
+	stmt->is_vacuumcmd = true;
+	stmt->options = list_make1(makeDefElem("truncate", (Node *) makeString("off"), -1));
+	StartTransactionCommand();
+	for (int i = 0; i < (int) lengthof(catalogs); i++)
+	{
+		MemoryContext old;
+		Relation	rel;
+
+		if (!ConditionalLockRelationOid(catalogs[i].oid, ShareUpdateExclusiveLock))
+			continue;
+		rel = table_open(catalogs[i].oid, NoLock);
+		if (catalogs[i].oid == DatabaseRelationId)
+			nblocks = RelationGetNumberOfBlocks(rel);
+		table_close(rel, ShareUpdateExclusiveLock);
+		old = MemoryContextSwitchTo(cxt);
+		stmt->rels = lappend(stmt->rels,
+							 makeVacuumRelation(makeRangeVar("pg_catalog",
+															 catalogs[i].name, -1),
+												InvalidOid, NIL));
+		MemoryContextSwitchTo(old);
+	}
+
+	/* VACUUM ends the transaction and begins others; its memory is in here. */
+	PortalContext = cxt;
+	if (stmt->rels != NIL)
+		ExecVacuum(make_parsestate(NULL), stmt, true);
+	PortalContext = NULL;
+	CommitTransactionCommand();
+	return nblocks;
 }
 
 /*

@@ -76,4 +76,6 @@ extern void database_check_buffers(Oid oid);
 extern bool database_revive(Oid oid, Oid template_oid);
 extern void database_flush(void);
 
+extern uint32 database_vacuum_catalogs(void);
+
 #endif							/* TESTDB_DATABASE_H */

@@ -163,6 +163,8 @@ job_begin_work(void)
 void
 job_commit_work(void)
 {
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		registry_count_write();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(job_cxt);
@@ -1512,6 +1514,23 @@ job_collect_garbage(const TestdbClone *clone)
 	}
 	PG_END_TRY();
 	job.garbage = InvalidOid;
+}
+
+/*
+ * Remove dead rows from the shared catalogs that workers write to; the number of
+ * blocks that pg_database has.
+ *
+ * Every drop leaves one.  Autovacuum comes once a minute, or never.
+ */
+uint32
+job_vacuum(void)
+{
+	uint32		nblocks;
+
+	job_report("testdb: vacuuming shared catalogs");
+	nblocks = database_vacuum_catalogs();
+	MemoryContextSwitchTo(job_cxt);
+	return nblocks;
 }
 
 /*

@@ -27,5 +27,6 @@ extern void job_collect_garbage(const TestdbClone *clone);
 extern void job_forget_dropped(void);
 extern void job_recycle(void);
 extern void job_refill(Oid template_oid, Oid owner);
+extern uint32 job_vacuum(void);
 
 #endif							/* TESTDB_JOB_H */

@@ -154,6 +154,7 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 settings_prepared; /* may a prepared transaction change
 										 * that?  no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
+	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
 	pg_atomic_uint32 refill_told;	/* have workers been told that spares run
 									 * short since one last looked?  no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
@@ -238,6 +239,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u64(&registry->settings_generation, 1);
 		pg_atomic_init_u32(&registry->settings_prepared, 0);
 		pg_atomic_init_u32(&registry->stuck, 0);
+		pg_atomic_init_u32(&registry->nwrites, 0);
 		pg_atomic_init_u32(&registry->refill_told, 0);
 		for (int i = 0; i < testdb_max_templates; i++)
 		{
@@ -2183,6 +2185,28 @@ bool
 registry_is_stuck(void)
 {
 	return pg_atomic_read_u32(&registry->stuck) != 0;
+}
+
+/*
+ * Count a transaction of a worker that changed shared catalogs, and so has left
+ * a row in pg_database that nobody needs any more, or will.  Takes no lock.
+ */
+void
+registry_count_write(void)
+{
+	pg_atomic_fetch_add_u32(&registry->nwrites, 1);
+}
+
+/*
+ * Have there been that many since this was last true?  Takes no lock.
+ */
+bool
+registry_take_writes(uint32 n)
+{
+	uint32		found = pg_atomic_read_u32(&registry->nwrites);
+
+	return found >= n &&
+		pg_atomic_compare_exchange_u32(&registry->nwrites, &found, 0);
 }
 
 /*

@@ -207,6 +207,8 @@ extern bool registry_return(TestdbClone *clone, bool *wake);
 extern bool registry_should_restore(long *delay_ms);
 extern void registry_set_stuck(bool stuck);
 extern bool registry_is_stuck(void);
+extern void registry_count_write(void);
+extern bool registry_take_writes(uint32 n);
 extern bool registry_next_refill(Oid *template_oid, Oid *owner);
 extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
 extern int	registry_purge_role(Oid role, const List *oids);

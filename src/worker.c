@@ -56,6 +56,14 @@
 
 /* The same after an error that nothing else has dealt with. */
 #define ERROR_PAUSE			1000
+/*
+ * After so many transactions that wrote to shared catalogs, these are vacuumed, which
+ * takes 1 or 2 ms; and not after fewer than that for each block of pg_database, of
+ * which a row is a twentieth or less.
+ */
+#define VACUUM_WRITES		1000
+#define VACUUM_WRITES_PER_BLOCK 5
+
 /* How often spares that nobody wants are given up, in ms. */
 #define DEMAND_INTERVAL		10000
 
@@ -194,6 +202,7 @@ apply_settings(void)
 	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
 	for (const char *const *name = timeout_settings_compat(); *name; name++)
 		SetConfigOption(*name, "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("vacuum_cost_delay", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off",
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed",
@@ -241,6 +250,22 @@ may_refill(bool leave, Oid *template, Oid *owner)
 }
 
 /*
+ * Vacuum shared catalogs if enough has been written to them; true if that was
+ * so.  The larger pg_database is, the more must have been, in case of an old
+ * transaction for which all dead rows must stay.
+ */
+static bool
+vacuum_if_needed(void)
+{
+	static uint32 nwrites = VACUUM_WRITES;
+
+	if (!registry_take_writes(nwrites))
+		return false;
+	nwrites = Max(VACUUM_WRITES, job_vacuum() * VACUUM_WRITES_PER_BLOCK);
+	return true;
+}
+
+/*
  * Do one thing, if there is one to do; false if there was none, and *delay_ms
  * is then lowered to the time after which there may be, in ms.
  *
@@ -265,6 +290,8 @@ work_once(long *delay_ms)
 		recycle_listen();
 	if (recycler && !alone && may_recycle(delay_ms, &gathering))
 		job_recycle();
+	else if (!gathering && vacuum_if_needed())
+		return true;
 	else if ((slot = request_take(&args)) >= 0)
 		job_serve(slot, &args);
 	else if (recycler && may_recycle(delay_ms, &gathering))

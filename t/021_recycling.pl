@@ -562,6 +562,7 @@ my $complaints = join "\n", grep {
 	/PANIC|could not|TRAP|WARNING/ && !/could not send data to client/
 } split /\n/, slurp_file($node->logfile);
 is($complaints, '', 'the server log has no complaint');
+
 # As many are kept as were in use at one time and are to be ready besides. Of fewer, some would be dropped for good each time, and
 # others copied.
 {
@@ -580,6 +581,25 @@ is($complaints, '', 'the server log has no complaint');
 	is($copies[3], $copies[0], 'once there are enough, none is copied any more') or diag "@copies";
 	is($count->('spares', 'testdb_templates'), $n + $ready, 'all of them are kept');
 	run($admin, "SELECT testdb_template_set('$template', 0)");
+}
+
+# Each drop leaves a dead row in pg_database. Nobody else removes them here, and autovacuum comes once a minute elsewhere.
+{
+	my $vacuums = q{SELECT vacuum_count FROM pg_stat_sys_tables WHERE relname = 'pg_database'};
+	my $before = $admin->query($vacuums);
+	my $size;
+	for (1 .. 3)
+	{
+		for (1 .. 10)
+		{
+			run($admin, "SELECT count(testdb_drop(testdb_clone('$template'))) FROM generate_series(1, 100)");
+		}
+		poll(sub { $admin->query($vacuums) > $before });
+		$before = $admin->query($vacuums);
+		my $now = $admin->query("SELECT pg_total_relation_size('pg_database')");
+		$size //= $now;
+		cmp_ok($now, '<=', 1.5 * $size, 'pg_database is vacuumed, and does not grow');
+	}
 }
 
 $node->stop;
