@@ -131,7 +131,7 @@ typedef struct TemplateEntry
 	LWLock	   *mutex;			/* never changed */
 	TestdbTemplate template;	/* template.oid: registry lock; InvalidOid if
 								 * the slot is free */
-	dlist_head	spares;			/* longest ready first */
+	dlist_head	spares;			/* last one ready first: what is in caches */
 	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
 	TimestampTz peak_at;		/* when template.peak was last reached or lowered */
 	int			nwaiting;		/* sessions that sleep on spare_cv */
@@ -387,7 +387,7 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 	else if (state == CLONE_TOUCHED)
 		pg_atomic_fetch_add_u32(&registry->ntouched, 1);
 	else if (state == CLONE_SPARE)
-		dlist_push_tail(&template->spares, &entry->node);
+		dlist_push_head(&template->spares, &entry->node);
 }
 
 /*
