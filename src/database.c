@@ -404,11 +404,11 @@ database_lock(Oid oid, DatabaseInfo *info)
  * See that a database has an entry in the cumulative statistics that can be
  * dropped.
  *
- * An entry that was dropped stays, marked so, while any process still refers to
- * it; it is given new life when statistics of the same OID are reported.  A
+ * An entry that was dropped stays, marked so, while any process still refers
+ * to it; it is given new life when statistics of the same OID are reported.  A
  * clone keeps its OID.  If nothing was reported of its last life, and somebody
- * still refers to an earlier one, dropping its statistics would be an error, and
- * since that happens after the commit, a PANIC.
+ * still refers to an earlier one, dropping its statistics would be an error,
+ * and since that happens after the commit, a PANIC.
  */
 static void
 make_statistics_droppable(Oid oid)
@@ -423,10 +423,10 @@ make_statistics_droppable(Oid oid)
  * dropdb() waits until every process has closed its files, which one that waits
  * for its client in the middle of a COPY does not do.
  *
- * Errors: those of DROP DATABASE; 53100 if the file system is full and the reserve
- * used up; 55006 as database_end_sessions; 55P03 after
- * lock_timeout; 57014 if dropdb() takes longer than that and DROP_TIMEOUT, after
- * which the database may be marked as invalid.
+ * Errors: those of DROP DATABASE; 53100 if the file system is full and the
+ * reserve used up; 55006 as database_end_sessions; 55P03 after lock_timeout;
+ * 57014 if dropdb() takes longer than that and DROP_TIMEOUT, after which the
+ * database may be marked as invalid.
  */
 bool
 database_drop(Oid oid)
@@ -480,8 +480,8 @@ database_is_full(void)
 }
 
 /*
- * See that there is room for a checkpoint: if not, the reserve is given up.  False
- * if that is not enough.
+ * See that there is room for a checkpoint: if not, the reserve is given up.
+ * False if that is not enough.
  */
 bool
 database_make_checkpoint_room(void)
@@ -1198,9 +1198,9 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 
 /*
  * Forget what of a database is in shared buffers, and what the checkpointer
- * was to do with its files, as dropdb() does.  No session is in it or can
- * come to it.  Its files may be changed after the next checkpoint has been completed,
- * and every process has closed them.
+ * was to do with its files, as dropdb() does.  No session is in it or can come
+ * to it.  Its files may be changed after the next checkpoint has been
+ * completed, and every process has closed them.
  */
 void
 database_discard_buffers(Oid oid)
@@ -1430,8 +1430,9 @@ database_flush(void)
 /*
  * Remove dead rows from the shared catalogs that are written to for each
  * database, as VACUUM (TRUNCATE false) does, which never keeps anybody from
- * reading them.  A catalog that is just being vacuumed, or is locked by somebody, is
- * passed over.  The number of blocks of pg_database, or 0 if that was.
+ * reading them.  A catalog that is just being vacuumed, or is locked by
+ * somebody, is passed over.  The number of blocks of pg_database, or 0 if that
+ * was.
  *
  * Called outside of a transaction.  What it allocates is in the current memory
  * context; that may be another one afterwards.
@@ -1523,8 +1524,8 @@ database_has_space(uint64 bytes, uint64 files)
 }
 
 /*
- * Raise an error, 53100, if there is not.  Else that room is this worker's until
- * space_release, unless the transaction fails.
+ * Raise an error, 53100, if there is not.  Else that room is this worker's
+ * until space_release, unless the transaction fails.
  */
 void
 database_check_space(uint64 bytes, uint64 files)

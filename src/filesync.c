@@ -1342,8 +1342,8 @@ mark_matches(const SyncRun *run, const FileRecord *source,
 }
 
 /*
- * Ask the caller, after so many files or pieces of files, whether to go on.  Returns false with
- * the error set if not.
+ * Ask the caller, after so many files or pieces of files, whether to go on.
+ * Returns false with the error set if not.
  */
 static bool
 check_point(SyncRun *run, uint32_t files)

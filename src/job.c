@@ -400,10 +400,10 @@ count_copy(Oid template_oid, TimestampTz start)
 
 /*
  * Make room for one more clone of a template, if testdb.max_clones or
- * testdb.max_templates is reached, or if a copy of so many bytes and files would
- * not leave enough space: spares of others are given up for it, and the role's own
- * if it has no use for them.  In no transaction.  Whoever needs the room finds out
- * whether that has helped.
+ * testdb.max_templates is reached, or if a copy of so many bytes and files
+ * would not leave enough space: spares of others are given up for it, and the
+ * role's own if it has no use for them.  In no transaction.  Whoever needs the
+ * room finds out whether that has helped.
  */
 static void
 make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
@@ -878,8 +878,8 @@ return_clone(TestdbClone *clone)
 /*
  * Lock a database until the transaction's end, and end what is in it; false if
  * it does not exist (any more).  In a transaction, which may be another one
- * afterwards: prepared transactions, which would keep it from being dropped, and
- * which nobody wants who drops it, can only be rolled back from within.
+ * afterwards: prepared transactions, which would keep it from being dropped,
+ * and which nobody wants who drops it, can only be rolled back from within.
  *
  * Errors: those of database_lock and database_end_sessions; 55006 if sessions
  * that come in between prepare new ones each time.
@@ -1137,10 +1137,10 @@ job_retire(TestdbClone *clone)
 }
 
 /*
- * Restore a clone in place, under its own name, which is DROPPING and locked by
- * the transaction that was begun; template is locked, too.  False if its content
- * is lost, but the snapshot was of no use, because it was changed in this very
- * instant.
+ * Restore a clone in place, under its own name, which is DROPPING and locked
+ * by the transaction that was begun; template is locked, too.  False if its
+ * content is lost, but the snapshot was of no use, because it was changed in
+ * this very instant.
  *
  * While its files are restored its row says that it is invalid.  After a crash
  * it is removed.
@@ -1182,8 +1182,8 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
  * Make the clone that will take the place of another, as args say, and commit.
  * False if the template is in use, which *result then says.
  *
- * It has a name of its own and is marked as invalid: nobody gets in, and after a
- * crash it is removed, whatever its lease says.
+ * It has a name of its own and is marked as invalid: nobody gets in, and after
+ * a crash it is removed, whatever its lease says.
  */
 static bool
 make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
@@ -1376,8 +1376,8 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * Has a clone failed because another worker took the room that had been made for
- * it?
+ * Has a clone failed because another worker took the room that had been made
+ * for it?
  */
 static bool
 has_lost_room(const RequestArgs *args, const ErrorData *edata)
@@ -1389,8 +1389,8 @@ has_lost_room(const RequestArgs *args, const ErrorData *edata)
 }
 
 /*
- * Serve a request once.  False, with nothing done, if others were faster to take
- * the last room and may_repeat says that this may be tried again.
+ * Serve a request once.  False, with nothing done, if others were faster to
+ * take the last room and may_repeat says that this may be tried again.
  */
 static bool
 serve_once(int slot, const RequestArgs *args, bool may_repeat)
@@ -1517,8 +1517,8 @@ job_collect_garbage(const TestdbClone *clone)
 }
 
 /*
- * Remove dead rows from the shared catalogs that workers write to; the number of
- * blocks that pg_database has.
+ * Remove dead rows from the shared catalogs that workers write to; the number
+ * of blocks that pg_database has.
  *
  * Every drop leaves one.  Autovacuum comes once a minute, or never.
  */

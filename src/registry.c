@@ -52,12 +52,12 @@
  * A crash at any point ends in a restart that reads the disk: what is
  * recorded there as held comes back as LEASED, everything else is removed.
  *
- * A template has a counter and a version.  generation goes up before each commit in the
- * template's database (freshness.c), version with each change of its snapshot
- * (snapshot.c).  A snapshot is fresh if it was taken at the current
- * generation; a spare is if its version is the snapshot's.  unverified says
- * that a session has been in the template and may have changed it without a
- * transaction ID; whether it did is found out when nobody is in it.
+ * A template has a counter and a version.  generation goes up before each
+ * commit in the template's database (freshness.c), version with each change of
+ * its snapshot (snapshot.c).  A snapshot is fresh if it was taken at the
+ * current generation; a spare is if its version is the snapshot's.  unverified
+ * says that a session has been in the template and may have changed it without
+ * a transaction ID; whether it did is found out when nobody is in it.
  *
  * Locks.  The registry lock guards membership: which clones and templates
  * have an entry.  Each template has a mutex, which guards the fields of its
@@ -100,8 +100,8 @@
 #define GATHER_TIME_URGENT	3
 
 /*
- * After this time, in ms, without a call an owner wants fewer spares, and as many
- * clones are no longer expected to be in use as there were before.
+ * After this time, in ms, without a call an owner wants fewer spares, and as
+ * many clones are no longer expected to be in use as there were before.
  */
 #define IDLE_TIME			(60 * 1000)
 
@@ -1095,9 +1095,9 @@ template_is_spare(const TemplateEntry *entry)
 /*
  * Take a clone that nobody has of a template that has no others, so that its
  * place among testdb.max_templates can be had by another template, if that has
- * none and none is free: it becomes DROPPING, and is copied to *clone.  False if
- * there is none, or no need; *coming says whether there may be one soon.  Takes
- * and releases the registry lock.
+ * none and none is free: it becomes DROPPING, and is copied to *clone.  False
+ * if there is none, or no need; *coming says whether there may be one soon.
+ * Takes and releases the registry lock.
  */
 bool
 registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming)
@@ -1270,9 +1270,9 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss, TimestampTz now)
  * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
  * be behind the template; SPARE_NONE if there is no spare that equals it, or
  * if others have been waiting for those that there are, unless the caller is
- * one of them.  If one was taken, *refill says that fewer are left, or on their
- * way, than there should be, and that the caller must wake workers for that.  Takes and releases
- * the registry lock and a mutex.
+ * one of them.  If one was taken, *refill says that fewer are left, or on
+ * their way, than there should be, and that the caller must wake workers for
+ * that.  Takes and releases the registry lock and a mutex.
  */
 SpareResult
 registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
@@ -1358,8 +1358,8 @@ must_wait(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * The sleep of registry_wait_for_spare, after a call of wake, unless that is NULL;
- * false after timeout_ms.
+ * The sleep of registry_wait_for_spare, after a call of wake, unless that is
+ * NULL; false after timeout_ms.
  */
 static bool
 sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeout_ms)
@@ -1382,9 +1382,9 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
 /*
  * Sleep until a spare of a template may have become ready for this session;
  * false if none is on its way, or if timeout_ms milliseconds have passed.
- * Sessions are woken in the order in which they came.  wake is called when this
- * one can be seen to wait, if clones are restored sooner then.  Takes and releases
- * the registry lock and a mutex; holds none while it sleeps.
+ * Sessions are woken in the order in which they came.  wake is called when
+ * this one can be seen to wait, if clones are restored sooner then.  Takes and
+ * releases the registry lock and a mutex; holds none while it sleeps.
  *
  * The entry may go while we sleep, and another template get it.  We may then
  * be woken for nothing; the number of those who wait belongs to the place, and
@@ -1458,9 +1458,9 @@ registry_announce_spare(Oid template_oid)
 }
 
 /*
- * How many clones of a template may gather before they are restored: as many as
- * there are spares, which are of no use to who waits, and half as many as there are
- * in use.  The mutex is held.
+ * How many clones of a template may gather before they are restored: as many
+ * as there are spares, which are of no use to who waits, and half as many as
+ * there are in use.  The mutex is held.
  */
 static int
 restore_threshold(const TemplateEntry *entry)
@@ -1471,10 +1471,10 @@ restore_threshold(const TemplateEntry *entry)
 }
 
 /*
- * Make a clone, which was DROPPING, RETURNED, with the content of *clone; false if
- * it is no longer that.  *wake says that the worker that restores must be told:
- * not if it will look by itself, and there are not enough before.  Takes and
- * releases the registry lock and a mutex.
+ * Make a clone, which was DROPPING, RETURNED, with the content of *clone;
+ * false if it is no longer that.  *wake says that the worker that restores
+ * must be told: not if it will look by itself, and there are not enough
+ * before.  Takes and releases the registry lock and a mutex.
  */
 bool
 registry_return(TestdbClone *clone, bool *wake)
@@ -1502,9 +1502,9 @@ registry_return(TestdbClone *clone, bool *wake)
  * Should the clones that were returned be restored now?  If not, *delay_ms is
  * lowered to the time, in ms, after which that must be asked again.
  *
- * More are allowed to gather, up to restore_threshold(): one checkpoint serves all
- * of them.  But not for long, least of all if somebody waits.  For the worker that restores.  Takes
- * and releases the registry lock and mutexes.
+ * More are allowed to gather, up to restore_threshold(): one checkpoint serves
+ * all of them.  But not for long, least of all if somebody waits.  For the
+ * worker that restores.  Takes and releases the registry lock and mutexes.
  */
 bool
 registry_should_restore(long *delay_ms)
@@ -1588,8 +1588,8 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 }
 
 /*
- * Have no spares of a template made ahead until somebody asks again.  Its mutex is
- * held exclusively.
+ * Have no spares of a template made ahead until somebody asks again.  Its
+ * mutex is held exclusively.
  */
 static void
 want_none(TemplateEntry *entry)
@@ -1599,9 +1599,10 @@ want_none(TemplateEntry *entry)
 }
 
 /*
- * Give up what is kept ready for a role, or depends on it, as those do whose OIDs
- * are listed; the number of databases that are still there and that nobody has, so
- * that it can be asked again.  Takes and releases the registry lock and mutexes.
+ * Give up what is kept ready for a role, or depends on it, as those do whose
+ * OIDs are listed; the number of databases that are still there and that
+ * nobody has, so that it can be asked again.  Takes and releases the registry
+ * lock and mutexes.
  */
 int
 registry_purge_role(Oid role, const List *oids)

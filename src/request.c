@@ -29,12 +29,12 @@
  * one whose session has gone, so a free slot can always be found.
  *
  * Locks.  The request lock guards everything in RequestSharedState but the
- * condition variables and wakes, and is held for microseconds.  Sessions sleep on their
- * slot's condition variable, workers on work_cv, both without a lock.  The
- * deadlock detector cannot see that a session waits for a worker.  Every wait
- * is therefore bounded: the worker's wait for locks by testdb.lock_timeout,
- * the session's by its deadline; and a session that finds its worker waiting
- * for a lock of its own gives up at once.
+ * condition variables and wakes, and is held for microseconds.  Sessions sleep
+ * on their slot's condition variable, workers on work_cv, both without a lock.
+ * The deadlock detector cannot see that a session waits for a worker.  Every
+ * wait is therefore bounded: the worker's wait for locks by
+ * testdb.lock_timeout, the session's by its deadline; and a session that finds
+ * its worker waiting for a lock of its own gives up at once.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -305,7 +305,8 @@ report_no_worker(bool worker_seen)
 }
 
 /*
- * If no worker is running, have the postmaster look whether it should start one.
+ * If no worker is running, have the postmaster look whether it should start
+ * one.
  *
  * It does so by itself a second after a worker has ended, unless it learns of
  * that just before it goes to sleep; in 15 it may then sleep for a minute.
@@ -367,9 +368,9 @@ check_client(void)
 }
 
 /*
- * Raise an error if there is no use in waiting any longer for the request:
- * no client, no worker, a deadlock, no time left.  waited_ms is how long it has been.
- * Takes and releases the request lock.
+ * Raise an error if there is no use in waiting any longer for the request: no
+ * client, no worker, a deadlock, no time left.  waited_ms is how long it has
+ * been. Takes and releases the request lock.
  */
 static void
 request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
@@ -700,8 +701,8 @@ request_wait_for_work(long timeout_ms)
 }
 
 /*
- * Have every worker look for work; if a worker calls it, every other one.  Takes
- * no lock.
+ * Have every worker look for work; if a worker calls it, every other one.
+ * Takes no lock.
  */
 void
 request_wake_workers(void)

@@ -57,9 +57,9 @@
 /* The same after an error that nothing else has dealt with. */
 #define ERROR_PAUSE			1000
 /*
- * After so many transactions that wrote to shared catalogs, these are vacuumed, which
- * takes 1 or 2 ms; and not after fewer than that for each block of pg_database, of
- * which a row is a twentieth or less.
+ * After so many transactions that wrote to shared catalogs, these are
+ * vacuumed, which takes 1 or 2 ms; and not after fewer than that for each
+ * block of pg_database, of which a row is a twentieth or less.
  */
 #define VACUUM_WRITES		1000
 #define VACUUM_WRITES_PER_BLOCK 5
@@ -214,9 +214,9 @@ apply_settings(void)
 /*
  * Should the clones that were returned be restored now?  Not again at once if
  * it has just been found that some process does not answer; nor without room
- * for the checkpoint.  If not, *delay_ms is lowered to the time after which that
- * must be asked again, in ms, and *gathering says if that is because there will
- * be more of them.
+ * for the checkpoint.  If not, *delay_ms is lowered to the time after which
+ * that must be asked again, in ms, and *gathering says if that is because
+ * there will be more of them.
  */
 static bool
 may_recycle(long *delay_ms, bool *gathering)
