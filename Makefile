@@ -82,7 +82,7 @@ test-matrix:
 test-assert:
 	@bash '$(here)/test/assert' $(MAJORS)
 test-image:
-	@bash '$(here)/test/image' $(MAJOR)
+	@bash '$(here)/test/image' $(MAJORS)
 test-valgrind:
 	@bash '$(here)/test/valgrind'
 test-package:
