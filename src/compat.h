@@ -22,6 +22,7 @@
 #include "storage/smgr.h"
 #include "utils/backend_status.h"
 #include "utils/hsearch.h"
+#include "utils/pgstat_internal.h"
 #if PG_VERSION_NUM >= 170000
 #include "utils/wait_event.h"
 #endif
@@ -70,6 +71,36 @@ pgstat_local_beentry_compat(int idx)
 	return pgstat_get_local_beentry_by_index(idx);
 #else
 	return pgstat_fetch_stat_local_beentry(idx);
+#endif
+}
+
+/*
+ * The object that an entry of the statistics is about: a relation or function.
+ * 18 made room for other numbers.
+ */
+static inline Oid
+pgstat_object_compat(const PgStat_HashKey *key)
+{
+#if PG_VERSION_NUM >= 180000
+	return (Oid) key->objid;
+#else
+	return key->objoid;
+#endif
+}
+
+/*
+ * Drop an entry of the statistics, which is there; false if somebody still
+ * refers to it.  19 can be told that it may not be there.
+ */
+static inline bool
+pgstat_drop_entry_compat(const PgStat_HashKey *key)
+{
+#if PG_VERSION_NUM >= 190000
+	return pgstat_drop_entry(key->kind, key->dboid, key->objid, false);
+#elif PG_VERSION_NUM >= 180000
+	return pgstat_drop_entry(key->kind, key->dboid, key->objid);
+#else
+	return pgstat_drop_entry(key->kind, key->dboid, key->objoid);
 #endif
 }
 

@@ -134,6 +134,16 @@ typedef struct RelationEntry
 	bool		discarded;		/* its pages have been dropped */
 } RelationEntry;
 
+/* What is_reset_entry needs, and finds. */
+typedef struct DatabaseStatistics
+{
+	Oid		   *oids;			/* databases; sorted */
+	int			noids;
+	PgStat_HashKey *keys;		/* entries to be dropped */
+	int			nkeys;
+	int			space;			/* for so many of them */
+} DatabaseStatistics;
+
 /* Is this process in dropdb()? */
 static bool in_dropdb = false;
 
@@ -1135,8 +1145,7 @@ database_check_droppable(Oid oid, const char *name)
 /*
  * Give a clone the row, and all that belongs to it in shared catalogs, that it
  * would have if it had just been made from the template under this name.  If
- * invalid, nobody can connect to it until database_revive, and its statistics
- * are dropped.
+ * invalid, nobody can connect to it until database_revive.
  *
  * The caller has the database locked against connections, with none in it.
  * What the database's objects depend on is left to
@@ -1184,16 +1193,65 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	DeleteSharedComments(oid, DatabaseRelationId);
 	DeleteSharedSecurityLabel(oid, DatabaseRelationId);
 	sync_settings(oid, template_oid);
-	if (invalid)
-	{
-		make_statistics_droppable(oid);
-		pgstat_drop_database(oid);
-	}
-	else
+	if (!invalid)
 		ForceSyncCommit();
 	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
 	table_close(rel, RowExclusiveLock);
 	return true;
+}
+
+/*
+ * For pgstat_reset_matching_entries: is this an entry to be reset?  Those to be
+ * dropped are collected.
+ */
+static bool
+is_reset_entry(PgStatShared_HashEntry *entry, Datum arg)
+{
+	DatabaseStatistics *statistics = (DatabaseStatistics *) DatumGetPointer(arg);
+	const PgStat_HashKey *key = &entry->key;
+
+	if (!OidIsValid(key->dboid) ||
+		bsearch(&key->dboid, statistics->oids, statistics->noids, sizeof(Oid),
+				oid_cmp) == NULL)
+		return false;
+	if (key->kind == PGSTAT_KIND_DATABASE ||
+		pgstat_object_compat(key) < FirstNormalObjectId)
+		return true;
+	if (statistics->nkeys == statistics->space)
+	{
+		statistics->space *= 2;
+		statistics->keys = repalloc(statistics->keys,
+									statistics->space * sizeof(PgStat_HashKey));
+	}
+	statistics->keys[statistics->nkeys++] = *key;
+	return false;
+}
+
+/*
+ * Have the cumulative statistics of databases start again, as if they had just
+ * been made.  Nobody is in them.
+ *
+ * To drop a database's, as DROP DATABASE does, takes a pass through those of
+ * the whole server: here it is one for all.  What is there in every database
+ * keeps its entries, set to zero: the next session needs them again.
+ */
+void
+database_reset_statistics(const Oid *oids, int n)
+{
+	DatabaseStatistics statistics = {.noids = n,.space = 64};
+	bool		freed = true;
+
+	statistics.oids = palloc(n * sizeof(Oid));
+	memcpy(statistics.oids, oids, n * sizeof(Oid));
+	qsort(statistics.oids, n, sizeof(Oid), oid_cmp);
+	statistics.keys = palloc(statistics.space * sizeof(PgStat_HashKey));
+	pgstat_reset_matching_entries(is_reset_entry, PointerGetDatum(&statistics), 0);
+	for (int i = 0; i < statistics.nkeys; i++)
+		freed = pgstat_drop_entry_compat(&statistics.keys[i]) && freed;
+	if (!freed)
+		pgstat_request_entry_refs_gc();
+	pfree(statistics.keys);
+	pfree(statistics.oids);
 }
 
 /*

@@ -17,7 +17,8 @@
  *
  * and then for each of them:
  *
- *	4  restores the files that differ from the snapshot's;
+ *	4  restores the files that differ from the snapshot's; their statistics
+ *	   start again;
  *	5  lets sessions connect to it again, in its row;
  *	6  makes it a spare in the registry, after the commit.
  *
@@ -394,6 +395,20 @@ watch_restart(Oid oid)
 }
 
 /*
+ * Have the statistics of the batch's clones start again.
+ */
+static void
+reset_statistics(void)
+{
+	Oid		   *oids = palloc(batch_size * sizeof(Oid));
+
+	for (int i = 0; i < batch_size; i++)
+		oids[i] = batch[i].oid;
+	database_reset_statistics(oids, batch_size);
+	pfree(oids);
+}
+
+/*
  * Take the clones that were returned into the batch; they become RESTORING, or
  * GARBAGE if they can have no other life.
  */
@@ -621,6 +636,7 @@ recycle_returned(void)
 	watch_drain();
 	discard_changed_pages(relations);
 	hash_destroy(relations);
+	reset_statistics();
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
 	end_restoring();
@@ -665,6 +681,7 @@ bool
 recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 {
 	database_discard_buffers(clone->oid);
+	database_reset_statistics(&clone->oid, 1);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	close_files_everywhere();
 	return recycle_update_spare(clone, template);

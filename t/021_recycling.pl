@@ -301,8 +301,10 @@ next_life('collation version', sub { run($_[0], "ALTER DATABASE $_[1] REFRESH CO
 {
 	my ($name, $oid) = next_life(
 		'counters', q{
+		SELECT pg_stat_reset();;
 		INSERT INTO plain SELECT generate_series(5000, 6000);;
 		SELECT count(*) FROM plain;;
+		CREATE TABLE counted (i int);;
 		SELECT pg_stat_force_next_flush();;
 		SELECT twice(2)});
 	my $client = session($node, $name);
@@ -313,6 +315,15 @@ next_life('collation version', sub { run($_[0], "ALTER DATABASE $_[1] REFRESH CO
 		0,
 		'the counters of tables start from zero');
 	is($client->query('SELECT sum(idx_scan) FROM pg_stat_user_indexes'), 0, 'so do those of indexes');
+	is( $client->query(
+			q{
+			SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_sys_tables
+			WHERE relname IN ('pg_class', 'pg_attribute', 'pg_type')}),
+		0,
+		'and of catalogs');
+	is( $client->query(
+			'SELECT tup_inserted + tup_updated, stats_reset IS NULL FROM pg_stat_database WHERE datname = current_database()'),
+		'0|t', 'and of the database');
 }
 
 # Notifications of a former life are kept as long as somebody anywhere has not read them.
