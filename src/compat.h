@@ -75,32 +75,41 @@ pgstat_local_beentry_compat(int idx)
 }
 
 /*
- * The object that an entry of the statistics is about: a relation or function.
- * 18 made room for other numbers.
+ * Drop all entries of the cumulative statistics that match, in one pass.  18
+ * brought a function for that; this does the same.
  */
-static inline Oid
-pgstat_object_compat(const PgStat_HashKey *key)
+static inline void
+pgstat_drop_matching_compat(bool (*matches) (PgStatShared_HashEntry *, Datum),
+							Datum arg)
 {
 #if PG_VERSION_NUM >= 180000
-	return (Oid) key->objid;
+	pgstat_drop_matching_entries(matches, arg);
 #else
-	return key->objoid;
-#endif
-}
+	dshash_seq_status scan;
+	PgStatShared_HashEntry *entry;
+	bool		freed = true;
 
-/*
- * Drop an entry of the statistics, which is there; false if somebody still
- * refers to it.  19 can be told that it may not be there.
- */
-static inline bool
-pgstat_drop_entry_compat(const PgStat_HashKey *key)
-{
-#if PG_VERSION_NUM >= 190000
-	return pgstat_drop_entry(key->kind, key->dboid, key->objid, false);
-#elif PG_VERSION_NUM >= 180000
-	return pgstat_drop_entry(key->kind, key->dboid, key->objid);
-#else
-	return pgstat_drop_entry(key->kind, key->dboid, key->objoid);
+	dshash_seq_init(&scan, pgStatLocal.shared_hash, true);
+	while ((entry = dshash_seq_next(&scan)) != NULL)
+	{
+		if (entry->dropped || !matches(entry, arg))
+			continue;
+
+		/* Who refers to it lets go of it when it is told to look. */
+		entry->dropped = true;
+		if (pg_atomic_sub_fetch_u32(&entry->refcount, 1) == 0)
+		{
+			dsa_pointer body = entry->body;
+
+			dshash_delete_current(&scan);
+			dsa_free(pgStatLocal.dsa, body);
+		}
+		else
+			freed = false;
+	}
+	dshash_seq_term(&scan);
+	if (!freed)
+		pgstat_request_entry_refs_gc();
 #endif
 }
 

@@ -134,15 +134,12 @@ typedef struct RelationEntry
 	bool		discarded;		/* its pages have been dropped */
 } RelationEntry;
 
-/* What is_reset_entry needs, and finds. */
-typedef struct DatabaseStatistics
+/* Some databases. */
+typedef struct DatabaseList
 {
-	Oid		   *oids;			/* databases; sorted */
-	int			noids;
-	PgStat_HashKey *keys;		/* entries to be dropped */
-	int			nkeys;
-	int			space;			/* for so many of them */
-} DatabaseStatistics;
+	Oid		   *oids;			/* sorted */
+	int			n;
+} DatabaseList;
 
 /* Is this process in dropdb()? */
 static bool in_dropdb = false;
@@ -1201,57 +1198,34 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 }
 
 /*
- * For pgstat_reset_matching_entries: is this an entry to be reset?  Those to be
- * dropped are collected.
+ * For pgstat_drop_matching_compat: is this an entry of one of these databases?
  */
 static bool
-is_reset_entry(PgStatShared_HashEntry *entry, Datum arg)
+is_entry_of(PgStatShared_HashEntry *entry, Datum arg)
 {
-	DatabaseStatistics *statistics = (DatabaseStatistics *) DatumGetPointer(arg);
-	const PgStat_HashKey *key = &entry->key;
+	const DatabaseList *list = (const DatabaseList *) DatumGetPointer(arg);
 
-	if (!OidIsValid(key->dboid) ||
-		bsearch(&key->dboid, statistics->oids, statistics->noids, sizeof(Oid),
-				oid_cmp) == NULL)
-		return false;
-	if (key->kind == PGSTAT_KIND_DATABASE ||
-		pgstat_object_compat(key) < FirstNormalObjectId)
-		return true;
-	if (statistics->nkeys == statistics->space)
-	{
-		statistics->space *= 2;
-		statistics->keys = repalloc(statistics->keys,
-									statistics->space * sizeof(PgStat_HashKey));
-	}
-	statistics->keys[statistics->nkeys++] = *key;
-	return false;
+	return OidIsValid(entry->key.dboid) &&
+		bsearch(&entry->key.dboid, list->oids, list->n, sizeof(Oid), oid_cmp) != NULL;
 }
 
 /*
- * Have the cumulative statistics of databases start again, as if they had just
- * been made.  Nobody is in them.
+ * Drop the cumulative statistics of databases, which nobody is in, so that they
+ * start from zero.
  *
- * To drop a database's, as DROP DATABASE does, takes a pass through those of
- * the whole server: here it is one for all.  What is there in every database
- * keeps its entries, set to zero: the next session needs them again.
+ * DROP DATABASE does that, too, by a pass through those of the whole server.
+ * Here it is one pass for all of these databases.
  */
 void
-database_reset_statistics(const Oid *oids, int n)
+database_drop_statistics(const Oid *oids, int n)
 {
-	DatabaseStatistics statistics = {.noids = n,.space = 64};
-	bool		freed = true;
+	DatabaseList list = {.n = n};
 
-	statistics.oids = palloc(n * sizeof(Oid));
-	memcpy(statistics.oids, oids, n * sizeof(Oid));
-	qsort(statistics.oids, n, sizeof(Oid), oid_cmp);
-	statistics.keys = palloc(statistics.space * sizeof(PgStat_HashKey));
-	pgstat_reset_matching_entries(is_reset_entry, PointerGetDatum(&statistics), 0);
-	for (int i = 0; i < statistics.nkeys; i++)
-		freed = pgstat_drop_entry_compat(&statistics.keys[i]) && freed;
-	if (!freed)
-		pgstat_request_entry_refs_gc();
-	pfree(statistics.keys);
-	pfree(statistics.oids);
+	list.oids = palloc(n * sizeof(Oid));
+	memcpy(list.oids, oids, n * sizeof(Oid));
+	qsort(list.oids, n, sizeof(Oid), oid_cmp);
+	pgstat_drop_matching_compat(is_entry_of, PointerGetDatum(&list));
+	pfree(list.oids);
 }
 
 /*

@@ -64,7 +64,7 @@ extern bool database_reset_row(Oid oid, const char *name, Oid owner,
 							   Oid template_oid, bool invalid);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
-extern void database_reset_statistics(const Oid *oids, int n);
+extern void database_drop_statistics(const Oid *oids, int n);
 extern void database_lock_horizons(void);
 extern void database_discard_buffers(Oid oid);
 extern HTAB *database_relations_create(void);

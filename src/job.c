@@ -1213,7 +1213,7 @@ make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *res
 	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
 							args->database, true))
 		report_template_gone(NameStr(args->name));
-	database_reset_statistics(&clone->oid, 1);
+	database_drop_statistics(&clone->oid, 1);
 	debug_point("replacement-row");
 	job_commit_work();
 	debug_point("replacement-made");

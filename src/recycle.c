@@ -17,8 +17,8 @@
  *
  * and then for each of them:
  *
- *	4  restores the files that differ from the snapshot's; their statistics
- *	   start again;
+ *	4  drops its statistics, and restores the files that differ from the
+ *	   snapshot's;
  *	5  lets sessions connect to it again, in its row;
  *	6  makes it a spare in the registry, after the commit.
  *
@@ -395,16 +395,16 @@ watch_restart(Oid oid)
 }
 
 /*
- * Have the statistics of the batch's clones start again.
+ * Drop the statistics of the batch's clones.
  */
 static void
-reset_statistics(void)
+drop_statistics(void)
 {
 	Oid		   *oids = palloc(batch_size * sizeof(Oid));
 
 	for (int i = 0; i < batch_size; i++)
 		oids[i] = batch[i].oid;
-	database_reset_statistics(oids, batch_size);
+	database_drop_statistics(oids, batch_size);
 	pfree(oids);
 }
 
@@ -636,7 +636,7 @@ recycle_returned(void)
 	watch_drain();
 	discard_changed_pages(relations);
 	hash_destroy(relations);
-	reset_statistics();
+	drop_statistics();
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
 	end_restoring();
@@ -681,7 +681,7 @@ bool
 recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 {
 	database_discard_buffers(clone->oid);
-	database_reset_statistics(&clone->oid, 1);
+	database_drop_statistics(&clone->oid, 1);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	close_files_everywhere();
 	return recycle_update_spare(clone, template);

@@ -326,6 +326,20 @@ next_life('collation version', sub { run($_[0], "ALTER DATABASE $_[1] REFRESH CO
 		'0|t', 'and of the database');
 }
 
+# Autovacuum looks after every database that has statistics: it must not try to connect to a spare.
+{
+	my $name = clone();
+	my $oid = oid_of($admin, $name);
+	my $client = session($node, $name);
+	run($client, 'INSERT INTO plain VALUES (7777)');
+	$client->close;
+	my $has = "SELECT pg_stat_have_stats('database', $oid, 0)";
+	is($admin->query($has), 't', 'a clone in use has statistics');
+	run($admin, "SELECT testdb_drop('$name')");
+	isnt(spare_of($admin, $oid, $name), undef, 'it is recycled');
+	is($admin->query($has), 'f', 'a spare has none');
+}
+
 # Notifications of a former life are kept as long as somebody anywhere has not read them.
 {
 	my $reader = session($node, 'postgres');
