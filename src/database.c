@@ -45,6 +45,7 @@
 #include "access/xlog.h"
 #include "access/xloginsert.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_control.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
@@ -58,6 +59,7 @@
 #include "commands/seclabel.h"
 #include "commands/tablespace.h"
 #include "commands/vacuum.h"
+#include "common/controldata_utils.h"
 #include "common/hashfn.h"
 #include "common/relpath.h"
 #include "executor/spi.h"
@@ -450,6 +452,8 @@ database_drop(Oid oid)
 				 errdetail("It takes a checkpoint, which could not be completed."),
 				 errhint("Make some room in the file system of the data directory, by TRUNCATE in a database, for example.")));
 	(void) database_end_sessions(oid, NameStr(info.name));
+	if (database_is_checkpointing())
+		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	make_statistics_droppable(oid);
 	in_dropdb = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout + DROP_TIMEOUT);
@@ -1226,6 +1230,39 @@ database_drop_statistics(const Oid *oids, int n)
 	qsort(list.oids, n, sizeof(Oid), oid_cmp);
 	pgstat_drop_matching_compat(is_entry_of, PointerGetDatum(&list));
 	pfree(list.oids);
+}
+
+/*
+ * Is a checkpoint in progress that began before this call?
+ *
+ * Recovery that starts from there applies WAL to the files as that checkpoint
+ * leaves them.  A dirty page that was dropped from shared buffers before it was
+ * written would be missing: unless WAL has images of full pages, recovery would
+ * meet an older page than it expects, and PANIC.  Once the checkpoint is
+ * complete, or if it begins after the last change of the page, all is well.
+ *
+ * A checkpoint sets the redo pointer when it begins, and enters it into
+ * pg_control when it is complete.  Our own copy of the former is as new as our
+ * last WAL record.
+ */
+bool
+database_is_checkpointing(void)
+{
+	XLogRecPtr	redo;
+	ControlFileData *control;
+	bool		crc_ok;
+	bool		result;
+
+	XLogBeginInsert();
+	(void) XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+	redo = GetRedoRecPtr();
+
+	LWLockAcquire(ControlFileLock, LW_SHARED);
+	control = get_controlfile(DataDir, &crc_ok);
+	LWLockRelease(ControlFileLock);
+	result = !crc_ok || control->checkPointCopy.redo != redo;
+	pfree(control);
+	return result;
 }
 
 /*

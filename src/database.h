@@ -66,6 +66,7 @@ extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
 extern void database_drop_statistics(const Oid *oids, int n);
 extern void database_lock_horizons(void);
+extern bool database_is_checkpointing(void);
 extern void database_discard_buffers(Oid oid);
 extern HTAB *database_relations_create(void);
 extern void database_relations_add_file(HTAB *relations, Oid oid, const char *file);

@@ -9,7 +9,8 @@
  *
  *	1  drops their dirty pages from shared buffers, most of which were never
  *	   written, and those of files that have changed, and makes the
- *	   checkpointer forget their files;
+ *	   checkpointer forget their files; unless a checkpoint is in progress,
+ *	   which must write them, as database_is_checkpointing says;
  *	2  has a checkpoint made: it began after the last session of the former
  *	   lives ended, so that recovery will never again apply WAL of those to
  *	   the files that are now restored; and the checkpointer has forgotten;
@@ -626,7 +627,8 @@ recycle_returned(void)
 	debug_point("recycle-taken");
 	relations = database_relations_create();
 	watch_drain();
-	discard_pages(relations);
+	if (!database_is_checkpointing())
+		discard_pages(relations);
 	debug_point("recycle-discarded");
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	debug_point("recycle-checkpoint");
@@ -680,7 +682,8 @@ recycle_check_barrier(void)
 bool
 recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 {
-	database_discard_buffers(clone->oid);
+	if (!database_is_checkpointing())
+		database_discard_buffers(clone->oid);
 	database_drop_statistics(&clone->oid, 1);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	close_files_everywhere();
