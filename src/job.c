@@ -678,14 +678,30 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 }
 
 /*
- * Make a clone from the snapshot, and commit; false, with nothing done, if the
- * template is being changed, or if somebody must not be in it who is.
+ * Make garbage of a clone that is CREATING.
+ */
+static void
+discard_clone(Oid oid)
+{
+	(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);
+	request_wake_workers();
+	if (job.made == oid)
+		job.made = InvalidOid;
+	else
+		job.clone = InvalidOid;
+}
+
+/*
+ * Make a clone from the snapshot, and commit; false if the template is being
+ * changed, or if somebody must not be in it who is, with nothing done, or if
+ * somebody has begun to follow WAL meanwhile, with garbage left.
  */
 static bool
 copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 			  const DatabaseInfo *info, TestdbClone *clone)
 {
 	TimestampTz start = GetCurrentTimestamp();
+	bool		followed = false;
 
 	if (!snapshot_lock_source(template))
 	{
@@ -700,11 +716,7 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		PopActiveSnapshot();
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(job_cxt);
-		(void) registry_set_state(clone->oid, CLONE_CREATING, CLONE_GARBAGE);
-		if (job.made == clone->oid)
-			job.made = InvalidOid;
-		else
-			job.clone = InvalidOid;
+		discard_clone(clone->oid);
 		return false;
 	}
 	debug_point("clone-row");
@@ -716,8 +728,14 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		debug_point("clone-logged");
 		database_end_log();
 		debug_point("clone-checkpoint");
+		followed = database_is_followed();
 	}
 	job_commit_work();
+	if (followed)
+	{
+		discard_clone(clone->oid);
+		return false;
+	}
 	count_copy(args->database, start);
 	clone->native = true;
 	clone->version = template->version;

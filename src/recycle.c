@@ -364,17 +364,21 @@ restore_returned(TestdbClone *clone)
 }
 
 /*
- * After restore_clone, and before the end of the transaction.
+ * After restore_clone, and before the end of the transaction.  False if what it
+ * has restored is of no use: somebody has begun to follow WAL, perhaps from
+ * before what was written to it, and could copy a template of a later time.
  */
-static void
+static bool
 end_restoring(void)
 {
-	if (to_be_ended)
-	{
-		database_end_log();
-		debug_point("restore-checkpoint");
-	}
+	bool		ended = to_be_ended;
+
 	to_be_ended = false;
+	if (!ended)
+		return true;
+	database_end_log();
+	debug_point("restore-checkpoint");
+	return !database_is_followed();
 }
 
 /*
@@ -641,7 +645,9 @@ recycle_returned(void)
 	drop_statistics();
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
-	end_restoring();
+	if (!end_restoring())
+		for (int i = 0; i < batch_size; i++)
+			(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
 	watch_drain();
 	for (int i = 0; i < batch_size; i++)
 		watch_restart(batch[i].oid);
@@ -742,6 +748,5 @@ recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)
 {
 	bool		done = restore_clone(clone, template, NULL);
 
-	end_restoring();
-	return done;
+	return end_restoring() && done;
 }
