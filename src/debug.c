@@ -10,8 +10,8 @@
  *
  * a process that comes to it kills itself as kill -9 would; with "fatal" it
  * ends with a FATAL error, as by pg_terminate_backend(), and with "error" it
- * raises an error that is caught like any other.  t/025_points.pl goes through
- * all of them.
+ * raises an error that is caught like any other.  With "wait" it waits there
+ * until the setting is changed.  t/025_points.pl goes through all of them.
  *
  * All of this is there only if the library was built with DEBUG=1.
  *
@@ -25,8 +25,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "utils/guc.h"
 
+#include "compat.h"
 #include "debug.h"
 
 #ifdef TESTDB_DEBUG
@@ -41,7 +45,7 @@ debug_define(void)
 {
 	DefineCustomStringVariable("testdb.debug_point",
 							   "Names a point in the code, and what happens to a process that comes there.",
-							   "The name is followed by kill, fatal or error. Only for tests of testdb itself.",
+							   "The name is followed by kill, fatal, error or wait. Only for tests of testdb itself.",
 							   &testdb_debug_point,
 							   "",
 							   PGC_SIGHUP, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
@@ -49,21 +53,72 @@ debug_define(void)
 }
 
 /*
- * Come to a point of this name.
- *
- * Errors: XX000 at the one that is set.
+ * What should happen at this point: the rest of the setting, if it is the one
+ * that is set, else NULL.
  */
-void
-debug_point(const char *name)
+static const char *
+action_at(const char *name)
 {
 	size_t		length = strlen(name);
-	const char *action;
 
 	if (testdb_debug_point == NULL || testdb_debug_point[0] == '\0' ||
 		strncmp(testdb_debug_point, name, length) != 0 ||
 		testdb_debug_point[length] != ' ')
+		return NULL;
+	return testdb_debug_point + length + 1;
+}
+
+/*
+ * Is this where to wait?
+ */
+static bool
+waits_at(const char *name)
+{
+	const char *action = action_at(name);
+
+	return action != NULL && strcmp(action, "wait") == 0;
+}
+
+/*
+ * Wait at a point until it is not the one that is set.
+ */
+static void
+wait_at(const char *name)
+{
+	static uint32 wait_event = 0;
+
+	ereport(LOG, (errmsg("debug point \"%s\" was reached", name)));
+	while (waits_at(name))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
+						 wait_event_compat(&wait_event, "TestdbDebugPoint"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+/*
+ * Come to a point of this name.
+ *
+ * Errors: XX000 at the one that is set, unless it is waited there.
+ */
+void
+debug_point(const char *name)
+{
+	const char *action = action_at(name);
+
+	if (action == NULL)
 		return;
-	action = testdb_debug_point + length + 1;
+	if (waits_at(name))
+	{
+		wait_at(name);
+		return;
+	}
 	if (strcmp(action, "kill") == 0)
 		(void) kill(getpid(), SIGKILL);
 	ereport(strcmp(action, "fatal") == 0 ? FATAL : ERROR,

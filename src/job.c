@@ -733,6 +733,9 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	job_commit_work();
 	if (followed)
 	{
+		/* The next attempt may want its name. */
+		if (!registry_is_stuck() && !database_is_full())
+			job_collect_garbage(clone);
 		discard_clone(clone->oid);
 		return false;
 	}

@@ -1,6 +1,7 @@
 
 # Ends processes at each step of cloning, dropping, recycling and taking a snapshot: by kill -9, by a FATAL error, by an
-# error. Afterwards there must be what there should be, and nothing else. Needs a library that was built with DEBUG=1;
+# error. Afterwards there must be what there should be, and nothing else. At some it is held instead, while something else
+# happens that would hardly ever happen just then. Needs a library that was built with DEBUG=1;
 # test/run makes one for this test.
 
 use strict;
@@ -12,6 +13,7 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbHold qw(kill_server start_again);
 use TestdbTest;
 use Time::HiRes qw(usleep);
 
@@ -27,7 +29,7 @@ my $nnames = 0;
 
 sub new_cluster
 {
-	my ($name, $settings) = @_;
+	my ($name, $settings, %params) = @_;
 	$node = new_server(
 		$name, qq{
 restart_after_crash = off
@@ -35,7 +37,7 @@ full_page_writes = on
 max_prepared_transactions = 2
 include_if_exists 'point.conf'
 $settings
-});
+}, %params);
 	$admin = connect_to($node, 'postgres');
 	run($admin, "CREATE DATABASE $template");
 	my $client = connect_to($node, $template);
@@ -335,6 +337,7 @@ sub complaints
 		  && !/terminating connection (because of crash|due to)|the database system is (starting up|shutting down)/
 		  && !/worker ended before it had finished/
 		  && !/HINT:|DETAIL:|STATEMENT:|CONTEXT:/
+		  && !/unexpected postmaster exit|pre-existing shared memory block|lock file "postmaster.pid" already/
 		  && !/\d\] WARNING:  (could not open directory "base|some useless files may be left)/
 		  && !/LOG:  (invalid|unexpected pageaddr|record with incorrect)/
 	} split /\n/, $text;
@@ -399,6 +402,90 @@ sub try_error
 	return;
 }
 
+# Waits until the log says something after this position.
+sub wait_for_log
+{
+	my ($pattern, $position) = @_;
+	poll(sub { slurp_file($node->logfile, $position) =~ $pattern }) or die "the log does not say $pattern";
+	return;
+}
+
+# Sends a statement, in a session that is returned, and waits until that has made a process come to a point, which holds it.
+sub hold_at
+{
+	my ($point, $statement) = @_;
+	my $position = -s $node->logfile;
+	my $client = connect_to($node, 'postgres');
+	reload("$point wait");
+	$client->send($statement);
+	wait_for_log(qr/debug point "$point" was reached/, $position);
+	return $client;
+}
+
+# Somebody begins to follow WAL when it has been asked whether anybody does, and a clone's files are written to it by
+# their names.
+sub try_follower
+{
+	my $what = 'clone while somebody begins to follow WAL';
+	my $name = 'regression_mine_' . ++$nnames;
+	restart();
+	my $client = hold_at('clone-logged', "SELECT testdb_clone('$template', '$name')");
+	my $first = $admin->query(q{SELECT oid FROM testdb_clones() WHERE state = 'creating'});
+	run($admin, q{SELECT pg_create_physical_replication_slot('follower')});
+	reload('');
+	my $answer = $client->result;
+	$client->close;
+	is($answer->{error} ? $answer->{error}{M} : $answer->{rows}[0][0], $name, "$what: it is made");
+	isnt(oid_of($admin, $name), $first, "$what: once more");
+	run($admin, q{SELECT pg_drop_replication_slot('follower')});
+	$held{$name} = $number;
+	my @wrong = (check(), map { "log: $_" } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	return;
+}
+
+# A checkpoint that began in a clone's life has not come to its pages when they are to be thrown away, and the server ends
+# when it has just been completed: recovery starts in the middle of the clone's life, and finds its pages as old as that.
+sub try_checkpoint
+{
+	my $what = 'drop in the middle of a checkpoint';
+	my $position;
+	# Pages that this checkpoint comes to first, for hours.
+	run($admin, $_)
+	  for 'CREATE TABLE ballast (i int, t text) WITH (fillfactor = 40)',
+	  'ALTER TABLE ballast ALTER t SET STORAGE PLAIN',
+	  q{INSERT INTO ballast SELECT i, repeat('x', 2000) FROM generate_series(1, 200) i};
+	prewarm(1);
+	my $name = clone();
+	run($admin, 'SELECT pg_switch_wal()');
+	run($admin, 'CHECKPOINT');
+	run($admin, 'UPDATE ballast SET i = i');
+	my $client = connect_to($node, $name);
+	run($client, 'INSERT INTO base (i) SELECT generate_series(10001, 10050)');
+	$position = -s $node->logfile;
+	run($admin, 'SELECT pg_switch_wal()');
+	wait_for_log(qr/checkpoint starting: (wal|xlog)/, $position);
+	run($client, 'INSERT INTO base (i) SELECT generate_series(10051, 10100)');
+	$client->close;
+
+	$client = hold_at('recycle-discarded', "SELECT testdb_drop('$name')");
+	$client->result;
+	$client->close;
+	$held{$name} = 'gone';
+	unlike(slurp_file($node->logfile, $position), qr/checkpoint complete/, "$what: it is not complete");
+	$node->append_conf('postgresql.conf', 'checkpoint_completion_target = 0');
+	run($admin, 'SELECT pg_reload_conf()');
+	wait_for_log(qr/checkpoint complete/, $position);
+	unlike(slurp_file($node->logfile, $position), qr/checkpoint complete.*checkpoint starting/s, "$what: it was the last one");
+	kill_server($node);
+	set_point('');
+	start_again($node);
+	$admin = connect_to($node, 'postgres');
+	my @wrong = (check(), map { "log: $_" } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	return;
+}
+
 sub stop
 {
 	my @wrong = amcheck($template);
@@ -423,7 +510,27 @@ for my $case (grep { $_->{logged} } @cases)
 {
 	try_kill($case, $_) for grep { wanted($_) } $case->{points}[-1], @{ $case->{logged} };
 }
+try_follower() if wanted('clone-logged');
 stop();
+
+if (wanted('recycle-discarded'))
+{
+	new_cluster(
+		'checkpoint', q{
+wal_level = minimal
+max_wal_senders = 0
+full_page_writes = off
+max_wal_size = 2MB
+min_wal_size = 2MB
+checkpoint_timeout = 1d
+bgwriter_lru_maxpages = 0
+log_checkpoints = on
+testdb.spares = 1
+},
+		extra => ['--wal-segsize=1']);
+	try_checkpoint();
+	stop();
+}
 
 new_cluster('failing', "wal_level = minimal\nmax_wal_senders = 0");
 my %tried;
