@@ -1250,10 +1250,13 @@ database_is_checkpointing(void)
 {
 	XLogRecPtr	redo;
 	ControlFileData *control;
+	char		nothing = 0;
 	bool		crc_ok;
 	bool		result;
 
+	/* A record must hold something. */
 	XLogBeginInsert();
+	XLogRegisterData(&nothing, sizeof(nothing));
 	(void) XLogInsert(RM_XLOG_ID, XLOG_NOOP);
 	redo = GetRedoRecPtr();
 
