@@ -261,13 +261,10 @@ my @cases = (
 		points => [qw(start-rebuilt garbage-unwanted removal-done removal-committed removal-recorded)]
 	});
 
-# What must hold after that; returns what does not.
-sub check
+# Where leases, directories and databases don't match at this moment.
+sub mismatches
 {
 	my @wrong;
-	settle() or push @wrong, 'not settled: '
-	  . join '; ', map { join ' ', @$_ }
-	  $admin->rows(q{SELECT oid, state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')});
 	my $leases = join ' ', sort map { m{/(\d+)$} } glob $node->data_dir . '/pg_testdb/clones/*';
 	my $known = join ' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM testdb_clones()');
 	push @wrong, "leases on disk: $leases; known: $known" if $leases ne $known;
@@ -278,6 +275,21 @@ sub check
 		q{SELECT datname FROM pg_database LEFT JOIN testdb_clones() c USING (oid) WHERE datconnlimit = -2
 		OR (c.oid IS NULL AND datname NOT IN ('postgres', 'template0', 'template1', '} . $template . q{'))});
 	push @wrong, "databases that should not be: $strange" if $strange ne '';
+	return @wrong;
+}
+
+# What must hold after that; returns what does not.
+sub check
+{
+	my @wrong;
+	settle() or push @wrong, 'not settled: '
+	  . join '; ', map { join ' ', @$_ }
+	  $admin->rows(q{SELECT oid, state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')});
+
+	# A worker that was started again may have begun to make a spare just now.
+	my @mismatches;
+	poll(sub { return !(@mismatches = mismatches()) }, 10);
+	push @wrong, @mismatches;
 
 	my %is = map { $_->[0] => 1 }
 	  $admin->rows(q{SELECT datname FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'leased'});
