@@ -1312,20 +1312,32 @@ add_relation(HTAB *relations, const RelationKey *key)
 }
 
 /*
- * Add the relation that a file in a database's directory is of, whichever fork
- * or segment, if it is of one.
+ * The number of the relation that a file in a database's directory is of,
+ * whichever fork or segment; InvalidOid if it is of none, or of a temporary
+ * one, which only the session opens that made it.
+ */
+Oid
+database_relation_of_file(const char *file)
+{
+	Oid			relation;
+	char	   *end;
+
+	if (file[0] < '1' || file[0] > '9')
+		return InvalidOid;
+	relation = (Oid) strtoul(file, &end, 10);
+	return *end == '\0' || *end == '.' || *end == '_' ? relation : InvalidOid;
+}
+
+/*
+ * Add the relation that a file in a database's directory is of, if it is of
+ * one.
  */
 void
 database_relations_add_file(HTAB *relations, Oid oid, const char *file)
 {
-	RelationKey key;
-	char	   *end;
+	RelationKey key = {.database = oid, .relation = database_relation_of_file(file)};
 
-	if (file[0] < '1' || file[0] > '9')
-		return;
-	key.database = oid;
-	key.relation = (Oid) strtoul(file, &end, 10);
-	if (*end == '\0' || *end == '.' || *end == '_')
+	if (OidIsValid(key.relation))
 		add_relation(relations, &key);
 }
 

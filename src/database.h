@@ -69,6 +69,7 @@ extern void database_lock_horizons(void);
 extern bool database_is_checkpointing(void);
 extern void database_discard_buffers(Oid oid);
 extern HTAB *database_relations_create(void);
+extern Oid	database_relation_of_file(const char *file);
 extern void database_relations_add_file(HTAB *relations, Oid oid, const char *file);
 extern void database_relations_add_dirty(HTAB *relations, Oid *oids, int noids);
 extern void database_relations_discard(HTAB *relations);

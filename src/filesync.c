@@ -2487,7 +2487,9 @@ tell_event(const struct inotify_event *event, const char *name,
 							 IN_MOVE_SELF)) || event->len == 0)
 		callback(event->wd, FILESYNC_GONE, NULL, arg);
 	else
-		callback(event->wd, FILESYNC_NAME, name, arg);
+		callback(event->wd,
+				 (event->mask & IN_MODIFY) ? FILESYNC_NAME : FILESYNC_ENTRY,
+				 name, arg);
 }
 
 /*
@@ -2496,6 +2498,8 @@ tell_event(const struct inotify_event *event, const char *name,
  * write have ended.  What the callback must make of the events:
  *
  * FILESYNC_NAME: the name belongs to the change set of wd.
+ * FILESYNC_ENTRY: so it does, and what has this name now may be another file
+ * than before, or none.
  * FILESYNC_GONE: the change set of wd is of no use any more.  The directory was
  * removed, renamed or unmounted, or it is the echo of filesync_watch_remove().
  * May come more than once.

@@ -107,6 +107,7 @@ typedef void (*FilesyncDiffCallback) (FilesyncDifference difference,
 typedef enum FilesyncEvent
 {
 	FILESYNC_NAME,				/* the file of this name may have changed */
+	FILESYNC_ENTRY,				/* so has the name: made, removed, renamed */
 	FILESYNC_GONE,				/* no more is heard of this directory */
 	FILESYNC_OVERFLOW			/* changes of any directory were lost */
 } FilesyncEvent;

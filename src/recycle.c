@@ -14,7 +14,8 @@
  *	2  has a checkpoint made: it began after the last session of the former
  *	   lives ended, so that recovery will never again apply WAL of those to
  *	   the files that are now restored; and the checkpointer has forgotten;
- *	3  has every process close its files (a barrier);
+ *	3  has every process close its files (a barrier), unless it is known that
+ *	   none was made or removed;
  *
  * and then for each of them:
  *
@@ -38,6 +39,13 @@
  * what the snapshot holds, and the next life's first session finds the catalogs
  * in memory.  So pages are dropped by relation: those with a dirty page at step
  * 1, and those of whose files one is known to have changed after step 3.
+ *
+ * A process may have a clone's file open long after it wrote a page of it.
+ * Restoring goes on with the file that is there, so that this does no harm,
+ * unless the file has been removed, or will be: what is written to it under
+ * its name later would be lost.  So step 3, which wakes everybody, and which a
+ * client that is in the middle of a COPY holds up, is left out after a life in
+ * which no relation's file came or went.
  *
  * Which files differ is known from inotify, if the clone was restored before
  * by this very process: a directory is watched from then on, and the names of
@@ -91,6 +99,7 @@ typedef struct Watch
 	int			wd;				/* watch descriptor; hash key */
 	Oid			oid;			/* the clone */
 	bool		broken;			/* changes may have been missed */
+	bool		renewed;		/* a relation's file was made or removed */
 	FilesyncNames *names;		/* what has changed; NULL if broken from the
 								 * beginning */
 } Watch;
@@ -186,6 +195,7 @@ watch_add(Oid oid)
 	watch->oid = oid;
 	watch->names = filesync_names_create();
 	watch->broken = watch->names == NULL;
+	watch->renewed = false;
 	index = hash_search(watch_index, &oid, HASH_ENTER, NULL);
 	index->wd = wd;
 }
@@ -242,8 +252,13 @@ watch_note(int wd, FilesyncEvent event, const char *name,
 		return;
 	if (event == FILESYNC_GONE)
 		watch_forget(watch->oid);
-	else if (!watch->broken && !filesync_names_add(watch->names, name))
-		watch->broken = true;
+	else if (!watch->broken)
+	{
+		if (!filesync_names_add(watch->names, name))
+			watch->broken = true;
+		if (event == FILESYNC_ENTRY && OidIsValid(database_relation_of_file(name)))
+			watch->renewed = true;
+	}
 }
 
 /*
@@ -391,7 +406,10 @@ watch_restart(Oid oid)
 	Watch	   *watch = watch_find(oid);
 
 	if (watch != NULL && !watch->broken)
+	{
 		filesync_names_clear(watch->names);
+		watch->renewed = false;
+	}
 	else
 	{
 		watch_forget(oid);
@@ -563,6 +581,19 @@ close_files_everywhere(void)
 }
 
 /*
+ * May some process have a file of the batch open that has been removed, or will
+ * be?
+ */
+static bool
+may_be_open(void)
+{
+	for (int i = 0; i < batch_size; i++)
+		if (!is_watched(batch[i].oid) || watch_find(batch[i].oid)->renewed)
+			return true;
+	return false;
+}
+
+/*
  * Has recycling just failed because some process did not answer?
  */
 bool
@@ -626,7 +657,12 @@ recycle_returned(void)
 	watch_init();
 	take_batch();
 	if (batch_size == 0)
+	{
+		/* Perhaps what was held up has gone, but garbage still is. */
+		if (registry_is_stuck())
+			close_files_everywhere();
 		return;
+	}
 
 	debug_point("recycle-taken");
 	relations = database_relations_create();
@@ -636,10 +672,11 @@ recycle_returned(void)
 	debug_point("recycle-discarded");
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	debug_point("recycle-checkpoint");
-	close_files_everywhere();
+	watch_drain();
+	if (registry_is_stuck() || may_be_open())
+		close_files_everywhere();
 	debug_point("recycle-closed");
 
-	watch_drain();
 	discard_changed_pages(relations);
 	hash_destroy(relations);
 	drop_statistics();

@@ -217,6 +217,9 @@ apply_settings(void)
  * for the checkpoint.  If not, *delay_ms is lowered to the time after which
  * that must be asked again, in ms, and *gathering says if that is because
  * there will be more of them.
+ *
+ * As long as some process does not answer, it is asked again even if there is
+ * nothing to restore.
  */
 static bool
 may_recycle(long *delay_ms, bool *gathering)
@@ -224,7 +227,7 @@ may_recycle(long *delay_ms, bool *gathering)
 	long		pause = recycle_pause();
 
 	*gathering = false;
-	if (pause == 0 && !registry_should_restore(delay_ms))
+	if (pause == 0 && !registry_is_stuck() && !registry_should_restore(delay_ms))
 	{
 		*gathering = registry_has_returned();
 		return false;

@@ -1842,6 +1842,7 @@ test_remove(void)
  * Watching
  */
 static FilesyncNames *heard;
+static FilesyncNames *heard_entries;	/* of them, as FILESYNC_ENTRY */
 static int	heard_gone;
 static int	heard_overflow;
 static int	heard_wd;
@@ -1851,9 +1852,10 @@ listen_to(int wd, FilesyncEvent event, const char *name, void *arg)
 {
 	(void) arg;
 	heard_wd = wd;
-	if (event == FILESYNC_NAME)
+	if (event == FILESYNC_NAME || event == FILESYNC_ENTRY)
 	{
-		if (!filesync_names_add(heard, name))
+		if (!filesync_names_add(heard, name) ||
+			(event == FILESYNC_ENTRY && !filesync_names_add(heard_entries, name)))
 			heard_overflow++;
 	}
 	else if (event == FILESYNC_GONE)
@@ -1862,7 +1864,10 @@ listen_to(int wd, FilesyncEvent event, const char *name, void *arg)
 		heard_overflow++;
 }
 
-/* Whether exactly these names, separated by commas, were heard. */
+/*
+ * Whether exactly these names, separated by commas, were heard, with + where it
+ * was FILESYNC_ENTRY.
+ */
 static void
 is_heard(int fd, const char *wanted, const char *what)
 {
@@ -1870,12 +1875,17 @@ is_heard(int fd, const char *wanted, const char *what)
 	uint32_t	i;
 
 	filesync_names_clear(heard);
+	filesync_names_clear(heard_entries);
 	heard_gone = heard_overflow = 0;
 	if (!RUN(filesync_watch_drain(fd, listen_to, NULL, &error)))
 		strcpy(line, error.message);
 	for (i = 0; i < filesync_names_count(heard); i++)
-		sprintf(line + strlen(line), "%s%s", i ? "," : "",
-				filesync_names_get(heard, i));
+	{
+		const char *name = filesync_names_get(heard, i);
+
+		sprintf(line + strlen(line), "%s%s%s", i ? "," : "",
+				filesync_names_contains(heard_entries, name) ? "+" : "", name);
+	}
 	if (!ok(strcmp(line, wanted) == 0, "%s", what))
 		printf("#   heard: %s\n", line);
 }
@@ -1922,24 +1932,24 @@ test_watch_names(int watch)
 	int			fd;
 
 	fd = open(path_of(C, "new"), O_WRONLY | O_CREAT, 0600);
-	is_heard(watch, "new", "making a file");
+	is_heard(watch, "+new", "making a file");
 	unlink(path_of(C, "new"));
-	is_heard(watch, "new", "removing a file");
+	is_heard(watch, "+new", "removing a file");
 	must(write(fd, "x", 1) == 1, "write");
 	is_heard(watch, "", "writing to what is removed is not heard");
 	close(fd);
 	is_heard(watch, "", "nor is closing it");
 	must(rename(path_of(C, "two"), path_of(C, "three")) == 0, "rename");
-	is_heard(watch, "two,three", "renaming, over another");
+	is_heard(watch, "+two,+three", "renaming, over another");
 	put(root, "outside", 10, 1);
 	is_heard(watch, "", "other directories are not heard");
 	must(rename(path_of(root, "outside"), path_of(C, "inside")) == 0 &&
 		 rename(path_of(C, "one"), path_of(root, "outside")) == 0, "rename");
-	is_heard(watch, "inside,one", "renaming into and out of it");
+	is_heard(watch, "+inside,+one", "renaming into and out of it");
 	must(link(path_of(C, "three"), path_of(C, "link")) == 0, "link");
-	is_heard(watch, "link", "linking");
+	is_heard(watch, "+link", "linking");
 	mkdir(path_of(C, "sub"), 0700);
-	is_heard(watch, "sub", "making a subdirectory");
+	is_heard(watch, "+sub", "making a subdirectory");
 	rmdir(path_of(C, "sub"));
 	(void) filesync_watch_drain(watch, listen_to, NULL, &error);
 }
@@ -1956,14 +1966,14 @@ test_watch_restore(int watch, const FilesyncManifest *manifest)
 	put(C, "one", 8192, 61);
 	put(C, "fresh", 10, 61);
 	unlink(path_of(C, "three"));
-	is_heard(watch, "one,fresh,three", "a test's changes");
+	is_heard(watch, "one,+fresh,+three", "a test's changes");
 	set = filesync_names_create();
 	for (i = 0; i < filesync_names_count(heard); i++)
 		filesync_names_add(set, filesync_names_get(heard, i));
 	WORKS(filesync_restore_changed(S, manifest, C, set, NULL, NULL, &error),
 		  "are undone by what was heard");
 	ok(same_dir(S, C), "the contents are the same");
-	is_heard(watch, "fresh,one,three", "our own changes are heard, too");
+	is_heard(watch, "+fresh,one,+three", "our own changes are heard, too");
 	filesync_names_free(set);
 }
 
@@ -2019,6 +2029,7 @@ test_watch(void)
 	int			second;
 
 	heard = filesync_names_create();
+	heard_entries = filesync_names_create();
 	make_small_template();
 	manifest = make_chain();
 	watch = filesync_watch_open(&error);
@@ -2065,6 +2076,7 @@ test_watch(void)
 	wipe(C);
 	filesync_watch_close(watch);
 	filesync_names_free(heard);
+	filesync_names_free(heard_entries);
 	filesync_manifest_free(manifest);
 }
 
@@ -2460,6 +2472,7 @@ setup_watch(void)
 {
 	setup_restore();
 	heard = filesync_names_create();
+	heard_entries = filesync_names_create();
 }
 
 /* A loss is told, by an error or by an event; else the name is heard. */
@@ -2494,6 +2507,7 @@ good_watch(void)
 		filesync_names_contains(heard, "one");
 
 	filesync_names_free(heard);
+	filesync_names_free(heard_entries);
 	return good;
 }
 
@@ -2501,6 +2515,7 @@ static bool
 bad_watch(void)
 {
 	filesync_names_free(heard);
+	filesync_names_free(heard_entries);
 	return true;
 }
 
