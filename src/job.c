@@ -204,6 +204,7 @@ job_rollback_work(void)
 	if (stuck && edata->message_id != NULL &&
 		strcmp(edata->message_id, "canceling statement due to statement timeout") == 0)
 	{
+		recycle_note_stuck();
 		edata->sqlerrcode = ERRCODE_OBJECT_IN_USE;
 		edata->message = "some process does not close its files";
 		edata->detail = "testdb worker waited for all processes of the server.";
@@ -1193,6 +1194,9 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	job_commit_work();
 	if (!done)
 		return false;
+
+	/* It may be a template itself: nobody committed what has changed there. */
+	registry_template_changed(clone->oid);
 	registry_finish_reset(clone);
 	job.clone = InvalidOid;
 	request_wake_workers();

@@ -45,7 +45,9 @@
  * unless the file has been removed, or will be: what is written to it under
  * its name later would be lost.  So step 3, which wakes everybody, and which a
  * client that is in the middle of a COPY holds up, is left out after a life in
- * which no relation's file came or went.
+ * which no relation's file came or went.  Once it was held up, only clones that
+ * do without it are restored, and the others put off, until a barrier that is
+ * tried from time to time succeeds.
  *
  * Which files differ is known from inotify, if the clone was restored before
  * by this very process: a directory is watched from then on, and the names of
@@ -85,13 +87,15 @@
 #include "filesync.h"
 #include "recycle.h"
 #include "registry.h"
+#include "request.h"
 #include "snapshot.h"
 
 /* How long others may take to close their files, in ms. */
 #define BARRIER_TIMEOUT		2000
 
-/* When to ask them again, in ms. */
+/* When to ask them again, in ms, and how long they may take then. */
 #define BARRIER_RETRY		5000
+#define BARRIER_RETRY_TIMEOUT	200
 
 /* A directory that this process watches. */
 typedef struct Watch
@@ -432,11 +436,36 @@ drop_statistics(void)
 }
 
 /*
- * Take the clones that were returned into the batch; they become RESTORING, or
- * GARBAGE if they can have no other life.
+ * Is it known which files of a clone have changed since it was restored?
+ */
+static bool
+is_watched(Oid oid)
+{
+	Watch	   *watch = watch_find(oid);
+
+	return watch != NULL && !watch->broken;
+}
+
+/*
+ * May some process have a file of a clone open that has been removed, or will
+ * be when it is restored?
+ */
+static bool
+needs_barrier(const TestdbClone *clone)
+{
+	TestdbTemplate template;
+
+	return !is_watched(clone->oid) || watch_find(clone->oid)->renewed ||
+		!registry_template(clone->template_oid, &template) ||
+		clone->version != template.version;
+}
+
+/*
+ * Take the clones that were returned into the batch, or only those that need no
+ * barrier; they become RESTORING, or GARBAGE if they can have no other life.
  */
 static void
-take_batch(void)
+take_batch(bool stuck)
 {
 	List	   *locked;
 	TestdbClone *clones;
@@ -454,6 +483,7 @@ take_batch(void)
 	batch_size = 0;
 	for (int i = 0; i < n; i++)
 		if (clones[i].state == CLONE_RETURNED &&
+			!(stuck && needs_barrier(&clones[i])) &&
 			registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_RESTORING))
 			batch[batch_size++] = clones[i];
 	pfree(clones);
@@ -484,17 +514,6 @@ announce_batch(void)
 		last = batch[i].template_oid;
 	}
 	batch_size = 0;
-}
-
-/*
- * Is it known which files of a clone have changed since it was restored?
- */
-static bool
-is_watched(Oid oid)
-{
-	Watch	   *watch = watch_find(oid);
-
-	return watch != NULL && !watch->broken;
 }
 
 /*
@@ -556,7 +575,7 @@ discard_changed_pages(HTAB *relations)
 
 /*
  * Have every process close the files of databases that are about to be changed,
- * and wait until all have, for BARRIER_TIMEOUT at most.
+ * and wait until all have, for timeout ms at most.
  *
  * A process that waits for its client in the middle of a COPY does not answer
  * until the client moves.  DROP DATABASE waits as long as that takes.
@@ -564,12 +583,12 @@ discard_changed_pages(HTAB *relations)
  * Errors: 57014 after that time; recycle_is_stuck() is then true.
  */
 static void
-close_files_everywhere(void)
+close_files_everywhere(int timeout)
 {
 	uint64		generation = EmitProcSignalBarrier(PROCSIGNAL_BARRIER_SMGRRELEASE);
 
 	in_barrier = true;
-	enable_timeout_after(STATEMENT_TIMEOUT, BARRIER_TIMEOUT);
+	enable_timeout_after(STATEMENT_TIMEOUT, timeout);
 	WaitForProcSignalBarrier(generation);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	in_barrier = false;
@@ -578,19 +597,6 @@ close_files_everywhere(void)
 		registry_set_stuck(false);
 		ereport(LOG, (errmsg("testdb can recycle databases again")));
 	}
-}
-
-/*
- * May some process have a file of the batch open that has been removed, or will
- * be?
- */
-static bool
-may_be_open(void)
-{
-	for (int i = 0; i < batch_size; i++)
-		if (!is_watched(batch[i].oid) || watch_find(batch[i].oid)->renewed)
-			return true;
-	return false;
 }
 
 /*
@@ -615,24 +621,36 @@ recycle_end_barrier(void)
 }
 
 /*
+ * Tell all workers that some process does not close its files, as one of them
+ * has found; worker 0 asks again.
+ */
+void
+recycle_note_stuck(void)
+{
+	if (registry_is_stuck())
+		return;
+	registry_set_stuck(true);
+	request_wake_workers();
+	ereport(LOG,
+			(errmsg("testdb cannot recycle all databases: some process does not close its files"),
+			 errhint("It may be waiting for a client that has begun a COPY and sends nothing. Until it goes on, databases in which files were made or removed are kept when they are dropped, and new ones are copied.")));
+}
+
+/*
  * After that: put the batch back, to be tried again later.
  */
 void
 recycle_postpone(void)
 {
 	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BARRIER_RETRY);
-	if (!registry_is_stuck())
-		ereport(LOG,
-				(errmsg("testdb cannot recycle databases: some process does not close its files"),
-				 errhint("It may be waiting for a client that has begun a COPY and sends nothing. Until it goes on, dropped databases are kept, and new ones are copied.")));
-	registry_set_stuck(true);
 	for (int i = 0; i < batch_size; i++)
 		(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_RETURNED);
 	announce_batch();
 }
 
 /*
- * For how long nothing should be recycled, in ms.
+ * For how long those who do not close their files should not be asked again, in
+ * ms.
  */
 long
 recycle_pause(void)
@@ -640,6 +658,52 @@ recycle_pause(void)
 	TimestampTz now = GetCurrentTimestamp();
 
 	return now < retry_at ? TimestampDifferenceMilliseconds(now, retry_at) : 0;
+}
+
+/*
+ * Is there a clone that can be restored although some process does not close
+ * its files?
+ */
+bool
+recycle_is_possible(void)
+{
+	TestdbClone *clones;
+	bool		found = false;
+	int			n;
+
+	clones = registry_list(&n);
+	for (int i = 0; i < n && !found; i++)
+		found = clones[i].state == CLONE_RETURNED && !needs_barrier(&clones[i]);
+	pfree(clones);
+	return found;
+}
+
+/*
+ * Put those clones of the batch back that need a barrier after all.
+ */
+static void
+put_back_others(void)
+{
+	int			nkept = 0;
+
+	for (int i = 0; i < batch_size; i++)
+		if (needs_barrier(&batch[i]))
+			(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_RETURNED);
+		else
+			batch[nkept++] = batch[i];
+	batch_size = nkept;
+}
+
+/*
+ * Does any clone of the batch need a barrier?
+ */
+static bool
+batch_needs_barrier(void)
+{
+	for (int i = 0; i < batch_size; i++)
+		if (needs_barrier(&batch[i]))
+			return true;
+	return false;
 }
 
 /*
@@ -653,16 +717,19 @@ recycle_returned(void)
 	TimestampTz start = GetCurrentTimestamp();
 	TemplateStats stats = {0};
 	HTAB	   *relations;
+	bool		stuck;
 
 	watch_init();
-	take_batch();
-	if (batch_size == 0)
+	if (registry_is_stuck() && recycle_pause() == 0)
 	{
-		/* Perhaps what was held up has gone, but garbage still is. */
-		if (registry_is_stuck())
-			close_files_everywhere();
-		return;
+		retry_at = TimestampTzPlusMilliseconds(start, BARRIER_RETRY);
+		close_files_everywhere(BARRIER_RETRY_TIMEOUT);
 	}
+	stuck = registry_is_stuck();
+	watch_drain();
+	take_batch(stuck);
+	if (batch_size == 0)
+		return;
 
 	debug_point("recycle-taken");
 	relations = database_relations_create();
@@ -673,8 +740,10 @@ recycle_returned(void)
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	debug_point("recycle-checkpoint");
 	watch_drain();
-	if (registry_is_stuck() || may_be_open())
-		close_files_everywhere();
+	if (stuck)
+		put_back_others();
+	else if (batch_needs_barrier())
+		close_files_everywhere(BARRIER_TIMEOUT);
 	debug_point("recycle-closed");
 
 	discard_changed_pages(relations);
@@ -690,7 +759,7 @@ recycle_returned(void)
 		watch_restart(batch[i].oid);
 
 	stats.recycled = 1;
-	stats.recycle_us = (GetCurrentTimestamp() - start) / batch_size;
+	stats.recycle_us = (GetCurrentTimestamp() - start) / Max(batch_size, 1);
 	for (int i = 0; i < batch_size; i++)
 		registry_add_stats(batch[i].template_oid, &stats);
 }
@@ -714,7 +783,7 @@ recycle_is_locked(Oid oid)
 void
 recycle_check_barrier(void)
 {
-	close_files_everywhere();
+	close_files_everywhere(BARRIER_TIMEOUT);
 }
 
 /*
@@ -729,7 +798,7 @@ recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 		database_discard_buffers(clone->oid);
 	database_drop_statistics(&clone->oid, 1);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	close_files_everywhere();
+	close_files_everywhere(BARRIER_TIMEOUT);
 	return recycle_update_spare(clone, template);
 }
 
@@ -777,8 +846,10 @@ recycle_listen(void)
  * worker, in a transaction.
  *
  * Nobody has been in it since it was restored, so that no dirty page of it is in
- * shared buffers, and nothing in WAL that recovery might apply: neither a
- * checkpoint nor a barrier is needed.
+ * shared buffers, and nothing in WAL that recovery might apply: no checkpoint is
+ * needed.  Nor is a barrier: what is removed here does not come back under its
+ * name.  A process that has it open closes it at the next one, which worker 0,
+ * who hears of it, then has after the clone's next life.
  */
 bool
 recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)

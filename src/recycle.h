@@ -15,8 +15,10 @@
 extern void recycle_returned(void);
 extern bool recycle_is_stuck(void);
 extern bool recycle_end_barrier(void);
+extern void recycle_note_stuck(void);
 extern void recycle_postpone(void);
 extern long recycle_pause(void);
+extern bool recycle_is_possible(void);
 extern void recycle_publish(void);
 extern void recycle_abandon(void);
 extern void recycle_listen(void);

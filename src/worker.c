@@ -212,30 +212,38 @@ apply_settings(void)
 }
 
 /*
- * Should the clones that were returned be restored now?  Not again at once if
- * it has just been found that some process does not answer; nor without room
- * for the checkpoint.  If not, *delay_ms is lowered to the time after which
- * that must be asked again, in ms, and *gathering says if that is because
- * there will be more of them.
+ * Should the clones that were returned be restored now?  Not without room for
+ * the checkpoint.  If not, *delay_ms is lowered to the time after which that
+ * must be asked again, in ms, and *gathering says if that is because there will
+ * be more of them.
  *
- * As long as some process does not answer, it is asked again even if there is
- * nothing to restore.
+ * If some process does not answer it is asked again from time to time, even if
+ * there is nothing to restore.
  */
 static bool
 may_recycle(long *delay_ms, bool *gathering)
 {
-	long		pause = recycle_pause();
+	bool		stuck = registry_is_stuck();
+	long		pause = stuck ? recycle_pause() : 0;
 
 	*gathering = false;
-	if (pause == 0 && !registry_is_stuck() && !registry_should_restore(delay_ms))
+	if (stuck && pause > 0 &&
+		!(registry_should_restore(delay_ms) && recycle_is_possible()))
+	{
+		*delay_ms = Min(*delay_ms, pause);
+		return false;
+	}
+	if (!stuck && !registry_should_restore(delay_ms))
 	{
 		*gathering = registry_has_returned();
 		return false;
 	}
-	if (pause == 0 && !database_make_checkpoint_room())
-		pause = FULL_PAUSE;
-	*delay_ms = Min(*delay_ms, pause);
-	return pause == 0;
+	if (!database_make_checkpoint_room())
+	{
+		*delay_ms = Min(*delay_ms, FULL_PAUSE);
+		return false;
+	}
+	return true;
 }
 
 /*

@@ -452,6 +452,10 @@ next_life('serializable',
 	my $child_oid = oid_of($admin, $child);
 	run($admin, "SELECT testdb_drop('$child')");
 	spare_of($admin, $child_oid, $child);
+	run($admin, "SELECT testdb_reset('$name')");
+	$child = $admin->query("SELECT testdb_clone('$name')") or die $admin->message;
+	ok(!session($node, $child)->do('SELECT count(*) FROM secret'), 'when it was reset, its clones are of the new content');
+	run($admin, "SELECT testdb_drop('$child')");
 	run($admin, "SELECT testdb_drop('$name')");
 	spare_of($admin, $oid, $name);
 
@@ -619,7 +623,7 @@ is($complaints, '', 'the server log has no complaint');
 		{
 			run($admin, "SELECT count(testdb_drop(testdb_clone('$template'))) FROM generate_series(1, 100)");
 		}
-		poll(sub { $admin->query($vacuums) > $before });
+		poll(sub { $admin->query($vacuums) > $before }) or die 'pg_database is not vacuumed';
 		$before = $admin->query($vacuums);
 		my $now = $admin->query("SELECT pg_total_relation_size('pg_database')");
 		$size //= $now;
@@ -628,15 +632,25 @@ is($complaints, '', 'the server log has no complaint');
 }
 
 # A process whose client is in the middle of a COPY closes no files. It is waited for only if one of the clone's was made or
-# removed: then clones are copied for so long.
+# removed.
 {
-	my $copying = session($node, 'postgres');
-	my $position = -s $node->logfile;
+	my $returned = q{SELECT count(*) FROM testdb_clones() WHERE state = 'returned'};
+	my ($copying, $position);
+	my $begin_copy = sub {
+		$copying = session($node, 'postgres');
+		$position = -s $node->logfile;
+		$copying->send('COPY copied FROM STDIN');
+		poll(
+			sub {
+				$admin->query(
+					q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'});
+			}) or die 'no COPY';
+	};
 	my $says = sub {
 		my ($what) = @_;
 		return poll(sub { slurp_file($node->logfile, $position) =~ /testdb $what/ });
 	};
-	my $lives = sub {
+	my $live = sub {
 		my ($statement) = @_;
 		my $name = clone();
 		my $oid = oid_of($admin, $name);
@@ -644,52 +658,40 @@ is($complaints, '', 'the server log has no complaint');
 		run($client, $statement);
 		$client->close;
 		run($admin, "SELECT testdb_drop('$name')");
-		return ($oid, $name);
+		return $oid;
 	};
-	my $returned = q{SELECT count(*) FROM testdb_clones() WHERE state = 'returned'};
-	my ($oid, $name);
+	my $is_recycled = sub {
+		my ($title, $oid) = @_;
+		ok(poll(sub { $admin->query("SELECT state FROM testdb_clones() WHERE oid = $oid") eq 'spare' }), "$title: recycled");
+		is(differences($template_files, files_of($node, $oid)), '', "$title: files");
+	};
 
-	next_life('before a COPY', "UPDATE plain SET t = 'a'");
-	run($admin, "SELECT testdb_drop('$previous')");
-	undef $previous;
-	poll(sub { $admin->query($returned) eq '0' });
+	run($admin, 'CREATE TABLE copied (i int)');
+	$is_recycled->('before a COPY', $live->("UPDATE plain SET t = 'a'"));
 
-	run($copying, 'CREATE TABLE copied (i int)');
-	$copying->send('COPY copied FROM STDIN');
-	poll(sub { $admin->query(q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'}) });
-	for (1 .. 3)
-	{
-		($oid, $name) = $lives->('DELETE FROM plain WHERE i > 100');
-		isnt(spare_of($admin, $oid, $name), undef, 'an idle COPY does not hold recycling up');
-		is(differences($template_files, files_of($node, $oid)), '', 'which restores the files');
-	}
-
-	($oid, $name) = $lives->('TRUNCATE plain');
-	ok($says->('cannot recycle databases'), 'but it does if a file was made or removed');
-	run($admin, "SELECT testdb_drop('" . clone() . "')");
-	is($admin->query($returned), 2, 'dropped clones gather');
-
+	$begin_copy->();
+	$is_recycled->('during a COPY', $live->('DELETE FROM plain WHERE i > 100')) for 1 .. 3;
+	my $put_off = $live->('TRUNCATE plain');
+	ok($says->('cannot recycle all databases'), 'it is waited for where a file was made or removed');
+	$is_recycled->('while it is waited for', $live->('DELETE FROM plain WHERE i > 100'));
+	my $other = $live->('CREATE TABLE made (i int)');
+	ok(poll(sub { $admin->query($returned) eq '2' }), 'dropped ones gather');
 	$copying->close;
 	ok($says->('can recycle databases again'), 'when the COPY has ended they are recycled');
-	isnt(spare_of($admin, $oid, $name), undef, 'none is lost');
-	is(differences($template_files, files_of($node, $oid)), '', 'and restored');
-}
+	$is_recycled->('after a COPY', $_) for $put_off, $other;
 
-# The same if nothing is left that could be recycled, since the worker that waited has ended.
-{
-	my $copying = session($node, 'postgres');
-	my $position = -s $node->logfile;
-	my $state = q{SELECT state FROM testdb_clones() WHERE template_name = 'regression_passing'};
-
-	run($admin, 'CREATE DATABASE regression_passing');
-	$copying->send('COPY copied FROM STDIN');
-	run($admin, q{SELECT testdb_drop(testdb_clone('regression_passing'))});
-	poll(sub { slurp_file($node->logfile, $position) =~ /testdb cannot recycle databases/ }) or die 'it is not held up';
-	poll(sub { $admin->query($state) eq 'restoring' }) or die 'it is not tried again';
-	run($admin, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'testdb worker'});
-	ok(poll(sub { $admin->query($state) eq 'garbage' }), 'when the worker has ended that waited for a COPY, there is garbage');
+	# Nor is anything dropped for good, and nobody tries again and again.
+	run($admin, $_) for q{ALTER SYSTEM SET testdb.lock_timeout = '100ms'}, 'SELECT pg_reload_conf()', 'SET testdb.method = file_copy';
+	my $name = clone();
+	run($admin, 'RESET testdb.method');
+	$begin_copy->();
+	ok(!$admin->do("SELECT testdb_drop('$name')"), 'during a COPY nothing is dropped for good');
+	is($admin->sqlstate, '55006', 'which is told') or diag $admin->message;
+	ok($says->('cannot recycle all databases'), 'and known to all workers');
+	$is_recycled->('after such a drop', $live->('DELETE FROM plain WHERE i > 100'));
 	$copying->close;
-	ok(poll(sub { $admin->query($state) eq '' }), 'which is removed when the COPY has ended, too');
+	ok($says->('can recycle databases again'), 'when the COPY has ended that is noticed, too');
+	ok(poll(sub { oid_of($admin, $name) eq '' || $admin->do("SELECT testdb_drop('$name', true)") }), 'and it is dropped');
 }
 
 $node->stop;

@@ -27,9 +27,10 @@ my $number = 0;    # of rows in the template's second table
 my $log_position = 0;
 my $nnames = 0;
 
+# A cluster with these settings and a template, for which statements are executed before that is made.
 sub new_cluster
 {
-	my ($name, $settings, %params) = @_;
+	my ($name, $settings, $before, %params) = @_;
 	$node = new_server(
 		$name, qq{
 restart_after_crash = off
@@ -39,6 +40,7 @@ include_if_exists 'point.conf'
 $settings
 }, %params);
 	$admin = connect_to($node, 'postgres');
+	run($admin, $_) for @{ $before || [] };
 	run($admin, "CREATE DATABASE $template");
 	my $client = connect_to($node, $template);
 	run($client, $_)
@@ -443,6 +445,7 @@ sub try_follower
 	restart();
 	my $client = hold_at('clone-logged', "SELECT testdb_clone('$template', '$name')");
 	my $first = $admin->query(q{SELECT oid FROM testdb_clones() WHERE state = 'creating'});
+	like($first, qr/^\d+$/, "$what: it is being made");
 	run($admin, q{SELECT pg_create_physical_replication_slot('follower')});
 	reload('');
 	my $answer = $client->result;
@@ -462,11 +465,6 @@ sub try_checkpoint
 {
 	my $what = 'drop in the middle of a checkpoint';
 	my $position;
-	# Pages that this checkpoint comes to first, for hours.
-	run($admin, $_)
-	  for 'CREATE TABLE ballast (i int, t text) WITH (fillfactor = 40)',
-	  'ALTER TABLE ballast ALTER t SET STORAGE PLAIN',
-	  q{INSERT INTO ballast SELECT i, repeat('x', 2000) FROM generate_series(1, 200) i};
 	prewarm(1);
 	my $name = clone();
 	run($admin, 'SELECT pg_switch_wal()');
@@ -539,6 +537,12 @@ bgwriter_lru_maxpages = 0
 log_checkpoints = on
 testdb.spares = 1
 },
+		# A checkpoint comes to older tables first, and takes 100 ms for each of these pages.
+		[
+			'CREATE TABLE ballast (i int, t text) WITH (fillfactor = 40)',
+			'ALTER TABLE ballast ALTER t SET STORAGE PLAIN',
+			q{INSERT INTO ballast SELECT i, repeat('x', 2000) FROM generate_series(1, 200) i}
+		],
 		extra => ['--wal-segsize=1']);
 	try_checkpoint();
 	stop();
