@@ -2171,7 +2171,7 @@ registry_has_settings_prepared(void)
  * nothing, for example.  Takes no lock.
  *
  * As long as that is so, clones are made from the snapshot, which needs no
- * barrier, and dropped ones gather.
+ * barrier, and of dropped ones those gather that need one.
  */
 void
 registry_set_stuck(bool stuck)

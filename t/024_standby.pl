@@ -257,6 +257,11 @@ for my $server ($node, $standby, $restored)
 		  && !/HINT:/
 		  # Redo of a database that has gone from disk already.
 		  && !/WARNING:  (could not open directory "base|some useless files may be left)/
+		  # A base backup reads a file that is just growing, between two blocks of 4 kB.
+		  && !/could not verify checksum in file .* read buffer size \d+ and page size 8192 differ/
+		  # DELETE, then VACUUM, during a base backup: redo of the former clears a bit in the visibility map's page that the
+		  # latter has left in the backup.
+		  && !/xlog min recovery request .* is past current point/
 	} split /\n/, slurp_file($server->logfile);
 	is($complaints, '', 'the log of ' . $server->name . ' has no complaint');
 }
