@@ -470,7 +470,6 @@ take_batch(bool stuck)
 	List	   *locked;
 	TestdbClone *clones;
 	int			n;
-	int			nkept = 0;
 
 	clones = registry_list(&n);
 	if (n > batch_space)
@@ -480,22 +479,22 @@ take_batch(bool stuck)
 		batch = MemoryContextAlloc(TopMemoryContext, n * sizeof(TestdbClone));
 		batch_space = n;
 	}
+
+	/* Nobody is in those that were returned: what they locked is there by now. */
+	locked = databases_with_predicate_locks();
 	batch_size = 0;
 	for (int i = 0; i < n; i++)
-		if (clones[i].state == CLONE_RETURNED &&
-			!(stuck && needs_barrier(&clones[i])) &&
-			registry_set_state(clones[i].oid, CLONE_RETURNED, CLONE_RESTORING))
-			batch[batch_size++] = clones[i];
-	pfree(clones);
+	{
+		Oid			oid = clones[i].oid;
 
-	/* Locks are there when the session that took them has ended: look now. */
-	locked = databases_with_predicate_locks();
-	for (int i = 0; i < batch_size; i++)
-		if (list_member_oid(locked, batch[i].oid))
-			(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
-		else
-			batch[nkept++] = batch[i];
-	batch_size = nkept;
+		if (clones[i].state != CLONE_RETURNED || (stuck && needs_barrier(&clones[i])))
+			continue;
+		if (list_member_oid(locked, oid))
+			(void) registry_set_state(oid, CLONE_RETURNED, CLONE_GARBAGE);
+		else if (registry_set_state(oid, CLONE_RETURNED, CLONE_RESTORING))
+			batch[batch_size++] = clones[i];
+	}
+	pfree(clones);
 }
 
 /*
