@@ -544,9 +544,10 @@ SKIP:
 	like($told, qr/^\w+: could not write file "pg_testdb|^no error/, 'keep and drop: who could not write is told');
 	is($dropper->result->{rows}[0][0], 't', 'keep and drop: then it is dropped');
 
-	# A spare, before it is handed out.
+	# A spare, before it is handed out. It is the only one: no other is made meanwhile, and none is on its way.
 	run($admin, "SELECT testdb_prewarm('$template', 1)");
-	poll(sub { is_idle($admin) });
+	run($admin, "SELECT testdb_template_set('$template', 0)");
+	poll(sub { is_idle($admin) && run($admin, "SELECT recycling FROM testdb_templates WHERE name = '$template'") == 0 });
 	my @others;
 	my $spares = q{SELECT oid FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'spare' AND pg_get_userbyid(datdba) = current_user};
 	push @others, clone() while run($admin, $spares) =~ /\n/;
@@ -561,6 +562,7 @@ SKIP:
 	like($told, qr/^\w+: could not write file "pg_testdb|^no error/, 'a spare that is being handed out: who could not write is told');
 	run($admin, "SELECT testdb_drop('$spare', true)") if $told eq 'no error';
 	ok(poll(sub { !exists_now($spare) }), 'a spare that could not be handed out goes');
+	run($admin, "SELECT testdb_template_set('$template', NULL)");
 	$dropper->close;
 }
 adds_up('leases');
