@@ -72,6 +72,8 @@ sub reload
 	set_point($point);
 	run($admin, 'SELECT pg_reload_conf()');
 	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq $point }) or die 'the settings are not reloaded';
+	# The postmaster accepts a connection when it has told all processes: this one may be the first.
+	connect_to($node, 'postgres')->close;
 	return;
 }
 
