@@ -13,9 +13,9 @@
  *   sessions out, and without waiting.  createdb() then never finds anybody,
  *   and never sleeps; who waits for the template to be left is the caller,
  *   not the worker.
- * - Sessions in a database to be dropped are ended and waited for in steps of
- *   a millisecond, so that dropdb() finds none: it would sleep 100 ms if only
- *   one of them, just disconnected by its client, was still on its way out.
+ * - Sessions in a database to be dropped are ended and waited for beforehand,
+ *   so that dropdb() finds none: it would sleep 100 ms if only one of them,
+ *   just disconnected by its client, was still on its way out.
  *
  * Locks.  Heavyweight locks only, on the database objects, as core takes them:
  * ShareLock on a template, AccessExclusiveLock on a database to be dropped;
@@ -75,6 +75,7 @@
 #include "replication/walsender_private.h"
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/md.h"
@@ -96,15 +97,17 @@
 
 #include "compat.h"
 #include "database.h"
+#include "request.h"
 #include "space.h"
 
-/* How long sessions may take to leave by themselves: 10 times 100 us. */
-#define LEAVE_STEPS			10
-#define LEAVE_STEP_US		100
-
-/* How long to sleep while they are made to leave, and then tell them again. */
-#define END_STEP_US			1000
-#define TERMINATE_STEPS		100
+/*
+ * How long sessions may take to leave by themselves, when to look again if none
+ * has said that it has left (not all do), and when to tell them to end once
+ * more, in ms.
+ */
+#define LEAVE_TIME			2
+#define LOOK_INTERVAL		1
+#define END_INTERVAL		100
 
 /* How long a visitor waits for a lock, in ms. */
 #define VISITOR_LOCK_TIMEOUT 1000
@@ -346,38 +349,77 @@ database_create(Oid oid, const char *name, Oid owner,
 }
 
 /*
- * Sleep for a moment, while sessions are leaving.
+ * How long ago that was, in ms, whatever happens to the clock.
+ */
+static double
+elapsed_ms(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/*
+ * Wait until no session is in a database, but no longer than so many ms.
  */
 static void
-nap(int us)
+await_exits(Oid oid, int timeout_ms)
 {
-	pg_usleep(us);
-	CHECK_FOR_INTERRUPTS();
+	static uint32 wait_event = 0;
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	request_watch_exits(oid);
+	while (CountDBBackends(oid) > 0 && elapsed_ms(start) < timeout_ms)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_INTERVAL,
+						 wait_event_compat(&wait_event, "TestdbEndSessions"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	request_watch_exits(InvalidOid);
+}
+
+/*
+ * Give the sessions in a database time to leave by themselves, LEAVE_TIME at
+ * most: those whose clients have just disconnected are on their way out, and
+ * telling them to end would fill the server log.
+ *
+ * In a session, too, without a lock: whoever is going to ask a worker to end
+ * them calls this first, and the worker can serve others meanwhile.
+ */
+void
+database_let_leave(Oid oid)
+{
+	await_exits(oid, LEAVE_TIME);
 }
 
 /*
  * End all sessions in a database, which is locked against new ones, and wait
- * until they have gone.
- *
- * Those whose clients have just disconnected are on their way out, and are
- * given the time for that: telling them to end would fill the server log.
+ * until they have gone.  let_left says that they have had their time to leave.
  *
  * Returns false if prepared transactions are left in it, as dropdb() refuses.
  *
  * Errors: 55006 if a session has not ended after testdb.lock_timeout.
  */
 bool
-database_end_sessions(Oid oid, const char *name)
+database_end_sessions(Oid oid, const char *name, bool let_left)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	instr_time	start;
+	double		told_at = 0;
+	bool		told = false;
 
-	for (int i = 0; i < LEAVE_STEPS && CountDBBackends(oid) > 0; i++)
-		nap(LEAVE_STEP_US);
-
-	for (int i = 0; CountDBBackends(oid) > 0; i++)
+	INSTR_TIME_SET_CURRENT(start);
+	if (!let_left)
+		database_let_leave(oid);
+	while (CountDBBackends(oid) > 0)
 	{
-		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
-									   testdb_lock_timeout))
+		double		elapsed = elapsed_ms(start);
+
+		if (told && elapsed > testdb_lock_timeout)
 		{
 			char	   *sessions = database_describe_sessions(oid);
 
@@ -389,9 +431,13 @@ database_end_sessions(Oid oid, const char *name)
 					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
 							 testdb_lock_timeout, "testdb.lock_timeout")));
 		}
-		if (i % TERMINATE_STEPS == 0)
+		if (!told || elapsed - told_at > END_INTERVAL)
+		{
 			tell_to_end(oid, true);
-		nap(i < LEAVE_STEPS ? LEAVE_STEP_US : END_STEP_US);
+			told_at = elapsed;
+			told = true;
+		}
+		await_exits(oid, LEAVE_TIME);
 	}
 	return database_count_prepared(name) == 0;
 }
@@ -451,7 +497,7 @@ database_drop(Oid oid)
 						NameStr(info.name)),
 				 errdetail("It takes a checkpoint, which could not be completed."),
 				 errhint("Make some room in the file system of the data directory, by TRUNCATE in a database, for example.")));
-	(void) database_end_sessions(oid, NameStr(info.name));
+	(void) database_end_sessions(oid, NameStr(info.name), false);
 	if (database_is_checkpointing())
 		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	make_statistics_droppable(oid);

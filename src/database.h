@@ -43,7 +43,8 @@ extern void database_init_visitor(Oid oid);
 extern void database_rollback_prepared(Oid oid);
 extern bool database_is_invalid(Oid oid);
 extern char *database_describe_sessions(Oid oid);
-extern bool database_end_sessions(Oid oid, const char *name);
+extern void database_let_leave(Oid oid);
+extern bool database_end_sessions(Oid oid, const char *name, bool let_left);
 
 /* The native method. */
 extern bool database_read_row(Oid oid, TemplateRow *row);

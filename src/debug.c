@@ -90,15 +90,17 @@ wait_at(const char *name)
 	ereport(LOG, (errmsg("debug point \"%s\" was reached", name)));
 	while (waits_at(name))
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
-						 wait_event_compat(&wait_event, "TestdbDebugPoint"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		/* Whoever was waiting before may have reset the latch that the reload set. */
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			continue;
 		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
+						 wait_event_compat(&wait_event, "TestdbDebugPoint"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 

@@ -93,19 +93,27 @@ freshness_exit(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
- * Refuse to work in a clone that has not been handed out.
+ * An on_proc_exit callback of sessions in a database that testdb made, after
+ * they have left it.
+ */
+static void
+freshness_left(int code pg_attribute_unused(), Datum arg)
+{
+	request_tell_exit(DatumGetObjectId(arg));
+}
+
+/*
+ * Refuse to work in this clone, in which the session is, if it has not been
+ * handed out.
  *
  * Nothing of the session has been seen by its client yet: this is the
  * transaction in which it starts.
  */
 static void
-check_not_spare(void)
+check_not_spare(const TestdbClone *clone)
 {
-	TestdbClone clone;
-
-	if (!registry_lookup(MyDatabaseId, &clone) ||
-		(clone.state != CLONE_SPARE && clone.state != CLONE_TOUCHED &&
-		 clone.state != CLONE_RETURNED && clone.state != CLONE_RESTORING))
+	if (clone->state != CLONE_SPARE && clone->state != CLONE_TOUCHED &&
+		clone->state != CLONE_RETURNED && clone->state != CLONE_RESTORING)
 		return;
 
 	/* What the session may have left there must not be handed out. */
@@ -127,11 +135,15 @@ look_around(void)
 {
 	bool		first = known_epoch == 0;
 	bool		in_clone = false;
+	TestdbClone clone;
 
 	known_epoch = registry_epoch();
-	if (first)
+	if (first && registry_lookup(MyDatabaseId, &clone))
 	{
-		check_not_spare();
+		/* Without a postmaster there are no workers, and no shared memory by then. */
+		if (IsUnderPostmaster)
+			on_proc_exit(freshness_left, ObjectIdGetDatum(MyDatabaseId));
+		check_not_spare(&clone);
 		in_clone = registry_touch(MyDatabaseId);
 	}
 	in_template = registry_is_template(MyDatabaseId);

@@ -334,6 +334,24 @@ find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
 }
 
 /*
+ * Have a worker do something.  Before sessions in a clone are ended for that,
+ * they are given time to leave by themselves, here, where nobody else has to
+ * wait for it.
+ *
+ * Errors: those of request_perform.
+ */
+static void
+perform(RequestArgs *args, TimestampTz deadline, RequestResult *result)
+{
+	if (args->kind == REQUEST_DROP || args->kind == REQUEST_RESET)
+	{
+		database_let_leave(args->database);
+		args->let_left = true;
+	}
+	request_perform(args, deadline, result);
+}
+
+/*
  * Have a worker do something that needs the template, named name in errors, up
  * to date; while that is in use, wait here, so that the worker is free for
  * others.
@@ -355,7 +373,7 @@ perform_with_template(RequestArgs *args, Oid template, const char *name,
 	{
 		if (args->kind == REQUEST_CLONE && find_spare(args, result, deadline))
 			return;
-		request_perform(args, deadline, result);
+		perform(args, deadline, result);
 		if (!result->busy)
 			return;
 		if (template == MyDatabaseId)
@@ -687,7 +705,7 @@ testdb_drop(PG_FUNCTION_ARGS)
 		if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
 			PG_RETURN_BOOL(report_missing(name, missing_ok));
 		check_can_be_left(args.database, name, "testdb_drop");
-		request_perform(&args, deadline, &result);
+		perform(&args, deadline, &result);
 	} while (result.missing && was_replaced(&args));
 	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
 }
@@ -748,9 +766,9 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 		args.database = clones[i].oid;
 		args.database_name = info.name;
 		args.lease = clones[i].lease;
-		request_perform(&args,
-						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout),
-						&result);
+		perform(&args,
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout),
+				&result);
 		if (!result.missing)
 			ndropped++;
 	}

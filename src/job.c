@@ -902,16 +902,17 @@ return_clone(TestdbClone *clone)
  * it does not exist (any more).  In a transaction, which may be another one
  * afterwards: prepared transactions, which would keep it from being dropped,
  * and which nobody wants who drops it, can only be rolled back from within.
+ * let_left is as for database_end_sessions.
  *
  * Errors: those of database_lock and database_end_sessions; 55006 if sessions
  * that come in between prepare new ones each time.
  */
 static bool
-empty_database(Oid oid, DatabaseInfo *info)
+empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 {
 	for (int i = 0; database_lock(oid, info); i++)
 	{
-		if (database_end_sessions(oid, NameStr(info->name)))
+		if (database_end_sessions(oid, NameStr(info->name), let_left && i == 0))
 			return true;
 		if (i == PREPARED_TRIES)
 			ereport(ERROR,
@@ -1001,11 +1002,12 @@ give_back(Oid oid)
 /*
  * Take back a clone, which is DROPPING and locked: the steps at the head of
  * this file, with the commit of the transaction that the caller has begun.
+ * let_left is as for empty_database.
  *
  * Errors: those of database_drop; the clone then stays as it was.
  */
 static void
-take_back(TestdbClone *clone)
+take_back(TestdbClone *clone, bool let_left)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TemplateStats stats = {0};
@@ -1018,7 +1020,7 @@ take_back(TestdbClone *clone)
 		if (database_lookup(oid, &info))
 			lease_write(clone, LEASE_UNWANTED);
 		debug_point("drop-unwanted");
-		if (!empty_database(oid, &info))
+		if (!empty_database(oid, let_left, &info))
 			finish_removal(oid);
 		else
 		{
@@ -1062,7 +1064,7 @@ drop_clone(const RequestArgs *args, RequestResult *result)
 
 	job_begin_work();
 	if (claim_clone(args, &clone))
-		take_back(&clone);
+		take_back(&clone, args->let_left);
 	else
 	{
 		result->missing = true;
@@ -1100,7 +1102,7 @@ job_reap(TestdbClone *clone)
 							NameStr(info.name), NameStr(clone->template_name)),
 					 sessions ? errdetail_internal("%s", sessions) : 0));
 		}
-		take_back(clone);
+		take_back(clone, false);
 		stats.reaped = 1;
 		registry_add_stats(clone->template_oid, &stats);
 	}
@@ -1141,7 +1143,7 @@ job_retire(TestdbClone *clone)
 	{
 		job_begin_work();
 		(void) database_lock(clone->oid, &info);
-		take_back(clone);
+		take_back(clone, false);
 	}
 	PG_CATCH();
 	{
@@ -1174,7 +1176,7 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	DatabaseInfo info;
 	bool		done;
 
-	if (!empty_database(clone->oid, &info))
+	if (!empty_database(clone->oid, args->let_left, &info))
 		report_clone_gone(NameStr(args->database_name));
 	recycle_check_barrier();
 	clone->name = info.name;
@@ -1234,7 +1236,7 @@ make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *res
 
 	job_begin_work();
 	if (database_lock(clone->oid, &info))
-		(void) database_end_sessions(clone->oid, NameStr(clone->name));
+		(void) database_end_sessions(clone->oid, NameStr(clone->name), false);
 	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
 							args->database, true))
 		report_template_gone(NameStr(args->name));
@@ -1260,7 +1262,7 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 	DatabaseInfo info;
 	DatabaseInfo unused;
 
-	if (!empty_database(old->oid, &info))
+	if (!empty_database(old->oid, false, &info))
 		report_clone_gone(NameStr(new->name));
 	database_check_droppable(old->oid, NameStr(info.name));
 	new->state = CLONE_LEASED;
@@ -1517,7 +1519,7 @@ job_collect_garbage(const TestdbClone *clone)
 		job_begin_work();
 
 		/* Under the lock, as others write the lease only with one. */
-		exists = empty_database(clone->oid, &info);
+		exists = empty_database(clone->oid, false, &info);
 		lease_write(clone, LEASE_UNWANTED);
 		debug_point("garbage-unwanted");
 		if (!exists || !database_drop(clone->oid))

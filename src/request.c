@@ -48,6 +48,7 @@
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/pmsignal.h"
 #include "storage/proc.h"
@@ -128,6 +129,14 @@ typedef struct RequestSharedState
 
 static RequestSharedState *requests = NULL;
 
+/*
+ * For each process, by its place in the array of PGPROCs: the database whose
+ * sessions it waits for to leave, or InvalidOid.  No lock: it is set before the
+ * process looks who is there, and read by a session after it has gone from the
+ * list of those.
+ */
+static pg_atomic_uint32 *exit_watches = NULL;
+
 /* What wakes was when this worker's turn began, and what itself added since. */
 static uint32 wakes_seen = 0;
 
@@ -141,13 +150,20 @@ request_slot_count(void)
 }
 
 /*
- * Shared memory that requests need, in bytes.
+ * Shared memory for the slots and what goes with them, and for exit_watches, in
+ * bytes.
  */
-Size
-request_shmem_size(void)
+static Size
+requests_size(void)
 {
 	return add_size(offsetof(RequestSharedState, slots),
 					mul_size(request_slot_count(), sizeof(RequestSlot)));
+}
+
+static Size
+exit_watches_size(void)
+{
+	return mul_size(MaxBackends, sizeof(pg_atomic_uint32));
 }
 
 /*
@@ -156,7 +172,7 @@ request_shmem_size(void)
 void
 request_shmem_request(void)
 {
-	RequestAddinShmemSpace(request_shmem_size());
+	RequestAddinShmemSpace(add_size(requests_size(), MAXALIGN(exit_watches_size())));
 	RequestNamedLWLockTranche(REQUEST_TRANCHE, 1);
 }
 
@@ -169,11 +185,14 @@ request_shmem_init(void)
 {
 	bool		found;
 
-	requests = ShmemInitStruct("testdb requests", request_shmem_size(), &found);
+	exit_watches = ShmemInitStruct("testdb exits", exit_watches_size(), &found);
+	for (int i = 0; i < MaxBackends && !found; i++)
+		pg_atomic_init_u32(&exit_watches[i], InvalidOid);
+	requests = ShmemInitStruct("testdb requests", requests_size(), &found);
 	if (found)
 		return;
 
-	memset(requests, 0, request_shmem_size());
+	memset(requests, 0, requests_size());
 	requests->lock = &GetNamedLWLockTranche(REQUEST_TRANCHE)->lock;
 	ConditionVariableInit(&requests->work_cv);
 	pg_atomic_init_u32(&requests->wakes, 0);
@@ -710,6 +729,34 @@ request_wake_workers(void)
 	if (pg_atomic_fetch_add_u32(&requests->wakes, 1) == wakes_seen)
 		wakes_seen++;
 	ConditionVariableBroadcast(&requests->work_cv);
+}
+
+/*
+ * Have this process's latch set whenever a session that freshness.c knows has
+ * left a database, from now on; InvalidOid: no longer.  After an error it may
+ * be set in vain.  Takes no lock.
+ */
+void
+request_watch_exits(Oid database)
+{
+	Size		index = MyProc - ProcGlobal->allProcs;
+
+	Assert(index < (Size) MaxBackends);
+	pg_atomic_write_u32(&exit_watches[index], database);
+	pg_memory_barrier();
+}
+
+/*
+ * Tell those who watch a database that this process, which was connected to it,
+ * is no longer to be found there.  Takes no lock, and needs no PGPROC.
+ */
+void
+request_tell_exit(Oid database)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < MaxBackends; i++)
+		if (pg_atomic_read_u32(&exit_watches[i]) == database)
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
 }
 
 /*

@@ -30,6 +30,8 @@ typedef struct RequestArgs
 	Oid			database;		/* CLONE: the template; DROP: the clone */
 	uint64		lease;			/* which lease of database is meant; 0 if it is
 								 * not one that testdb made */
+	bool		let_left;		/* DROP, RESET: sessions in it have been given
+								 * time to leave */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
 	int			wanted;			/* SPARE: how many should be ready */
@@ -50,7 +52,6 @@ typedef struct RequestResult
 	NameData	name;			/* CLONE: its name */
 } RequestResult;
 
-extern Size request_shmem_size(void);
 extern void request_shmem_request(void);
 extern void request_shmem_init(void);
 
@@ -73,6 +74,10 @@ extern int	request_workers_running(void);
 extern Oid	request_worker_database(void);
 extern void request_set_ready(void);
 extern bool request_is_ready(void);
+
+/* For both. */
+extern void request_watch_exits(Oid database);
+extern void request_tell_exit(Oid database);
 
 extern void request_audit(int *nused, int *nlost);
 
