@@ -61,8 +61,8 @@ SELECT testdb_clone('regression_template', 'regression_terms', 'session', '2 hou
 SELECT terms('regression_terms');
 SELECT testdb_clone('regression_template', 'regression_manual', scope => 'manual', label => repeat('x', 200));
 SELECT terms('regression_manual') = 'leased: scope manual, pid (null), sessions 0, left (null), label ' || repeat('x', 200);
--- An empty label is none.
-SELECT testdb_clone('regression_template', 'regression_empty', label => '');
+-- Null is what is not given, and an empty label is none.
+SELECT testdb_clone('regression_template', 'regression_empty', NULL, NULL, '');
 SELECT terms('regression_empty');
 -- A character takes as many bytes as it has: 100 of two are 200.
 SELECT testdb_clone('regression_template', 'regression_bytes', label => repeat(U&'\00e4', 100));
@@ -72,7 +72,6 @@ SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', lab
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', 'forever')$$);
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', '')$$);
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', 'SESSION')$$);
-SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', NULL)$$);
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', label => repeat('x', 201))$$);
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_no', label => repeat('x', 1000000))$$);
 SELECT lifetime, split_part(outcome(format($$SELECT testdb_clone('regression_template', 'regression_no', lifetime => %L)$$,

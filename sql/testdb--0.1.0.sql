@@ -11,7 +11,7 @@
 CREATE FUNCTION testdb_clone(
 	template text,
 	name text DEFAULT NULL,
-	scope text DEFAULT 'manual',
+	scope text DEFAULT NULL,
 	lifetime interval DEFAULT NULL,
 	label text DEFAULT NULL)
 RETURNS name
