@@ -15,7 +15,9 @@
 
 #include "access/xlog.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/autovacuum.h"
 #include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "storage/shmem.h"
@@ -110,6 +112,20 @@ pgstat_drop_matching_compat(bool (*matches) (PgStatShared_HashEntry *, Datum),
 	dshash_seq_term(&scan);
 	if (!freed)
 		pgstat_request_entry_refs_gc();
+#endif
+}
+
+/*
+ * Report whether this process is an autovacuum worker.  17 made a macro of what
+ * was a function.
+ */
+static inline bool
+is_autovacuum_worker_compat(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return AmAutoVacuumWorkerProcess();
+#else
+	return IsAutoVacuumWorkerProcess();
 #endif
 }
 

@@ -13,9 +13,25 @@
  *	  nobody can take a new snapshot, since this session is in the template.
  *	  If the commit then fails, the snapshot is compared with the template once
  *	  too often.
+ *	- If only maintenance wrote in it (VACUUM, ANALYZE, autovacuum; see below),
+ *	  nothing has changed that a query could tell: clones of the state before
+ *	  go on being handed out, and the template is marked as unverified, so that
+ *	  it is looked at when nobody is in it.
  *	- If it has none, it may still have changed files: nextval() within what
  *	  it has logged ahead, hint bits, VACUUM.  When the session ends, the
  *	  template is marked as unverified.
+ *
+ * What counts as maintenance.  A transaction counts as a user's unless all of it
+ * is known to be something else: it is run by an autovacuum worker, or by VACUUM
+ * or ANALYZE as a client's own statement outside a transaction block, begun
+ * before the transaction had an ID; and neither the executor, nor another utility
+ * statement, nor a function that is not built in has been started in it.  Those
+ * commands use none of these themselves, so what does is the user's code, such as
+ * a function in an index expression, which may write, or the next statement of a
+ * pipeline.  VACUUM runs many transactions, and each is judged by itself.
+ * VACUUM FULL, CLUSTER and REINDEX build indexes anew from what the user's
+ * functions return now, so that queries may find other rows: they count as a
+ * user's change.
  *
  * In a clone that has not been handed out the session is refused.  In one that
  * has, the registry is told when a session begins and ends.
@@ -45,14 +61,19 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_db_role_setting.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "tcop/utility.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -64,6 +85,8 @@
 #include "request.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
+static ExecutorStart_hook_type prev_ExecutorStart_hook = NULL;
+static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 
 /* Of this session: is it in a template, as of which epoch? */
 static bool in_template = false;
@@ -75,6 +98,16 @@ static bool exit_registered = false;
 /* Of this session's transaction: what to note when it is committed. */
 static bool something_dropped = false;
 static bool settings_changed = false;
+
+/* Is a maintenance statement of the client being executed? */
+static bool in_maintenance = false;
+
+/*
+ * Of this session's transaction: did such a statement begin or end in it, and has
+ * anything else been executed in it that may have written?
+ */
+static bool xact_maintenance = false;
+static bool xact_user = false;
 
 /*
  * Spares, or those that were to be, that it has altered or dropped, which go when
@@ -185,6 +218,18 @@ forget_notes(void)
 	altered_spares = NIL;
 	something_dropped = false;
 	settings_changed = false;
+	xact_maintenance = false;
+	xact_user = false;
+}
+
+/*
+ * Report whether all that this transaction has written is maintenance.
+ */
+static bool
+is_maintenance(void)
+{
+	return !xact_user &&
+		(in_maintenance || xact_maintenance || is_autovacuum_worker_compat());
 }
 
 /*
@@ -210,7 +255,12 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			if (in_template &&
 				(event == XACT_EVENT_PRE_PREPARE ||
 				 TransactionIdIsValid(GetTopTransactionIdIfAny())))
-				registry_template_changed(MyDatabaseId);
+			{
+				if (event == XACT_EVENT_PRE_COMMIT && is_maintenance())
+					registry_template_left(MyDatabaseId);
+				else
+					registry_template_changed(MyDatabaseId);
+			}
 			break;
 		case XACT_EVENT_COMMIT:
 			publish_notes();
@@ -264,6 +314,11 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
 
+	/* Built-in functions that write are volatile, and can be in no index. */
+	if (access == OAT_FUNCTION_EXECUTE && !xact_user &&
+		(object_id >= FirstNormalObjectId ||
+		 (is_maintenance() && func_volatile(object_id) == PROVOLATILE_VOLATILE)))
+		xact_user = true;
 	if (access == OAT_DROP && class_id == DatabaseRelationId &&
 		(registry_lookup(object_id, &clone) || registry_is_template(object_id)))
 		something_dropped = true;
@@ -284,6 +339,79 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 }
 
 /*
+ * ExecutorStart_hook: VACUUM and ANALYZE do not use the executor, so this is a
+ * user's query.
+ */
+static void
+freshness_ExecutorStart(QueryDesc *query, int eflags)
+{
+	xact_user = true;
+	if (prev_ExecutorStart_hook)
+		prev_ExecutorStart_hook(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+/*
+ * Report whether a statement is VACUUM, without FULL, or ANALYZE, as the client's
+ * own, in a transaction that is its alone so far.
+ */
+static bool
+begins_maintenance(const PlannedStmt *pstmt, ProcessUtilityContext context)
+{
+	ListCell   *lc;
+
+	if (!IsA(pstmt->utilityStmt, VacuumStmt) ||
+		context != PROCESS_UTILITY_TOPLEVEL || in_maintenance || xact_user ||
+		IsTransactionBlock() || IsSubTransaction() ||
+		TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return false;
+	foreach(lc, castNode(VacuumStmt, pstmt->utilityStmt)->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		/* Even FULL false: a value that can't be read is no error of ours. */
+		if (strcmp(option->defname, "full") == 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * ProcessUtility_hook: note which transactions are maintenance's.
+ */
+static void
+freshness_ProcessUtility(PlannedStmt *pstmt, const char *query,
+						 bool read_only_tree, ProcessUtilityContext context,
+						 ParamListInfo params, QueryEnvironment *env,
+						 DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type next =
+		prev_ProcessUtility_hook ? prev_ProcessUtility_hook : standard_ProcessUtility;
+
+	if (!begins_maintenance(pstmt, context))
+	{
+		xact_user = true;
+		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		return;
+	}
+
+	in_maintenance = true;
+	xact_maintenance = true;
+	PG_TRY();
+	{
+		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		in_maintenance = false;
+	}
+	PG_END_TRY();
+	/* It may have begun another transaction, which is committed by the caller. */
+	xact_maintenance = true;
+}
+
+/*
  * Install the hooks; called once per process, from _PG_init.
  */
 void
@@ -291,5 +419,9 @@ freshness_install_hooks(void)
 {
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = freshness_object_access;
+	prev_ExecutorStart_hook = ExecutorStart_hook;
+	ExecutorStart_hook = freshness_ExecutorStart;
+	prev_ProcessUtility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = freshness_ProcessUtility;
 	RegisterXactCallback(freshness_xact_callback, NULL);
 }

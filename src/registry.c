@@ -53,11 +53,11 @@
  * recorded there as held comes back as LEASED, everything else is removed.
  *
  * A template has a counter and a version.  generation goes up before each
- * commit in the template's database (freshness.c), version with each change of
+ * user's commit in the template's database (freshness.c), version with each change of
  * its snapshot (snapshot.c).  A snapshot is fresh if it was taken at the
  * current generation; a spare is if its version is the snapshot's.  unverified
  * says that a session has been in the template and may have changed it without
- * a transaction ID; whether it did is found out when nobody is in it.
+ * a transaction ID, or that maintenance did; whether it did is found out when nobody is in it.
  *
  * Locks.  The registry lock guards membership: which clones and templates
  * have an entry.  Each template has a mutex, which guards the fields of its

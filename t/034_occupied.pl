@@ -1,0 +1,135 @@
+
+# A template in which somebody sits: what maintenance does there is no change, and spares of the state before go on being
+# handed out; what users commit is one, whatever it is mixed with.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TestdbTest;
+
+my $template = 'regression_template';
+my $node = new_server(
+	'occupied', q{
+wal_level = minimal
+max_wal_senders = 0
+autovacuum_naptime = 1s
+testdb.spares = 4
+testdb.template_timeout = 100ms
+});
+my $admin = connect_to($node, 'postgres');
+my $count = 'SELECT count(*) FROM t';
+
+# Runs statements in the template, in a session of its own, and waits until that has gone.
+sub in_template
+{
+	my $client = session($node, $template);
+	run($client, $_) for @_;
+	$client->close;
+	poll(sub { !$admin->query("SELECT count(*) FROM pg_stat_activity WHERE datname = '$template'") });
+	return;
+}
+
+# The number of rows in a new clone, which is dropped again; or the error's code.
+sub in_clone
+{
+	my $name = $admin->query("SELECT testdb_clone('$template')");
+	return 'error ' . $admin->sqlstate unless defined $name;
+	my $client = session($node, $name);
+	my $answer = $client->query($count);
+	$client->close;
+	run($admin, "SELECT testdb_drop('$name')");
+	return $answer;
+}
+
+# Makes sure that spares hold the template's content.
+sub make_spares
+{
+	my @names = map { run($admin, "SELECT testdb_clone('$template')") } 1 .. 3;
+	run($admin, "SELECT testdb_drop('$_')") for @names;
+	ok( poll(
+			sub {
+				$admin->query("SELECT spares FROM testdb_templates WHERE name = '$template' AND recycling = 0") >= 3;
+			}),
+		'spares are ready');
+	return;
+}
+
+run($admin, "CREATE DATABASE $template");
+in_template(
+	'CREATE TABLE t (i int)',
+	'CREATE TABLE churned (i int PRIMARY KEY, x text)',
+	'CREATE TABLE hostile (i int)',
+	q{CREATE FUNCTION inserts(i int) RETURNS int LANGUAGE plpgsql AS
+		$$ BEGIN INSERT INTO public.t VALUES (i); RETURN i; END $$},
+	q{CREATE FUNCTION hides(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.inserts(i); END $$},
+	'CREATE INDEX ON hostile (hides(i))',
+	'INSERT INTO hostile VALUES (1)',
+	'TRUNCATE t',
+	'INSERT INTO t VALUES (1)');
+my $rows = in_clone();
+is($rows, 1, 'the first clone');
+
+# What is run in the template by a session that stays there; how many rows it adds to t; a part of the case's own setup.
+for my $case (
+	[ 'VACUUM', 0, 'VACUUM' ],
+	[ 'VACUUM of one table', 0, 'VACUUM churned' ],
+	[ 'ANALYZE', 0, 'ANALYZE churned' ],
+	[ 'ANALYZE of several tables', 0, 'ANALYZE churned, t' ],
+	[ 'VACUUM ANALYZE', 0, 'VACUUM (ANALYZE) churned, t' ],
+	[ 'VACUUM with parallel workers', 0, 'VACUUM (PARALLEL 2, INDEX_CLEANUP on) churned' ],
+	[ 'VACUUM FREEZE', 0, 'VACUUM (FREEZE)' ],
+	[ 'maintenance that fails', 0, 'VACUUM missing' ],
+	[ 'ANALYZE in a block with an INSERT', 1, 'BEGIN', 'ANALYZE churned', 'INSERT INTO t VALUES (1)', 'COMMIT' ],
+	[ 'an INSERT in a block with ANALYZE', 1, 'BEGIN', 'INSERT INTO t VALUES (1)', 'ANALYZE churned', 'COMMIT' ],
+	[ 'ANALYZE and INSERT in one message', 1, 'ANALYZE churned; INSERT INTO t VALUES (1)' ],
+	[ 'INSERT and ANALYZE in one message', 1, 'INSERT INTO t VALUES (1); ANALYZE churned' ],
+	[ 'an INSERT after VACUUM', 1, 'VACUUM churned', 'INSERT INTO t VALUES (1)' ],
+	[ 'an INSERT before VACUUM', 1, 'INSERT INTO t VALUES (1)', 'VACUUM churned' ],
+	[ 'an INSERT after a VACUUM that failed', 1, 'VACUUM missing', 'INSERT INTO t VALUES (1)' ],
+	[ 'ANALYZE in DO with an INSERT', 1, 'DO $$ BEGIN ANALYZE churned; INSERT INTO t VALUES (1); END $$' ],
+	[ 'ANALYZE of a hostile index', 1, 'ANALYZE hostile' ],
+	[ 'VACUUM ANALYZE of a hostile index', 1, 'VACUUM (ANALYZE) churned, hostile, t' ])
+{
+	my ($title, $added, @statements) = @$case;
+	my $may_differ = $title =~ /hostile/;
+
+	in_template('TRUNCATE churned',
+		q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 1000) i},
+		'DELETE FROM churned WHERE i > 500');
+	make_spares();
+	my $sitter = session($node, $template);
+	$sitter->query($_) for @statements;
+	is(in_clone(), $added ? 'error 55006' : $rows, "$title, while the session stays");
+	is(in_clone(), $added ? 'error 55006' : $rows, "$title: and again");
+	$sitter->close;
+	my $now = in_clone();
+	cmp_ok($now, $may_differ ? '>' : '==', $rows + ($may_differ ? 0 : $added), "$title, when it has left");
+	$rows = $now;
+}
+
+# Autovacuum.
+in_template('TRUNCATE churned', q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 2000) i});
+make_spares();
+{
+	my $sitter = session($node, $template);
+	$sitter->query('SELECT 1');
+	run($admin, $_) for 'ALTER SYSTEM SET autovacuum = on', 'SELECT pg_reload_conf()';
+	ok( poll(
+			sub {
+				$sitter->query(
+					q{SELECT count(*) FROM pg_stat_all_tables WHERE relname = 'churned' AND autoanalyze_count > 0});
+			}),
+		'autovacuum has analyzed a table of the template');
+	is(in_clone(), $rows, 'which is in the way of no spare');
+	run($sitter, 'INSERT INTO t VALUES (1)');
+	is(in_clone(), 'error 55006', 'but a commit is');
+}
+
+$node->stop;
+done_testing();
