@@ -894,6 +894,16 @@ get_acl(Relation rel, HeapTuple tuple)
 }
 
 /*
+ * The connection limit of a template's clones: the template's own, but for 0,
+ * which seals the template against changes and would seal them, too.
+ */
+static int32
+clone_connection_limit(const FormData_pg_database *template)
+{
+	return template->datconnlimit == 0 ? DATCONNLIMIT_UNLIMITED : template->datconnlimit;
+}
+
+/*
  * The row that a clone should have: the template's, but for the few columns
  * that must differ, so that the columns of later major versions come along.
  * The ACL is what ALTER DATABASE ... OWNER would make of it.
@@ -920,12 +930,9 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 	replaces[Anum_pg_database_datistemplate - 1] = true;
 	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(true);
 	replaces[Anum_pg_database_datallowconn - 1] = true;
-	if (invalid)
-	{
-		values[Anum_pg_database_datconnlimit - 1] =
-			Int32GetDatum(DATCONNLIMIT_INVALID_DB);
-		replaces[Anum_pg_database_datconnlimit - 1] = true;
-	}
+	values[Anum_pg_database_datconnlimit - 1] =
+		Int32GetDatum(invalid ? DATCONNLIMIT_INVALID_DB : clone_connection_limit(form));
+	replaces[Anum_pg_database_datconnlimit - 1] = true;
 	if (acl)
 	{
 		values[Anum_pg_database_datacl - 1] =
@@ -1538,7 +1545,7 @@ database_revive(Oid oid, Oid template_oid)
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database with OID %u does not exist", oid)));
 	to = (Form_pg_database) GETSTRUCT(tuple);
-	to->datconnlimit = from->datconnlimit;
+	to->datconnlimit = clone_connection_limit(from);
 	to->datfrozenxid = from->datfrozenxid;
 	to->datminmxid = from->datminmxid;
 	systable_inplace_update_finish(state, tuple);
