@@ -27,6 +27,7 @@ int			testdb_max_templates = 64;
 int			testdb_lock_timeout = 5000;
 int			testdb_recycled = 8;
 int			testdb_spares = 4;
+char	   *testdb_recycle_statement = NULL;
 int			testdb_max_clones_per_role = 0;
 int			testdb_min_free_space = 64;
 int			testdb_lifetime = 0;
@@ -108,6 +109,14 @@ guc_define(void)
 							4, 0, TESTDB_MAX_CLONES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("testdb.recycle_statement",
+							   "Sets an SQL statement that is run for each database that is recycled or reset.",
+							   "It is run in testdb.database, by a superuser, with the database's OID as $1: for extensions that keep something by OID. Names in it need their schema.",
+							   &testdb_recycle_statement,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.timeout",
 							"Sets the maximum time that a call of testdb_clone or testdb_drop may take.",

@@ -34,6 +34,7 @@ extern int	testdb_recycled;
 extern int	testdb_spares;
 extern int	testdb_max_clones_per_role;
 extern int	testdb_min_free_space;	/* MB */
+extern char *testdb_recycle_statement;
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */

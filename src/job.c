@@ -78,6 +78,7 @@
 #include "compat.h"
 #include "database.h"
 #include "debug.h"
+#include "forget.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
@@ -1174,6 +1175,7 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 {
 	TestdbTemplate template;
 	DatabaseInfo info;
+	char	   *message;
 	bool		done;
 
 	if (!empty_database(clone->oid, args->let_left, &info))
@@ -1196,6 +1198,9 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	job_commit_work();
 	if (!done)
 		return false;
+
+	if (!forget_former_lives(&clone->oid, 1, &message))
+		registry_note_error(clone->template_oid, message);
 
 	/* It may be a template itself: nobody committed what has changed there. */
 	registry_template_changed(clone->oid);
@@ -1621,6 +1626,7 @@ job_recycle(void)
 		debug_point("recycle-restored");
 		job_commit_work();
 		debug_point("recycle-committed");
+		recycle_forget();
 		recycle_publish();
 		debug_point("recycle-published");
 	}

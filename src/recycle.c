@@ -22,7 +22,9 @@
  *	4  drops its statistics, and restores the files that differ from the
  *	   snapshot's;
  *	5  lets sessions connect to it again, in its row;
- *	6  makes it a spare in the registry, after the commit.
+ *	6  after the commit, has other libraries forget its former life (forget.c),
+ *	   for all of them together;
+ *	7  makes it a spare in the registry.
  *
  * With wal_level above minimal, 4 goes on with WAL records of DROP and CREATE
  * DATABASE, for standbys and archives, and 5 is followed by one more
@@ -85,6 +87,7 @@
 #include "database.h"
 #include "debug.h"
 #include "filesync.h"
+#include "forget.h"
 #include "recycle.h"
 #include "registry.h"
 #include "request.h"
@@ -799,6 +802,28 @@ recycle_one(TestdbClone *clone, const TestdbTemplate *template)
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	close_files_everywhere(BARRIER_TIMEOUT);
 	return recycle_update_spare(clone, template);
+}
+
+/*
+ * Make other libraries forget the former lives of the clones that
+ * recycle_returned has restored, now that what it did is committed.  If that
+ * fails they become garbage.  For worker 0, in no transaction.
+ */
+void
+recycle_forget(void)
+{
+	Oid		   *oids = palloc(batch_size * sizeof(Oid));
+	char	   *message;
+
+	for (int i = 0; i < batch_size; i++)
+		oids[i] = batch[i].oid;
+	if (forget_former_lives(oids, batch_size, &message))
+		return;
+	for (int i = 0; i < batch_size; i++)
+	{
+		registry_note_error(batch[i].template_oid, message);
+		(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
+	}
 }
 
 /*

@@ -19,6 +19,7 @@ extern void recycle_note_stuck(void);
 extern void recycle_postpone(void);
 extern long recycle_pause(void);
 extern bool recycle_is_possible(void);
+extern void recycle_forget(void);
 extern void recycle_publish(void);
 extern void recycle_abandon(void);
 extern void recycle_listen(void);

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * forget.h
+ *	  Making other libraries forget the former lives of databases.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_FORGET_H
+#define TESTDB_FORGET_H
+
+extern bool forget_former_lives(const Oid *oids, int n, char **message);
+
+#endif							/* TESTDB_FORGET_H */
