@@ -45,6 +45,21 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION testdb_reset(text) IS
 'give a database that testdb_clone made its template''s content again, ending the sessions in it';
 
+CREATE FUNCTION testdb_rewind(name text, force boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'testdb_rewind'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_rewind(text, boolean) IS
+'give a database that testdb_clone made its template''s content again, under the sessions connected to it; not undone by ROLLBACK';
+
+CREATE PROCEDURE testdb_rewind()
+AS 'MODULE_PATHNAME', 'testdb_rewind_current'
+LANGUAGE C;
+
+COMMENT ON PROCEDURE testdb_rewind() IS
+'give the current database its template''s content again, under the sessions connected to it';
+
 CREATE FUNCTION testdb_keep(name text, lifetime interval DEFAULT '1 day')
 RETURNS void
 AS 'MODULE_PATHNAME', 'testdb_keep'
@@ -81,6 +96,8 @@ REVOKE ALL ON FUNCTION testdb_clone(text, text, text, interval, text) FROM PUBLI
 REVOKE ALL ON FUNCTION testdb_drop(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_drop_all(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_reset(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_rewind(text, boolean) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE testdb_rewind() FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_keep(text, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_prewarm(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_template_set(text, integer) FROM PUBLIC;
@@ -215,7 +232,10 @@ CREATE FUNCTION testdb_stats(
 	OUT copy_time double precision,
 	OUT recycle_time double precision,
 	OUT drop_time double precision,
-	OUT snapshot_time double precision)
+	OUT snapshot_time double precision,
+	OUT rewinds bigint,
+	OUT rewind_waits bigint,
+	OUT rewind_time double precision)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'testdb_stats'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -237,7 +257,10 @@ SELECT d.datname AS name,
 	s.copy_time,
 	s.recycle_time,
 	s.drop_time,
-	s.snapshot_time
+	s.snapshot_time,
+	s.rewinds,
+	s.rewind_waits,
+	s.rewind_time
 FROM testdb_stats() s
 	JOIN pg_catalog.pg_database d ON d.oid = s.oid;
 
@@ -256,6 +279,11 @@ COMMENT ON COLUMN testdb_stats.bytes_copied IS 'size of these files';
 COMMENT ON COLUMN testdb_stats.copy_time IS 'time spent in making copies, in milliseconds';
 COMMENT ON COLUMN testdb_stats.recycle_time IS 'time spent in restoring, in milliseconds';
 COMMENT ON COLUMN testdb_stats.drop_time IS 'time spent in dropping, in milliseconds';
+COMMENT ON COLUMN testdb_stats.rewinds IS 'clones rewound under open sessions';
+COMMENT ON COLUMN testdb_stats.rewind_waits IS
+'transactions that waited for a rewind before they began';
+COMMENT ON COLUMN testdb_stats.rewind_time IS
+'time from the request for a rewind until the clone could be used, in milliseconds';
 COMMENT ON COLUMN testdb_stats.snapshot_time IS
 'time spent in bringing the snapshot up to date, in milliseconds';
 

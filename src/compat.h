@@ -14,6 +14,7 @@
 #define TESTDB_COMPAT_H
 
 #include "access/xlog.h"
+#include "catalog/pg_tablespace_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -24,6 +25,8 @@
 #include "storage/smgr.h"
 #include "utils/backend_status.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/relmapper.h"
 #include "utils/pgstat_internal.h"
 #if PG_VERSION_NUM >= 170000
 #include "utils/wait_event.h"
@@ -258,6 +261,47 @@ timeout_settings_compat(void)
 	};
 
 	return names;
+}
+
+/*
+ * The local ID of the transaction that a process is in.  Moved in 17.
+ */
+#if PG_VERSION_NUM >= 170000
+#define lxid_compat(proc)	((proc)->vxid.lxid)
+#else
+#define lxid_compat(proc)	((proc)->lxid)
+#endif
+
+/*
+ * The file number of a mapped relation, by the map in a database's directory.
+ * Renamed in 16.
+ */
+static inline Oid
+mapped_relation_compat(char *dir, Oid relation)
+{
+#if PG_VERSION_NUM >= 160000
+	return RelationMapOidToFilenumberForDatabase(dir, relation);
+#else
+	return RelationMapOidToFilenodeForDatabase(dir, relation);
+#endif
+}
+
+/*
+ * Have all processes forget what they know of the storage of a relation in the
+ * default tablespace.  15 calls its address RelFileNode.
+ */
+static inline void
+invalidate_storage_compat(Oid db, Oid rel)
+{
+#if PG_VERSION_NUM >= 160000
+	RelFileLocatorBackend address = {.locator = {.spcOid = DEFAULTTABLESPACE_OID,.dbOid = db,.relNumber = rel}};
+#else
+	RelFileNodeBackend address = {.node = {.spcNode = DEFAULTTABLESPACE_OID,.dbNode = db,.relNode = rel}};
+#endif
+
+	/* No backend's temporary relation; the name for that changed in 17. */
+	address.backend = -1;
+	CacheInvalidateSmgr(address);
 }
 
 #endif							/* TESTDB_COMPAT_H */

@@ -137,6 +137,8 @@ typedef struct RelationEntry
 {
 	RelationKey key;
 	bool		discarded;		/* its pages have been dropped */
+	bool		in_file;		/* one of its files has changed */
+	XLogRecPtr	lsn;			/* the newest of its dirty pages */
 } RelationEntry;
 
 /* Some databases. */
@@ -227,6 +229,15 @@ tell_to_end(Oid oid, bool all)
 		(void) kill(status->st_procpid, SIGTERM);
 #endif
 	}
+}
+
+/*
+ * Tell the autovacuum workers in a database to end.
+ */
+void
+database_end_autovacuum(Oid oid)
+{
+	tell_to_end(oid, false);
 }
 
 /*
@@ -1255,6 +1266,66 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 }
 
 /*
+ * Does a clone's row differ from the one that database_reset_row would make of
+ * it?
+ */
+static bool
+row_differs(Relation rel, HeapTuple old, HeapTuple new)
+{
+	Form_pg_database from = (Form_pg_database) GETSTRUCT(new);
+	Form_pg_database to = (Form_pg_database) GETSTRUCT(old);
+	Acl		   *old_acl = get_acl(rel, old);
+	Acl		   *new_acl = get_acl(rel, new);
+
+	return from->datconnlimit != to->datconnlimit ||
+		from->datallowconn != to->datallowconn ||
+		from->datistemplate != to->datistemplate ||
+		(old_acl == NULL) != (new_acl == NULL) ||
+		(old_acl != NULL && !aclequal(old_acl, new_acl));
+}
+
+/*
+ * Bring a clone's row, with what belongs to it in shared catalogs, to what
+ * database_reset_row would make of it under its name and owner; but write only
+ * what is not so already.  The caller has the database locked against
+ * connections.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ */
+bool
+database_restore_row(Oid oid, Oid template_oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	HeapTuple	old = SearchSysCacheCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	bool		done = HeapTupleIsValid(template) && HeapTupleIsValid(old);
+
+	if (done)
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(old);
+		Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
+		HeapTuple	new = make_clone_tuple(rel, template, oid, NameStr(form->datname),
+										   form->datdba, false);
+
+		if (row_differs(rel, old, new))
+		{
+			done = database_reset_row(oid, NameStr(form->datname), form->datdba,
+									  template_oid, false);
+			table_close(rel, NoLock);
+			return done;
+		}
+		DeleteSharedComments(oid, DatabaseRelationId);
+		DeleteSharedSecurityLabel(oid, DatabaseRelationId);
+		sync_settings(oid, template_oid);
+		if (form->datfrozenxid != from->datfrozenxid ||
+				 form->datminmxid != from->datminmxid)
+			done = database_revive(oid, template_oid);
+	}
+	table_close(rel, NoLock);
+	return done;
+}
+
+/*
  * For pgstat_drop_matching_compat: is this an entry of one of these databases?
  */
 static bool
@@ -1352,16 +1423,21 @@ database_relations_create(void)
 }
 
 /*
- * Add a relation to such a set, unless it is there.
+ * Add a relation to such a set, unless it is there; its entry.
  */
-static void
+static RelationEntry *
 add_relation(HTAB *relations, const RelationKey *key)
 {
 	bool		found;
 	RelationEntry *entry = hash_search(relations, key, HASH_ENTER, &found);
 
 	if (!found)
+	{
 		entry->discarded = false;
+		entry->in_file = false;
+		entry->lsn = InvalidXLogRecPtr;
+	}
+	return entry;
 }
 
 /*
@@ -1391,7 +1467,7 @@ database_relations_add_file(HTAB *relations, Oid oid, const char *file)
 	RelationKey key = {.database = oid, .relation = database_relation_of_file(file)};
 
 	if (OidIsValid(key.relation))
-		add_relation(relations, &key);
+		add_relation(relations, &key)->in_file = true;
 }
 
 /*
@@ -1412,8 +1488,37 @@ database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
 		if (buffer_relation_compat(i, &key.database, &key.relation, &dirty) &&
 			dirty &&
 			bsearch(&key.database, oids, noids, sizeof(Oid), oid_cmp) != NULL)
-			add_relation(relations, &key);
+		{
+			RelationEntry *entry = add_relation(relations, &key);
+
+			/* If another page has come there meanwhile, this one is in a file. */
+			entry->lsn = Max(entry->lsn, PageGetLSN((Page) BufferGetBlock(i + 1)));
+		}
 	}
+}
+
+/*
+ * The relations of a database in such a set, *n of them, in the current memory
+ * context.
+ */
+RelationChange *
+database_relations_list(HTAB *relations, Oid oid, int *n)
+{
+	HASH_SEQ_STATUS scan;
+	RelationEntry *entry;
+	RelationChange *list = palloc((hash_get_num_entries(relations) + 1) *
+								  sizeof(RelationChange));
+
+	*n = 0;
+	hash_seq_init(&scan, relations);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->key.database != oid)
+			continue;
+		list[*n].number = entry->key.relation;
+		list[(*n)++].lsn = entry->in_file ? PG_UINT64_MAX : entry->lsn;
+	}
+	return list;
 }
 
 /*

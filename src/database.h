@@ -14,6 +14,14 @@
 #include "registry.h"
 #include "utils/hsearch.h"
 
+/* One relation of a set of those that may have changed. */
+typedef struct RelationChange
+{
+	Oid			number;			/* relfilenode */
+	XLogRecPtr	lsn;			/* the newest of its dirty pages; PG_UINT64_MAX if
+								 * its files have changed */
+} RelationChange;
+
 /* What the caller needs to know of a database's row. */
 typedef struct DatabaseInfo
 {
@@ -74,6 +82,9 @@ extern Oid	database_relation_of_file(const char *file);
 extern void database_relations_add_file(HTAB *relations, Oid oid, const char *file);
 extern void database_relations_add_dirty(HTAB *relations, Oid *oids, int noids);
 extern void database_relations_discard(HTAB *relations);
+extern RelationChange *database_relations_list(HTAB *relations, Oid oid, int *n);
+extern bool database_restore_row(Oid oid, Oid template_oid);
+extern void database_end_autovacuum(Oid oid);
 #ifdef TESTDB_DEBUG
 extern void database_check_buffers(Oid oid);
 #endif

@@ -80,6 +80,7 @@
 #include "compat.h"
 #include "database.h"
 #include "freshness.h"
+#include "gate.h"
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
@@ -145,6 +146,10 @@ freshness_left(int code pg_attribute_unused(), Datum arg)
 static void
 check_not_spare(const TestdbClone *clone)
 {
+	if (clone->unrestored)
+		ereport(FATAL,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("the database is being restored after an interrupted rewind")));
 	if (clone->state != CLONE_SPARE && clone->state != CLONE_TOUCHED &&
 		clone->state != CLONE_RETURNED && clone->state != CLONE_RESTORING)
 		return;
@@ -244,6 +249,7 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 		case XACT_EVENT_PRE_PREPARE:
 			if (!OidIsValid(MyDatabaseId))
 				break;
+			gate_learn();
 			if (known_epoch != registry_epoch())
 				look_around();
 			if (settings_changed)

@@ -16,7 +16,9 @@
 
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -54,6 +56,8 @@ SQL_FUNCTION(testdb_drop);
 SQL_FUNCTION(testdb_drop_all);
 SQL_FUNCTION(testdb_keep);
 SQL_FUNCTION(testdb_reset);
+SQL_FUNCTION(testdb_rewind);
+SQL_FUNCTION(testdb_rewind_current);
 SQL_FUNCTION(testdb_stats_reset);
 SQL_FUNCTION(testdb_prewarm);
 SQL_FUNCTION(testdb_template_set);
@@ -141,6 +145,7 @@ static void
 check_handed_out(const TestdbClone *clone, const char *name)
 {
 	if (clone->state != CLONE_LEASED && clone->state != CLONE_DROPPING &&
+		clone->state != CLONE_REWINDING &&
 		clone->state != CLONE_GARBAGE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1019,5 +1024,135 @@ testdb_template_set(PG_FUNCTION_ARGS)
 		spares = get_spares_argument(fcinfo, 1, 0);
 	snapshot_enter_template(oid);
 	registry_limit_spares(oid, spares);
+	PG_RETURN_VOID();
+}
+
+/*
+ * Have the clone that *args mean rewound; parked says that the session is in it,
+ * and waits at its gate.
+ *
+ * Errors: those of request_perform; 55006 if the template is in use.
+ */
+static void
+rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
+{
+	RequestResult result;
+	TestdbClone clone;
+	TimestampTz template_deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_template_timeout);
+	long		pause_ms = 1;
+
+	args->wait_ms = testdb_rewind_timeout;
+	for (;;)
+	{
+		if (parked)
+			request_perform_parked(args, deadline, &result);
+		else
+			request_perform(args, deadline, &result);
+		if (result.notice[0])
+			ereport(NOTICE,
+					(errmsg("terminated sessions in database \"%s\"",
+							NameStr(args->database_name)),
+					 errdetail_internal("%s", result.notice)));
+		if (result.missing)
+			(void) report_missing(NameStr(args->database_name), false);
+		if (!result.busy)
+			break;
+		if (!registry_lookup(args->database, &clone))
+			continue;
+		if (!wait_for_template(clone.template_oid, pause_ms,
+							   Min(deadline, template_deadline)))
+			report_template_in_use(clone.template_oid, NameStr(clone.template_name),
+								   result.nprepared);
+		pause_ms = Min(pause_ms * 2, TEMPLATE_POLL_MAX);
+	}
+}
+
+/*
+ * Find the clone to be rewound, and check that the caller may do that: it is
+ * its, and the template is one that it may clone.
+ */
+static void
+get_rewind_request(const char *name, TimestampTz deadline, RequestArgs *args)
+{
+	TestdbClone clone;
+	DatabaseInfo template;
+	uint64		lease;
+
+	if (!get_clone_request(REQUEST_REWIND, name, deadline, args))
+		(void) report_missing(name, false);
+	if (registry_lookup(args->database, &clone) &&
+		database_lookup(clone.template_oid, &template))
+		(void) get_template(NameStr(template.name), &lease);
+}
+
+/*
+ * testdb_rewind(name text, force boolean) returns void
+ */
+Datum
+testdb_rewind(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	RequestArgs args;
+	char	   *name;
+
+	check_callable("testdb_rewind()");
+	name = get_name_argument(fcinfo, 0, "database name");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("force must not be null")));
+	get_rewind_request(name, deadline, &args);
+	if (args.database == MyDatabaseId)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot rewind the currently open database in a transaction"),
+				 errhint("Use CALL testdb_rewind(), outside a transaction block.")));
+	args.force = PG_GETARG_BOOL(1);
+	rewind_clone(&args, deadline, false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * Is a procedure called where it may end the transaction?
+ */
+static bool
+is_nonatomic(FunctionCallInfo fcinfo)
+{
+	return fcinfo->context != NULL && IsA(fcinfo->context, CallContext) &&
+		!castNode(CallContext, fcinfo->context)->atomic;
+}
+
+/*
+ * testdb_rewind(): a procedure that rewinds the database that the session is
+ * connected to
+ */
+Datum
+testdb_rewind_current(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	RequestArgs args;
+
+	check_callable("testdb_rewind()");
+	if (!is_nonatomic(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("testdb_rewind() cannot run inside a transaction block"),
+				 errhint("Call it at top level, with CALL testdb_rewind(), outside a transaction block.")));
+	if (OidIsValid(MyProc->tempNamespaceId))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot rewind the currently open database"),
+				 errdetail("The session has had temporary tables, whose catalog entries would be lost."),
+				 errhint("Connect again, or call testdb_rewind in another database.")));
+	get_rewind_request(get_database_name(MyDatabaseId), deadline, &args);
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	SPI_commit();
+	rewind_clone(&args, deadline, true);
+	SPI_finish();
+	AcceptInvalidationMessages();
 	PG_RETURN_VOID();
 }

@@ -35,6 +35,7 @@ int			testdb_idle_timeout = 0;
 int			testdb_log_min_duration = -1;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
+int			testdb_rewind_timeout = 5000;
 int			testdb_method = TESTDB_METHOD_NATIVE;
 
 static const struct config_enum_entry method_options[] = {
@@ -130,6 +131,14 @@ guc_define(void)
 							"Sets how long testdb_clone waits for other sessions to leave the template.",
 							"0 means that a template in use is an error at once.",
 							&testdb_template_timeout,
+							5000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.rewind_timeout",
+							"Sets how long testdb_rewind waits for transactions in the database to end.",
+							"Then it fails, or terminates the sessions if it was called with force.",
+							&testdb_rewind_timeout,
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);

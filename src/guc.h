@@ -38,7 +38,8 @@ extern char *testdb_recycle_statement;
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */
-extern int	testdb_template_timeout;	/* ms */
+extern int	testdb_template_timeout;
+extern int	testdb_rewind_timeout;	/* ms */
 extern int	testdb_method;
 extern int	testdb_lifetime;	/* s */
 extern int	testdb_idle_timeout;	/* s */

@@ -79,12 +79,14 @@
 #include "database.h"
 #include "debug.h"
 #include "forget.h"
+#include "gate.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
 #include "recycle.h"
 #include "registry.h"
 #include "request.h"
+#include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
 
@@ -271,6 +273,7 @@ finish_removal(Oid oid)
 {
 	debug_point("removal-done");
 	job_commit_work();
+	(void) gate_open(oid);
 	debug_point("removal-committed");
 	lease_remove(oid);
 	debug_point("removal-recorded");
@@ -938,6 +941,7 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 {
 	DatabaseInfo info;
 
+	rewind_give_way(args->database);
 	if (!database_lock(args->database, &info))
 		return false;
 	if (!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))

@@ -12,6 +12,8 @@
  *	HELD		when it is complete, before its name is handed out
  *	UNWANTED	before the first irreversible step of its removal, or of its
  *				being made ready for the next caller; also while it is ready
+ *	REWINDING	from before its files are restored under open sessions until
+ *				they are
  *	(removed)	after the removal of its row was committed
  *
  * After a crash, then: CREATING and UNWANTED mean that whatever there is of
@@ -216,7 +218,7 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	if (nread != sizeof(file) ||
 		file.magic != LEASE_MAGIC || file.version != LEASE_VERSION ||
 		file.oid != oid || file.crc != lease_checksum(&file) ||
-		file.state < LEASE_CREATING || file.state > LEASE_UNWANTED)
+		file.state < LEASE_CREATING || file.state > LEASE_REWINDING)
 	{
 		ereport(LOG,
 				(errcode(ERRCODE_DATA_CORRUPTED),

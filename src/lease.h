@@ -22,7 +22,8 @@ typedef enum LeaseState
 {
 	LEASE_CREATING = 1,			/* its row may or may not be committed */
 	LEASE_HELD = 2,				/* complete, handed out */
-	LEASE_UNWANTED = 3			/* nobody has it; its content is of no use */
+	LEASE_UNWANTED = 3,			/* nobody has it; its content is of no use */
+	LEASE_REWINDING = 4			/* handed out, but must be restored */
 } LeaseState;
 
 extern void lease_make_directories(void);

@@ -139,7 +139,7 @@ static bool to_be_ended = false;
 /*
  * Prepare this process for watching; nothing is watched if that fails.
  */
-static void
+void
 watch_init(void)
 {
 	HASHCTL		info;
@@ -271,7 +271,7 @@ watch_note(int wd, FilesyncEvent event, const char *name,
 /*
  * Read all events that are there.
  */
-static void
+void
 watch_drain(void)
 {
 	FilesyncError error;
@@ -284,7 +284,7 @@ watch_drain(void)
  * The names of the files that changed in a clone since it was last restored to
  * this version, or NULL if that is not known.
  */
-static const FilesyncNames *
+const FilesyncNames *
 watch_names(const TestdbClone *clone, const TestdbTemplate *template)
 {
 	Watch	   *watch;
@@ -308,6 +308,19 @@ databases_with_predicate_locks(void)
 		oids = list_append_unique_oid(oids,
 									  GET_PREDICATELOCKTARGETTAG_DB(locks->locktags[i]));
 	return oids;
+}
+
+/*
+ * Have others restore a clone, too, whose files have just been restored.
+ */
+void
+recycle_log_restored(const TestdbClone *clone)
+{
+	if (!database_is_logged())
+		return;
+	database_log_copy(clone->oid, clone->template_oid, true);
+	to_be_ended = true;
+	debug_point("restore-logged");
 }
 
 /*
@@ -349,12 +362,7 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 	database_check_buffers(clone->oid);
 #endif
 	debug_point("restore-files");
-	if (database_is_logged())
-	{
-		database_log_copy(clone->oid, clone->template_oid, true);
-		to_be_ended = true;
-		debug_point("restore-logged");
-	}
+	recycle_log_restored(clone);
 	if (clone->version != template->version)
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
@@ -390,8 +398,8 @@ restore_returned(TestdbClone *clone)
  * has restored is of no use: somebody has begun to follow WAL, perhaps from
  * before what was written to it, and could copy a template of a later time.
  */
-static bool
-end_restoring(void)
+bool
+recycle_end_restoring(void)
 {
 	bool		ended = to_be_ended;
 
@@ -407,7 +415,7 @@ end_restoring(void)
  * After restoring: forget what the restoring itself has changed, and watch
  * what has not been watched.  Nobody is in the clone yet.
  */
-static void
+void
 watch_restart(Oid oid)
 {
 	Watch	   *watch = watch_find(oid);
@@ -453,8 +461,8 @@ is_watched(Oid oid)
  * May some process have a file of a clone open that has been removed, or will
  * be when it is restored?
  */
-static bool
-needs_barrier(const TestdbClone *clone)
+bool
+recycle_needs_barrier(const TestdbClone *clone)
 {
 	TestdbTemplate template;
 
@@ -490,7 +498,7 @@ take_batch(bool stuck)
 	{
 		Oid			oid = clones[i].oid;
 
-		if (clones[i].state != CLONE_RETURNED || (stuck && needs_barrier(&clones[i])))
+		if (clones[i].state != CLONE_RETURNED || (stuck && recycle_needs_barrier(&clones[i])))
 			continue;
 		if (list_member_oid(locked, oid))
 			(void) registry_set_state(oid, CLONE_RETURNED, CLONE_GARBAGE);
@@ -519,6 +527,35 @@ announce_batch(void)
 }
 
 /*
+ * The names of the files that have changed in a clone since it was restored, or
+ * NULL if that is not known.
+ */
+const FilesyncNames *
+watch_current(Oid oid)
+{
+	return is_watched(oid) ? watch_find(oid)->names : NULL;
+}
+
+/*
+ * Add the relations of databases whose files are known to have changed to the
+ * set.
+ */
+void
+recycle_add_changed(HTAB *relations, const Oid *oids, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const FilesyncNames *names = watch_current(oids[i]);
+
+		if (names == NULL)
+			continue;
+		for (uint32 k = 0; k < filesync_names_count(names); k++)
+			database_relations_add_file(relations, oids[i],
+										filesync_names_get(names, k));
+	}
+}
+
+/*
  * Add the relations of the batch whose files are known to have changed to the
  * set.
  */
@@ -526,16 +563,7 @@ static void
 add_changed(HTAB *relations)
 {
 	for (int i = 0; i < batch_size; i++)
-	{
-		const FilesyncNames *names;
-
-		if (!is_watched(batch[i].oid))
-			continue;
-		names = watch_find(batch[i].oid)->names;
-		for (uint32 k = 0; k < filesync_names_count(names); k++)
-			database_relations_add_file(relations, batch[i].oid,
-										filesync_names_get(names, k));
-	}
+		recycle_add_changed(relations, &batch[i].oid, 1);
 }
 
 /*
@@ -675,7 +703,7 @@ recycle_is_possible(void)
 
 	clones = registry_list(&n);
 	for (int i = 0; i < n && !found; i++)
-		found = clones[i].state == CLONE_RETURNED && !needs_barrier(&clones[i]);
+		found = clones[i].state == CLONE_RETURNED && !recycle_needs_barrier(&clones[i]);
 	pfree(clones);
 	return found;
 }
@@ -689,7 +717,7 @@ put_back_others(void)
 	int			nkept = 0;
 
 	for (int i = 0; i < batch_size; i++)
-		if (needs_barrier(&batch[i]))
+		if (recycle_needs_barrier(&batch[i]))
 			(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_RETURNED);
 		else
 			batch[nkept++] = batch[i];
@@ -703,7 +731,7 @@ static bool
 batch_needs_barrier(void)
 {
 	for (int i = 0; i < batch_size; i++)
-		if (needs_barrier(&batch[i]))
+		if (recycle_needs_barrier(&batch[i]))
 			return true;
 	return false;
 }
@@ -753,7 +781,7 @@ recycle_returned(void)
 	drop_statistics();
 	for (int i = 0; i < batch_size; i++)
 		restore_returned(&batch[i]);
-	if (!end_restoring())
+	if (!recycle_end_restoring())
 		for (int i = 0; i < batch_size; i++)
 			(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
 	watch_drain();
@@ -880,5 +908,5 @@ recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)
 {
 	bool		done = restore_clone(clone, template, NULL);
 
-	return end_restoring() && done;
+	return recycle_end_restoring() && done;
 }

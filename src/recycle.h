@@ -10,6 +10,7 @@
 #ifndef TESTDB_RECYCLE_H
 #define TESTDB_RECYCLE_H
 
+#include "filesync.h"
 #include "registry.h"
 
 extern void recycle_returned(void);
@@ -28,5 +29,16 @@ extern void recycle_check_barrier(void);
 extern bool recycle_one(TestdbClone *clone, const TestdbTemplate *template);
 extern bool recycle_update_spare(TestdbClone *clone,
 								 const TestdbTemplate *template);
+
+extern bool recycle_needs_barrier(const TestdbClone *clone);
+extern void recycle_add_changed(HTAB *relations, const Oid *oids, int n);
+extern void recycle_log_restored(const TestdbClone *clone);
+extern bool recycle_end_restoring(void);
+extern void watch_init(void);
+extern void watch_drain(void);
+extern void watch_restart(Oid oid);
+extern const FilesyncNames *watch_names(const TestdbClone *clone,
+										const TestdbTemplate *template);
+extern const FilesyncNames *watch_current(Oid oid);
 
 #endif							/* TESTDB_RECYCLE_H */

@@ -159,6 +159,8 @@ typedef struct RegistrySharedState
 									 * short since one last looked?  no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
 	pg_atomic_uint32 nreturned; /* mutex, read without as a hint */
+	pg_atomic_uint32 nunrestored;	/* the same; clones whose rewinding was
+									 * interrupted */
 	pg_atomic_uint32 ntouched;
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
@@ -235,6 +237,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u64(&registry->next_due, NEVER_DUE);
 		pg_atomic_init_u32(&registry->ngarbage, 0);
 		pg_atomic_init_u32(&registry->nreturned, 0);
+		pg_atomic_init_u32(&registry->nunrestored, 0);
 		pg_atomic_init_u32(&registry->ntouched, 0);
 		pg_atomic_init_u64(&registry->settings_generation, 1);
 		pg_atomic_init_u32(&registry->settings_prepared, 0);
@@ -617,6 +620,9 @@ registry_finish_reset(const TestdbClone *clone)
 		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		entry->clone.version = clone->version;
 		entry->clone.row_version = clone->row_version;
+		if (entry->clone.unrestored)
+			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
+		entry->clone.unrestored = false;
 		clone_leave_state(entry);
 		clone_enter_state(entry, CLONE_LEASED);
 		if (clone_due(&entry->clone) != 0)
@@ -624,6 +630,38 @@ registry_finish_reset(const TestdbClone *clone)
 		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * Note that the content of a clone that is REWINDING is neither the old nor the
+ * new, so that nobody may see it.  Takes and releases the registry lock and a
+ * mutex.
+ */
+void
+registry_set_unrestored(Oid oid)
+{
+	CloneEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		if (!entry->clone.unrestored)
+			pg_atomic_fetch_add_u32(&registry->nunrestored, 1);
+		entry->clone.unrestored = true;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Is there any such clone?  Takes no lock.
+ */
+bool
+registry_has_unrestored(void)
+{
+	return pg_atomic_read_u32(&registry->nunrestored) > 0;
 }
 
 /*
@@ -671,6 +709,8 @@ registry_remove(Oid oid)
 	if (entry != NULL)
 	{
 		clone_leave_state(entry);
+		if (entry->clone.unrestored)
+			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
 		registry->nclones--;
 		hash_search(clone_hash, &oid, HASH_REMOVE, NULL);
 	}
@@ -893,7 +933,8 @@ registry_end_session(int pid)
 		LWLockAcquire(mutex, LW_EXCLUSIVE);
 		if (entry->clone.terms.session_pid == pid &&
 			(entry->clone.state == CLONE_LEASED ||
-			 entry->clone.state == CLONE_DROPPING))
+			 entry->clone.state == CLONE_DROPPING ||
+			 entry->clone.state == CLONE_REWINDING))
 			entry->clone.expires_at = now;
 		LWLockRelease(mutex);
 	}
@@ -1944,6 +1985,7 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		template->settings_generation = new->settings_generation;
 		template->settings = new->settings;
 		template->version = new->version;
+		template->lsn = new->lsn;
 		template->row_version = new->row_version;
 		template->row = new->row;
 		template->dependencies = new->dependencies;
@@ -2248,6 +2290,9 @@ registry_add_stats(Oid oid, const TemplateStats *stats)
 		sum->recycle_us += stats->recycle_us;
 		sum->drop_us += stats->drop_us;
 		sum->snapshot_us += stats->snapshot_us;
+		sum->rewinds += stats->rewinds;
+		sum->rewind_waits += stats->rewind_waits;
+		sum->rewind_us += stats->rewind_us;
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);

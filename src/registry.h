@@ -11,6 +11,7 @@
 #ifndef TESTDB_REGISTRY_H
 #define TESTDB_REGISTRY_H
 
+#include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
@@ -21,6 +22,7 @@ typedef enum CloneState
 	CLONE_CREATING,				/* a worker is making it */
 	CLONE_LEASED,				/* handed out to a caller */
 	CLONE_DROPPING,				/* a worker is taking it back */
+	CLONE_REWINDING,			/* handed out, being rewound by worker 0 */
 	CLONE_RETURNED,				/* dropped, to be restored */
 	CLONE_RESTORING,			/* a worker is restoring it */
 	CLONE_SPARE,				/* ready to be handed out */
@@ -57,6 +59,8 @@ typedef struct TestdbClone
 	uint64		version;		/* of the snapshot that its files equal, or did
 								 * when it was handed out */
 	uint64		row_version;	/* the same for its row; 0 if not known */
+	bool		unrestored;		/* REWINDING: its content is neither the old nor
+								 * the new */
 	uint64		lease;			/* LEASED: a number that no other lease has */
 	LeaseTerms	terms;			/* LEASED: on what terms */
 	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if never */
@@ -73,6 +77,9 @@ typedef struct TemplateStats
 	int64		recycled;		/* restored for another life */
 	int64		drops;			/* taken back */
 	int64		reaped;			/* of them, because their time was over */
+	int64		rewinds;		/* restored under open sessions */
+	int64		rewind_waits;	/* transactions that waited for one */
+	int64		rewind_us;		/* time from the request to the answer */
 	int64		files;			/* copied, to clones */
 	int64		bytes;
 	int64		copy_us;		/* time spent in making copies */
@@ -106,6 +113,7 @@ typedef struct TestdbTemplate
 										 * when its settings were read */
 	uint64		settings;		/* fingerprint of its settings then */
 	uint64		version;		/* new with each change of the snapshot */
+	XLogRecPtr	lsn;			/* no page of that version is newer */
 	uint64		row_version;	/* new with each change of row and settings */
 	TemplateRow row;			/* as it was for this version */
 	uint64		dependencies;	/* fingerprint of its rows in pg_shdepend */
@@ -170,6 +178,8 @@ extern bool registry_update(const TestdbClone *clone, CloneState from);
 extern bool registry_end_lease(Oid oid, uint64 lease, CloneState to,
 							   TestdbClone *clone);
 extern void registry_finish_reset(const TestdbClone *clone);
+extern void registry_set_unrestored(Oid oid);
+extern bool registry_has_unrestored(void);
 extern void registry_replace(Oid old, const TestdbClone *new);
 extern uint64 registry_lease(Oid oid);
 extern void registry_remove(Oid oid);

@@ -52,6 +52,7 @@
 #include "storage/lwlock.h"
 #include "storage/pmsignal.h"
 #include "storage/proc.h"
+#include "storage/procsignal.h"
 #include "storage/shmem.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
@@ -59,6 +60,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "gate.h"
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
@@ -99,6 +101,7 @@ typedef struct RequestSlot
 	dlist_node	node;			/* in free or queue, by state */
 	RequestState state;
 	bool		abandoned;		/* RUNNING: the session has gone */
+	bool		unwanted;		/* RUNNING: the session waits, but for its end */
 	bool		failed;			/* DONE: error, not result, is set */
 	int			worker_pid;		/* RUNNING, DONE: who has it */
 	RequestArgs args;
@@ -124,6 +127,7 @@ typedef struct RequestSharedState
 	int			worker_pids[TESTDB_MAX_WORKERS];	/* 0: not running */
 	dlist_head	free;
 	dlist_head	queue;			/* oldest first */
+	dlist_head	rewinds;		/* the same of those for worker 0 */
 	RequestSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } RequestSharedState;
 
@@ -199,6 +203,7 @@ request_shmem_init(void)
 	ConditionVariableInit(&requests->ready_cv);
 	dlist_init(&requests->free);
 	dlist_init(&requests->queue);
+	dlist_init(&requests->rewinds);
 	for (int i = 0; i < request_slot_count(); i++)
 	{
 		ConditionVariableInit(&requests->slots[i].cv);
@@ -238,14 +243,20 @@ request_enqueue(const RequestArgs *args)
 						   dlist_pop_head_node(&requests->free));
 	slot->state = REQUEST_QUEUED;
 	slot->abandoned = false;
+	slot->unwanted = false;
 	slot->failed = false;
 	slot->worker_pid = 0;
 	slot->args = *args;
 	memset(&slot->result, 0, sizeof(slot->result));
-	dlist_push_tail(&requests->queue, &slot->node);
+	dlist_push_tail(args->kind == REQUEST_REWIND ? &requests->rewinds : &requests->queue,
+					&slot->node);
 	LWLockRelease(requests->lock);
 
-	ConditionVariableSignal(&requests->work_cv);
+	/* Which of the workers would be woken is not known. */
+	if (args->kind == REQUEST_REWIND)
+		ConditionVariableBroadcast(&requests->work_cv);
+	else
+		ConditionVariableSignal(&requests->work_cv);
 	return slot;
 }
 
@@ -504,6 +515,30 @@ copy_error_text(char *field, Size size, const char *text)
 }
 
 /*
+ * Take the result of a request that is DONE, and free its slot.  Takes and
+ * releases the request lock.
+ *
+ * Errors: the worker's own.
+ */
+static void
+take_result(RequestSlot *slot, RequestResult *result)
+{
+	RequestError error;
+	bool		failed;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	failed = slot->failed;
+	if (failed)
+		error = slot->error;
+	*result = slot->result;
+	slot_free(slot);
+	LWLockRelease(requests->lock);
+
+	if (failed)
+		raise_worker_error(&error);
+}
+
+/*
  * Have a worker do something, and wait for it until deadline.
  *
  * *result is what it answered.  Holds no lock on entry, and none while it
@@ -519,8 +554,6 @@ request_perform(const RequestArgs *args, TimestampTz deadline,
 				RequestResult *result)
 {
 	RequestSlot *slot = request_enqueue(args);
-	RequestError error;
-	bool		failed;
 
 	PG_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
 	{
@@ -530,16 +563,97 @@ request_perform(const RequestArgs *args, TimestampTz deadline,
 	PG_END_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
 
 	/* Nothing between the wait and here can fail, so nothing is lost. */
+	take_result(slot, result);
+}
+
+/*
+ * Is a request done?  If not, and stop says so, a worker that has it is told to
+ * give it up, and it is taken from the queue if none has.  Takes and releases the
+ * request lock.
+ */
+static bool
+is_done(RequestSlot *slot, bool stop, bool *dequeued)
+{
+	bool		done;
+
 	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
-	failed = slot->failed;
-	if (failed)
-		error = slot->error;
-	*result = slot->result;
-	slot_free(slot);
+	done = slot->state == REQUEST_DONE;
+	*dequeued = stop && slot->state == REQUEST_QUEUED;
+	if (*dequeued)
+	{
+		dlist_delete(&slot->node);
+		slot_free(slot);
+	}
+	slot->unwanted = slot->unwanted || (stop && !*dequeued);
+	LWLockRelease(requests->lock);
+	return done;
+}
+
+/*
+ * The same as request_perform for a session that counts as one that waits at the
+ * gate of its database: it must not touch the database before it has the answer,
+ * and so can't be interrupted as long as a worker is at it.  A worker that waits
+ * for others gives up soon.  The session has just begun a transaction.
+ *
+ * Errors: as request_perform.
+ */
+void
+request_perform_parked(const RequestArgs *args, TimestampTz deadline,
+					   RequestResult *result)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbRequest");
+	RequestSlot *slot;
+	bool		dequeued = false;
+	bool		stop = false;
+
+	HOLD_INTERRUPTS();
+	gate_park();
+	slot = request_enqueue(args);
+	ConditionVariablePrepareToSleep(&slot->cv);
+	while (!is_done(slot, stop, &dequeued) && !dequeued)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 CHECK_INTERVAL, event);
+		ResetLatch(MyLatch);
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+		stop = QueryCancelPending || ProcDiePending || GetCurrentTimestamp() > deadline;
+	}
+	ConditionVariableCancelSleep();
+	gate_unpark();
+	gate_pass();
+	gate_catch_up();
+	SetLatch(MyLatch);
+	RESUME_INTERRUPTS();
+	if (dequeued)
+	{
+		CHECK_FOR_INTERRUPTS();
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling wait for a testdb worker due to timeout"),
+				 errhint("You might need to increase \"%s\" or \"%s\".",
+						 "testdb.timeout", "testdb.workers")));
+	}
+	take_result(slot, result);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Does the session whose request this worker has taken wait only for its end?
+ * Takes and releases the request lock.
+ */
+bool
+request_is_unwanted(int slot_number)
+{
+	bool		unwanted;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	unwanted = requests->slots[slot_number].abandoned ||
+		requests->slots[slot_number].unwanted;
 	LWLockRelease(requests->lock);
 
-	if (failed)
-		raise_worker_error(&error);
+	return unwanted;
 }
 
 /*
@@ -583,19 +697,19 @@ request_wait_until_ready(TimestampTz deadline)
 }
 
 /*
- * Take the oldest request from the queue: its slot's number, with *args
- * filled; or -1 if there is none.  Takes and releases the request lock.
+ * Take the oldest request from the queue, or from that of rewinds: its slot's
+ * number, with *args filled; or -1 if there is none.  Takes and releases the request lock.
  */
 int
-request_take(RequestArgs *args)
+request_take(RequestArgs *args, bool rewinds)
 {
 	RequestSlot *slot = NULL;
+	dlist_head *queue = rewinds ? &requests->rewinds : &requests->queue;
 
 	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
-	if (requests->ready && !dlist_is_empty(&requests->queue))
+	if (requests->ready && !dlist_is_empty(queue))
 	{
-		slot = dlist_container(RequestSlot, node,
-							   dlist_pop_head_node(&requests->queue));
+		slot = dlist_container(RequestSlot, node, dlist_pop_head_node(queue));
 		slot->state = REQUEST_RUNNING;
 		slot->worker_pid = MyProcPid;
 		*args = slot->args;
@@ -700,20 +814,26 @@ request_begin_turn(void)
  * Sleep until somebody calls request_wake_workers, a request comes, or
  * timeout_ms milliseconds have passed.  For workers; returns at once if a
  * request is waiting, or if another process has called request_wake_workers
- * since request_begin_turn.
+ * since request_begin_turn.  rewinds says that this is the worker that rewinds;
+ * rewinding, that it waits for sessions to end their transactions.
  */
 void
-request_wait_for_work(long timeout_ms)
+request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding)
 {
 	static uint32 wait_event = 0;
+	static uint32 rewind_event = 0;
 	bool		work;
 
 	ConditionVariablePrepareToSleep(&requests->work_cv);
 	LWLockAcquire(requests->lock, LW_SHARED);
-	work = requests->ready && !dlist_is_empty(&requests->queue);
+	work = requests->ready && (!dlist_is_empty(&requests->queue) ||
+							   (rewinds && !dlist_is_empty(&requests->rewinds)));
 	LWLockRelease(requests->lock);
 	if (!work && pg_atomic_read_u32(&requests->wakes) == wakes_seen)
 		(void) ConditionVariableTimedSleep(&requests->work_cv, timeout_ms,
+										   rewinding ?
+										   wait_event_compat(&rewind_event,
+															 "TestdbRewindSessions") :
 										   wait_event_compat(&wait_event,
 															 "TestdbWorkerMain"));
 	ConditionVariableCancelSleep();

@@ -19,7 +19,8 @@ typedef enum RequestKind
 	REQUEST_CLONE,
 	REQUEST_SPARE,				/* make one ahead; else as CLONE */
 	REQUEST_DROP,
-	REQUEST_RESET				/* database is the clone, as for DROP */
+	REQUEST_RESET,				/* database is the clone, as for DROP */
+	REQUEST_REWIND				/* the same, by worker 0 only */
 } RequestKind;
 
 /* What is asked for. */
@@ -38,7 +39,11 @@ typedef struct RequestArgs
 	bool		name_given;		/* CLONE: is name the caller's choice? */
 	NameData	name;			/* CLONE: the wanted name, if given */
 	LeaseTerms	terms;			/* CLONE: on what terms */
+	int			wait_ms;		/* REWIND: how long to wait for transactions */
+	bool		force;			/* REWIND: terminate the sessions then */
 } RequestArgs;
+
+#define REQUEST_NOTICE_SIZE		512 /* bytes */
 
 /* What comes back. */
 typedef struct RequestResult
@@ -50,6 +55,7 @@ typedef struct RequestResult
 	Oid			oid;			/* CLONE: the new database */
 	uint64		lease;			/* CLONE: the number of its lease */
 	NameData	name;			/* CLONE: its name */
+	char		notice[REQUEST_NOTICE_SIZE];	/* REWIND: who was terminated, or "" */
 } RequestResult;
 
 extern void request_shmem_request(void);
@@ -58,15 +64,18 @@ extern void request_shmem_init(void);
 /* For sessions. */
 extern void request_perform(const RequestArgs *args, TimestampTz deadline,
 							RequestResult *result);
+extern void request_perform_parked(const RequestArgs *args, TimestampTz deadline,
+								   RequestResult *result);
 extern void request_wait_until_ready(TimestampTz deadline);
 
 /* For workers. */
-extern int	request_take(RequestArgs *args);
+extern int	request_take(RequestArgs *args, bool rewinds);
+extern bool request_is_unwanted(int slot);
 extern void request_finish(int slot, const RequestResult *result);
 extern void request_fail(int slot, const ErrorData *edata);
 extern bool request_abandoned(int slot);
 extern void request_begin_turn(void);
-extern void request_wait_for_work(long timeout_ms);
+extern void request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding);
 extern void request_wake_workers(void);
 extern void request_worker_attach(int index, Oid database);
 extern void request_worker_detach(int index);

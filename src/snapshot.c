@@ -113,7 +113,8 @@ report_filesync_error(const FilesyncError *error)
 static bool
 go_on(void *arg pg_attribute_unused())
 {
-	return !(InterruptPending && (QueryCancelPending || ProcDiePending));
+	return InterruptHoldoffCount > 0 ||
+		!(InterruptPending && (QueryCancelPending || ProcDiePending));
 }
 
 /*
@@ -138,7 +139,7 @@ get_options(bool durable)
  * The path of a template's snapshot, or with a suffix of its manifest, in path
  * (MAXPGPATH bytes).
  */
-static void
+void
 snapshot_path(Oid oid, const char *suffix, char *path)
 {
 	snprintf(path, MAXPGPATH, "%s/%u%s", TESTDB_SNAPSHOT_DIR, oid, suffix);
@@ -447,7 +448,10 @@ sync_files(TestdbTemplate *template)
 		report_filesync_error(&error);
 
 	if (stats.copied + stats.created + stats.removed > 0)
+	{
 		template->version = registry_next_serial();
+		template->lsn = GetXLogInsertRecPtr();
+	}
 	template->files = filesync_manifest_count(copy);
 	template->bytes = filesync_manifest_space(copy, 1);
 	filesync_manifest_set_tag(copy, template->version);

@@ -37,4 +37,6 @@ extern void snapshot_restore(const TestdbTemplate *template, Oid clone,
 extern void snapshot_remove(Oid oid);
 extern void snapshot_measure(Oid oid, uint64 *bytes, uint64 *files);
 
+extern void snapshot_path(Oid oid, const char *suffix, char *path);
+
 #endif							/* TESTDB_SNAPSHOT_H */

@@ -19,6 +19,7 @@
 
 #include "compat.h"
 #include "freshness.h"
+#include "gate.h"
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
@@ -48,6 +49,7 @@ testdb_shmem_request(void)
 	registry_shmem_request();
 	request_shmem_request();
 	space_shmem_request();
+	gate_shmem_request();
 }
 
 /*
@@ -63,6 +65,7 @@ testdb_shmem_startup(void)
 	registry_shmem_init();
 	request_shmem_init();
 	space_shmem_init();
+	gate_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -103,6 +106,7 @@ _PG_init(void)
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = testdb_shmem_startup;
 	freshness_install_hooks();
+	gate_install();
 	version_install_hooks();
 
 	/* pg_upgrade wants no other process to write to its clusters. */

@@ -96,6 +96,8 @@ clone_state_name(CloneState state)
 			return "creating";
 		case CLONE_LEASED:
 			return "leased";
+		case CLONE_REWINDING:
+			return "rewinding";
 		case CLONE_DROPPING:
 			return "dropping";
 		case CLONE_RETURNED:
@@ -270,8 +272,8 @@ testdb_stats(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		TemplateStats *stats = &templates[i].stats;
-		Datum		values[14];
-		bool		nulls[14] = {false};
+		Datum		values[17];
+		bool		nulls[17] = {false};
 		int			c = 0;
 
 		values[c++] = ObjectIdGetDatum(templates[i].oid);
@@ -288,6 +290,9 @@ testdb_stats(PG_FUNCTION_ARGS)
 		values[c++] = milliseconds(stats->recycle_us);
 		values[c++] = milliseconds(stats->drop_us);
 		values[c++] = milliseconds(stats->snapshot_us);
+		values[c++] = Int64GetDatum(stats->rewinds);
+		values[c++] = Int64GetDatum(stats->rewind_waits);
+		values[c++] = milliseconds(stats->rewind_us);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

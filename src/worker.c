@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "database.h"
 #include "debug.h"
+#include "gate.h"
 #include "guc.h"
 #include "job.h"
 #include "lease.h"
@@ -43,6 +44,7 @@
 #include "recycle.h"
 #include "registry.h"
 #include "request.h"
+#include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
 #include "worker.h"
@@ -101,6 +103,8 @@ worker_register_all(void)
 static void
 worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 {
+	rewind_exit();
+	gate_open_all();
 	job_exit();
 	request_worker_detach(worker_index);
 }
@@ -124,7 +128,7 @@ restore_clone(Oid oid)
 	char	   *path;
 
 	if (registry_lookup(oid, &clone))
-		return clone.state == CLONE_LEASED;
+		return clone.state == CLONE_LEASED || clone.state == CLONE_REWINDING;
 
 	exists = database_lookup(oid, &info);
 	if (!lease_read(oid, &clone, &state))
@@ -135,10 +139,14 @@ restore_clone(Oid oid)
 			lease_remove(oid);
 		return false;
 	}
-	lives = state == LEASE_HELD && exists && !database_is_invalid(oid);
-	clone.state = lives ? CLONE_LEASED : CLONE_CREATING;
+	lives = (state == LEASE_HELD || state == LEASE_REWINDING) && exists &&
+		!database_is_invalid(oid);
+	clone.state = !lives ? CLONE_CREATING :
+		state == LEASE_HELD ? CLONE_LEASED : CLONE_REWINDING;
 	if (!registry_add(&clone, true, LOG))
 		return false;
+	if (clone.state == CLONE_REWINDING)
+		registry_set_unrestored(oid);
 	if (!lives)
 		(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);
 	registry_extend(oid, 0);
@@ -299,11 +307,13 @@ work_once(long *delay_ms)
 
 	if (recycler)
 		recycle_listen();
+	if (recycler && rewind_turn(delay_ms))
+		return true;
 	if (recycler && !alone && may_recycle(delay_ms, &gathering))
 		job_recycle();
 	else if (!gathering && vacuum_if_needed())
 		return true;
-	else if ((slot = request_take(&args)) >= 0)
+	else if ((slot = request_take(&args, false)) >= 0)
 		job_serve(slot, &args);
 	else if (recycler && may_recycle(delay_ms, &gathering))
 		job_recycle();
@@ -377,9 +387,11 @@ worker_turn(void)
 			if (worker_index == 0 && request_is_ready() &&
 				database_has_space(SPACE_RESERVE_BYTES, SPACE_RESERVE_FILES))
 				space_keep_reserve();
-			job_report(NULL);
+			if (!rewind_is_pending())
+				job_report(NULL);
 			pgstat_report_stat(false);
-			request_wait_for_work(delay_ms);
+			request_wait_for_work(delay_ms, worker_index == 0,
+								  rewind_is_pending());
 		}
 	}
 	PG_CATCH();

@@ -251,6 +251,20 @@ my @cases = (
 		]
 	},
 	{
+		name => 'rewind',
+		prepare => sub { my $name = clone(); write_to($name); return $name },
+		act => sub {
+			my ($name) = @_;
+			$admin->do("SELECT testdb_rewind('$name')");
+			$held{$name} = $number;
+		},
+		points => [
+			qw(rewind-closing rewind-entered rewind-closed rewind-rows rewind-recorded rewind-discarded rewind-checkpoint
+			  rewind-files rewind-committed rewind-held rewind-opened)
+		],
+		logged => [qw(rewind-files rewind-committed)]
+	},
+	{
 		name => 'keep',
 		prepare => sub { return clone() },
 		act => sub { $admin->do("SELECT testdb_keep('$_[0]')") },

@@ -1,0 +1,660 @@
+/*-------------------------------------------------------------------------
+ *
+ * gate.c
+ *	  Holding the sessions of a database at the start of their next
+ *	  transaction.
+ *
+ * While a database is rewound (rewind.c) its sessions stay connected, but none
+ * may be in a transaction.  PostgreSQL has no hook at the start of a
+ * transaction.  But StartTransaction() accepts invalidation messages before it
+ * takes a snapshot or reads a catalog, and has no lock and no buffer by then.
+ * So the gate is a catalog cache callback.  To close it, a worker notes in
+ * shared memory which database is meant, and sends a message that invalidates
+ * that database's row in the catalog caches.  A process that is connected to
+ * the database and receives the message at the start of a transaction waits in
+ * the callback until the gate is open again.
+ *
+ *	gate		sessions that start a transaction
+ *	OPEN		go on
+ *	CLOSING		wait, unless they are in the middle of a command
+ *	SHUT		wait
+ *	LOST		end, because the database has no content any more
+ *
+ *	OPEN -> CLOSING		gate_close()
+ *	CLOSING -> SHUT		gate_shut(true), when nobody seems to be in a transaction
+ *	SHUT -> CLOSING		gate_shut(false), if somebody is after all
+ *	SHUT -> LOST		gate_lose()
+ *	any -> OPEN			gate_open(), gate_open_all(); after LOST, when the database
+ *						has been removed
+ *
+ * All of these are taken by worker 0; if it ends, its exit callback opens those
+ * gates that are CLOSING, and another worker 0 goes on with the others.  A crash of any process makes
+ * the postmaster restart all of them, with new shared memory.
+ *
+ * Why nobody slips through:
+ *
+ * A process has set its lxid before it receives the message and looks at the
+ * gate; the worker has set the gate to SHUT before it looks for processes with
+ * an lxid.  With a memory barrier on either side, one of them sees the other.
+ *
+ * A process may receive the message in the middle of a transaction, since
+ * locking a relation accepts messages, too.  It would not receive it again at
+ * the start of the next.  So it sends the message once more at the end of that
+ * transaction, to itself among all others.
+ *
+ * A process that connects later has not received the message.  The worker
+ * holds a lock on the database that keeps new sessions out, and sends the
+ * message again after it has got that lock.
+ *
+ * Parallel workers never wait here: they are part of a transaction, whose
+ * leader is waited for.  Nor do sessions in the middle of a command (VACUUM,
+ * CREATE INDEX CONCURRENTLY, a procedure that commits), as long as the gate is
+ * only CLOSING.
+ *
+ * lxid is cleared before a commit is over: files are removed and invalidation
+ * messages sent after that.  A process that has no lxid is known to have
+ * nothing left to do if it waits here, or if pg_stat_activity has it as idle.
+ * For others the worker needs a barrier: interrupts are held off until the end
+ * of a commit.
+ *
+ * A session with temporary tables can't stay, because their catalog entries go.
+ * It ends itself in the callback, with an error that says why; a catchup
+ * interrupt has it start a transaction for that if it is idle.  A process that
+ * is about to exit goes on: it removes its temporary tables.
+ *
+ * When the gate opens, the session has received, or will receive with the same
+ * message, what the worker has sent about relations and catalogs.  What remains
+ * are the values that it has cached of sequences; it forgets them if the number
+ * of rewinds has changed.
+ *
+ * Locks: none but ProcArrayLock, in shared mode, while the table of processes
+ * is read.  A waiting process answers ProcSignal barriers.  It does not act on
+ * a cancel or a termination until it has left the gate: it is too early in the
+ * transaction for an error.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/procsignal.h"
+#include "storage/shmem.h"
+#include "storage/sinval.h"
+#include "tcop/pquery.h"
+#include "utils/backend_status.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "gate.h"
+
+/* How often a waiting process looks by itself, in ms; it is woken before. */
+#define GATE_INTERVAL	1000
+
+/* Rewinds are counted for so many groups of databases, by OID. */
+#define GATE_GROUPS		1024
+
+typedef enum GateState
+{
+	GATE_OPEN,
+	GATE_CLOSING,
+	GATE_SHUT,
+	GATE_LOST
+} GateState;
+
+/* One gate.  Written by worker 0 only; read by anybody, without a lock. */
+typedef struct Gate
+{
+	pg_atomic_uint32 database;	/* InvalidOid if the place is free */
+	pg_atomic_uint32 state;		/* a GateState */
+	pg_atomic_uint32 waits;		/* how many have waited at it */
+} Gate;
+
+typedef struct GateSharedState
+{
+	pg_atomic_uint32 nclosed;	/* gates that are not OPEN */
+	Gate		gates[GATE_MAX];
+	pg_atomic_uint32 rewinds[GATE_GROUPS];
+
+	/*
+	 * For each process, by its place in the array of PGPROCs: the database at
+	 * whose gate it waits, or InvalidOid.  Written by that process.
+	 */
+	pg_atomic_uint32 parked[FLEXIBLE_ARRAY_MEMBER];
+} GateSharedState;
+
+static GateSharedState *gates = NULL;
+
+/* Of this session: the hash of its database's row in the catalog cache. */
+static uint32 my_hash = 0;
+
+/* The number of rewinds that it has taken into account. */
+static uint32 known_rewinds = 0;
+
+/* Has it received the message in this transaction, so that it must send it? */
+static bool to_be_sent = false;
+
+/*
+ * Shared memory for all of it, in bytes.
+ */
+static Size
+gate_size(void)
+{
+	return add_size(offsetof(GateSharedState, parked),
+					mul_size(MaxBackends, sizeof(pg_atomic_uint32)));
+}
+
+/*
+ * Reserve shared memory; from shmem_request_hook only.
+ */
+void
+gate_shmem_request(void)
+{
+	RequestAddinShmemSpace(gate_size());
+}
+
+/*
+ * Create the gates, or attach to them; from shmem_startup_hook only, with
+ * AddinShmemInitLock held.
+ */
+void
+gate_shmem_init(void)
+{
+	bool		found;
+
+	gates = ShmemInitStruct("testdb gates", gate_size(), &found);
+	if (found)
+		return;
+	pg_atomic_init_u32(&gates->nclosed, 0);
+	for (int i = 0; i < GATE_MAX; i++)
+	{
+		pg_atomic_init_u32(&gates->gates[i].database, InvalidOid);
+		pg_atomic_init_u32(&gates->gates[i].state, GATE_OPEN);
+		pg_atomic_init_u32(&gates->gates[i].waits, 0);
+	}
+	for (int i = 0; i < GATE_GROUPS; i++)
+		pg_atomic_init_u32(&gates->rewinds[i], 0);
+	for (int i = 0; i < MaxBackends; i++)
+		pg_atomic_init_u32(&gates->parked[i], InvalidOid);
+}
+
+/*
+ * This process's place in the array of PGPROCs.
+ */
+static int
+my_place(void)
+{
+	return (int) (MyProc - ProcGlobal->allProcs);
+}
+
+/*
+ * The gate of a database; NULL if it is open.
+ */
+static Gate *
+find_gate(Oid database)
+{
+	for (int i = 0; i < GATE_MAX; i++)
+		if (pg_atomic_read_u32(&gates->gates[i].database) == database)
+			return &gates->gates[i];
+	return NULL;
+}
+
+/*
+ * The counter of rewinds of this session's database.
+ */
+static pg_atomic_uint32 *
+rewind_counter(Oid database)
+{
+	return &gates->rewinds[database % GATE_GROUPS];
+}
+
+/*
+ * Send the message that has the sessions of a database look at its gate, whose
+ * row has this hash value in the catalog cache.
+ */
+static void
+send_message(uint32 hash)
+{
+	SharedInvalidationMessage message;
+
+	memset(&message, 0, sizeof(message));
+	message.cc.id = (int8) DATABASEOID;
+	message.cc.dbId = InvalidOid;
+	message.cc.hashValue = hash;
+	SendSharedInvalidMessages(&message, 1);
+}
+
+/*
+ * End this session, whose temporary tables would lose their catalog entries.
+ */
+static void
+end_session(void)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_ADMIN_SHUTDOWN),
+			 errmsg("terminating connection because the database is being rewound"),
+			 errdetail("The session has temporary tables, whose catalog entries are lost."),
+			 errhint("Connect again, or use testdb_reset, which terminates all sessions.")));
+}
+
+/*
+ * End this session, whose database has lost its content.
+ */
+static void
+end_lost_session(void)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_ADMIN_SHUTDOWN),
+			 errmsg("terminating connection because the database could not be rewound"),
+			 errdetail("The content of the database was lost, and it is being removed.")));
+}
+
+/*
+ * Wait until a gate is open that was found closed.  Answers barriers, and
+ * leaves other interrupts for later.
+ */
+static void
+wait_at_gate(Gate *gate)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbRewindGate");
+
+	pg_atomic_fetch_add_u32(&gate->waits, 1);
+	gate_park();
+	while (pg_atomic_read_u32(&gate->database) == MyDatabaseId)
+	{
+		ResetLatch(MyLatch);
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+		if (pg_atomic_read_u32(&gate->database) != MyDatabaseId ||
+			pg_atomic_read_u32(&gate->state) == GATE_LOST)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 GATE_INTERVAL, event);
+	}
+	gate_unpark();
+
+	/* What else it was set for must not be lost. */
+	SetLatch(MyLatch);
+}
+
+/*
+ * Wait until the gate of this session's database is open, if it is not.  The
+ * session has an lxid, and has touched nothing since it got it.
+ *
+ * Between its being found open and gate_unpark() the gate may have been shut
+ * again, with this session counted as parked: so it is looked at once more.
+ */
+void
+gate_pass(void)
+{
+	Gate	   *gate;
+
+	while ((gate = find_gate(MyDatabaseId)) != NULL)
+	{
+		if (pg_atomic_read_u32(&gate->state) == GATE_LOST)
+			end_lost_session();
+		wait_at_gate(gate);
+	}
+}
+
+/*
+ * Has this process just begun a transaction, so that it has no lock and no
+ * snapshot yet?
+ */
+static bool
+is_starting(void)
+{
+	return !IsTransactionState() && LocalTransactionIdIsValid(lxid_compat(MyProc));
+}
+
+/*
+ * Forget what this session has cached of sequences, if its database has been
+ * rewound since it last did.
+ */
+void
+gate_catch_up(void)
+{
+	uint32		rewinds = pg_atomic_read_u32(rewind_counter(MyDatabaseId));
+
+	if (my_hash != 0 && known_rewinds != rewinds)
+	{
+		known_rewinds = rewinds;
+		ResetSequenceCaches();
+	}
+}
+
+/*
+ * The catalog cache callback: see the head of this file.
+ */
+static void
+gate_callback(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused(),
+			  uint32 hash)
+{
+	Gate	   *gate;
+
+	if (gates == NULL || MyProc == NULL || !OidIsValid(MyDatabaseId) ||
+		IsParallelWorker() || proc_exit_inprogress || (hash != 0 && my_hash != 0 && hash != my_hash))
+		return;
+	if (!is_starting())
+	{
+		to_be_sent = find_gate(MyDatabaseId) != NULL || to_be_sent;
+		return;
+	}
+
+	/* The worker looks at lxid, which is set, after it has closed the gate. */
+	pg_memory_barrier();
+	if ((gate = find_gate(MyDatabaseId)) != NULL)
+	{
+		if (ActivePortal != NULL && pg_atomic_read_u32(&gate->state) == GATE_CLOSING)
+			to_be_sent = true;
+		else
+		{
+			if (OidIsValid(MyProc->tempNamespaceId))
+				end_session();
+			gate_pass();
+		}
+	}
+	gate_catch_up();
+}
+
+/*
+ * The transaction callback: send the message again if it was received in the
+ * transaction that ends.
+ */
+static void
+gate_xact_callback(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (!to_be_sent)
+		return;
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+	{
+		to_be_sent = false;
+		if (find_gate(MyDatabaseId) != NULL)
+			send_message(my_hash);
+	}
+}
+
+/*
+ * Install the callbacks; called once per process, from _PG_init.
+ */
+void
+gate_install(void)
+{
+	CacheRegisterSyscacheCallback(DATABASEOID, gate_callback, (Datum) 0);
+	RegisterXactCallback(gate_xact_callback, NULL);
+}
+
+/*
+ * Note, in the first transaction of a session, what the callback needs.  Until
+ * that transaction ends nobody can rewind its database.
+ */
+void
+gate_learn(void)
+{
+	if (my_hash != 0 || !OidIsValid(MyDatabaseId) || gates == NULL)
+		return;
+	my_hash = GetSysCacheHashValue1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	known_rewinds = pg_atomic_read_u32(rewind_counter(MyDatabaseId));
+}
+
+/*
+ * Close the gate of a database; false if too many are closed already.  For
+ * worker 0, in a transaction.
+ */
+bool
+gate_close(Oid database)
+{
+	Gate	   *gate = find_gate(InvalidOid);
+
+	Assert(find_gate(database) == NULL);
+	if (gate == NULL)
+		return false;
+	pg_atomic_write_u32(&gate->waits, 0);
+	pg_atomic_write_u32(&gate->state, GATE_CLOSING);
+	pg_write_barrier();
+	pg_atomic_write_u32(&gate->database, database);
+	pg_atomic_fetch_add_u32(&gates->nclosed, 1);
+	gate_remind(database);
+	return true;
+}
+
+/*
+ * Send the message once more, for sessions that have come since.  For worker 0,
+ * in a transaction.
+ */
+void
+gate_remind(Oid database)
+{
+	pg_memory_barrier();
+	send_message(GetSysCacheHashValue1(DATABASEOID, ObjectIdGetDatum(database)));
+}
+
+/*
+ * Shut the gate, so that nobody passes it, or let those pass again who are in
+ * the middle of a command.  What gate_look() says after this call is final, if
+ * it is that nobody is in a transaction and new sessions are kept out.
+ */
+void
+gate_shut(Oid database, bool shut)
+{
+	Gate	   *gate = find_gate(database);
+
+	pg_atomic_write_u32(&gate->state, shut ? GATE_SHUT : GATE_CLOSING);
+	pg_memory_barrier();
+}
+
+/*
+ * Does the process in this place of the array of PGPROCs wait at the gate of
+ * that database?
+ */
+static bool
+is_parked(int place, Oid database)
+{
+	return place < MaxBackends &&
+		pg_atomic_read_u32(&gates->parked[place]) == database;
+}
+
+/*
+ * Wake those who wait at the gate of a database.
+ */
+static void
+wake_parked(Oid database)
+{
+	for (int i = 0; i < MaxBackends; i++)
+		if (is_parked(i, database))
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+}
+
+/*
+ * Have all sessions of a database end, whose content is lost: those that wait
+ * at its gate, which is shut, now; others at the start of their next
+ * transaction.
+ */
+void
+gate_lose(Oid database)
+{
+	Gate	   *gate = find_gate(database);
+
+	if (gate == NULL)
+		return;
+	pg_atomic_write_u32(&gate->state, GATE_LOST);
+	pg_memory_barrier();
+	wake_parked(database);
+}
+
+/*
+ * Report whether the sessions in a database that are neither at its gate nor
+ * in a transaction have nothing left to do of the last one.
+ */
+static bool
+all_idle(Oid database)
+{
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
+
+		if (status->st_databaseid != database || status->st_procpid == 0 ||
+			status->st_state == STATE_IDLE)
+			continue;
+		if (gate_holds_up(database, status->st_procpid))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Does a process have temporary tables, or had it?  The fields of one that has
+ * ended stay as they were, so it is looked for among those that are there.
+ * ProcArrayLock is held.
+ */
+static bool
+has_temporary(PGPROC *proc)
+{
+	return OidIsValid(proc->tempNamespaceId) && proc->pid != 0 &&
+		BackendPidGetProcWithLock(proc->pid) == proc;
+}
+
+/*
+ * Report who is in a database.  Takes and releases ProcArrayLock.
+ */
+void
+gate_look(Oid database, GateView *view)
+{
+	memset(view, 0, sizeof(*view));
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[i];
+
+		if (proc->pid == 0 || proc->databaseId != database)
+			continue;
+		if (is_parked(i, database))
+			view->parked++;
+		else if (LocalTransactionIdIsValid(lxid_compat(proc)))
+			view->running++;
+		if (has_temporary(proc))
+			view->temporary++;
+	}
+	LWLockRelease(ProcArrayLock);
+	if (view->running == 0)
+		view->idle = all_idle(database);
+}
+
+/*
+ * Report whether the process pid is connected to a database and does not wait
+ * at its gate.  Takes and releases ProcArrayLock.
+ */
+bool
+gate_holds_up(Oid database, int pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	return proc != NULL && proc->databaseId == database &&
+		!is_parked((int) (proc - ProcGlobal->allProcs), database);
+}
+
+/*
+ * Have those sessions of a database that have temporary tables end themselves;
+ * its gate is closed.  The caller waits until gate_look() finds none.  Takes and
+ * releases ProcArrayLock.
+ */
+void
+gate_end_temporary(Oid database)
+{
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[i];
+
+		if (proc->databaseId == database && has_temporary(proc))
+			(void) SendProcSignal(proc->pid, PROCSIG_CATCHUP_INTERRUPT, -1);
+	}
+	LWLockRelease(ProcArrayLock);
+}
+
+/*
+ * Count one more rewind of a database, whose gate is shut: its sessions forget
+ * what they have cached of sequences before they go on.
+ */
+void
+gate_announce(Oid database)
+{
+	pg_atomic_fetch_add_u32(rewind_counter(database), 1);
+}
+
+/*
+ * Open the gate of a database, and wake those who wait at it; how many have
+ * waited.
+ */
+uint32
+gate_open(Oid database)
+{
+	Gate	   *gate = find_gate(database);
+	uint32		waits;
+
+	if (gate == NULL)
+		return 0;
+	waits = pg_atomic_read_u32(&gate->waits);
+	pg_write_barrier();
+	pg_atomic_write_u32(&gate->database, InvalidOid);
+	pg_atomic_fetch_sub_u32(&gates->nclosed, 1);
+	pg_memory_barrier();
+	wake_parked(database);
+	return waits;
+}
+
+/*
+ * Open the gates that are CLOSING, because worker 0 ends.
+ */
+void
+gate_open_all(void)
+{
+	for (int i = 0; i < GATE_MAX; i++)
+	{
+		Oid			database = pg_atomic_read_u32(&gates->gates[i].database);
+
+		if (OidIsValid(database) &&
+			pg_atomic_read_u32(&gates->gates[i].state) == GATE_CLOSING)
+			(void) gate_open(database);
+	}
+}
+
+/*
+ * Count this session as one that waits at the gate of its database.  Until
+ * gate_unpark it must not touch anything of the database, nor accept
+ * invalidation messages; it has no snapshot and no lock.
+ */
+void
+gate_park(void)
+{
+	Assert(my_place() < MaxBackends);
+	pg_atomic_write_u32(&gates->parked[my_place()], MyDatabaseId);
+	pg_memory_barrier();
+}
+
+/*
+ * End that; gate_pass() must follow, before anything is touched.
+ */
+void
+gate_unpark(void)
+{
+	pg_atomic_write_u32(&gates->parked[my_place()], InvalidOid);
+	pg_memory_barrier();
+}

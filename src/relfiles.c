@@ -1,0 +1,211 @@
+/*-------------------------------------------------------------------------
+ *
+ * relfiles.c
+ *	  Which relation a file of a template's snapshot belongs to.
+ *
+ * A file's name is the relation's relfilenode, and only pg_class says whose
+ * that is.  A worker is connected to another database, so it reads the pages
+ * of pg_class from the snapshot's files, as CREATE DATABASE does with those of
+ * its template.  The snapshot was taken while nobody was in the template, so
+ * that a row is valid if the transaction that made it has committed, and none
+ * that deleted it has.  The pages are read into private memory: no hint bit is
+ * set, and nothing of them gets into shared buffers.
+ *
+ * What was found is kept in this process until another version of a snapshot
+ * is asked for.
+ *
+ * Locks: the snapshot is locked by the caller, as snapshot.c says.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_class.h"
+#include "storage/bufpage.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "relfiles.h"
+#include "snapshot.h"
+
+/* The templates whose files are remembered at one time. */
+#define MAX_REMEMBERED	4
+
+/* The files of one version of one snapshot, by number. */
+typedef struct RelFileList
+{
+	Oid			template_oid;	/* InvalidOid if the place is free */
+	uint64		version;
+	RelFile    *files;			/* in TopMemoryContext */
+	int			n;
+	int			space;
+} RelFileList;
+
+static RelFileList lists[MAX_REMEMBERED];
+static int	next_list = 0;
+
+/*
+ * Is a row valid, in a database in which no transaction was in progress?
+ */
+static bool
+row_is_valid(HeapTupleHeader tuple)
+{
+	if (!HeapTupleHeaderXminCommitted(tuple) &&
+		(HeapTupleHeaderXminInvalid(tuple) ||
+		 !TransactionIdDidCommit(HeapTupleHeaderGetRawXmin(tuple))))
+		return false;
+	if ((tuple->t_infomask & HEAP_XMAX_INVALID) ||
+		HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask))
+		return true;
+	return !TransactionIdDidCommit(HeapTupleHeaderGetUpdateXid(tuple));
+}
+
+/*
+ * Add what a row of pg_class says to a list; dir is the snapshot's directory.
+ */
+static void
+add_row(RelFileList *list, Form_pg_class row, char *dir)
+{
+	Oid			number = row->relfilenode;
+	RelFile    *file;
+
+	if (row->relisshared || !RELKIND_HAS_STORAGE(row->relkind))
+		return;
+	if (!OidIsValid(number))
+		number = mapped_relation_compat(dir, row->oid);
+	if (list->n == list->space)
+	{
+		list->space = Max(list->space * 2, 256);
+		list->files = list->files ?
+			repalloc(list->files, list->space * sizeof(RelFile)) :
+			MemoryContextAlloc(TopMemoryContext, list->space * sizeof(RelFile));
+	}
+	file = &list->files[list->n++];
+	file->number = number;
+	file->oid = row->oid;
+	file->relkind = row->relkind;
+}
+
+/*
+ * Add what the rows of a page of pg_class say.
+ */
+static void
+add_page(RelFileList *list, Page page, char *dir)
+{
+	OffsetNumber last;
+
+	if (PageIsNew(page) || PageIsEmpty(page))
+		return;
+	last = PageGetMaxOffsetNumber(page);
+	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
+	{
+		ItemId		item = PageGetItemId(page, i);
+		HeapTupleHeader tuple;
+
+		if (!ItemIdIsNormal(item))
+			continue;
+		tuple = (HeapTupleHeader) PageGetItem(page, item);
+		if (row_is_valid(tuple))
+			add_row(list, (Form_pg_class) ((char *) tuple + tuple->t_hoff), dir);
+	}
+}
+
+/*
+ * Add what a file of pg_class says; false if there is no such file.
+ *
+ * Errors: whatever the file system says.
+ */
+static bool
+add_file(RelFileList *list, const char *path, char *dir)
+{
+	PGAlignedBlock block;
+	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	int			nread;
+
+	if (fd < 0 && errno == ENOENT)
+		return false;
+	while (fd >= 0 && (nread = read(fd, block.data, BLCKSZ)) == BLCKSZ)
+		add_page(list, (Page) block.data, dir);
+	if (fd < 0 || nread != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read file \"%s\": %m", path)));
+	CloseTransientFile(fd);
+	return true;
+}
+
+static int
+compare_files(const void *a, const void *b)
+{
+	Oid			na = ((const RelFile *) a)->number;
+	Oid			nb = ((const RelFile *) b)->number;
+
+	return na < nb ? -1 : na > nb;
+}
+
+/*
+ * Read pg_class of a snapshot into a list.
+ */
+static void
+fill_list(RelFileList *list, const TestdbTemplate *template)
+{
+	char		dir[MAXPGPATH];
+	Oid			number;
+
+	list->template_oid = InvalidOid;
+	list->n = 0;
+	snapshot_path(template->oid, "", dir);
+	number = mapped_relation_compat(dir, RelationRelationId);
+	for (int segment = 0;; segment++)
+	{
+		char		path[MAXPGPATH + 32];
+
+		if (segment == 0)
+			snprintf(path, sizeof(path), "%s/%u", dir, number);
+		else
+			snprintf(path, sizeof(path), "%s/%u.%d", dir, number, segment);
+		if (!add_file(list, path, dir))
+			break;
+	}
+	if (list->n > 0)
+		qsort(list->files, list->n, sizeof(RelFile), compare_files);
+	list->version = template->version;
+	list->template_oid = template->oid;
+}
+
+/*
+ * The relation that a file of a template's snapshot belongs to, by the number in
+ * its name; NULL if there is none.  Good until the next call.  The snapshot is
+ * locked.
+ *
+ * Errors: whatever the file system says, when the snapshot's version is a new
+ * one.
+ */
+const RelFile *
+relfiles_find(const TestdbTemplate *template, Oid number)
+{
+	RelFileList *list = NULL;
+	RelFile		key = {.number = number};
+
+	for (int i = 0; i < MAX_REMEMBERED; i++)
+		if (lists[i].template_oid == template->oid)
+			list = &lists[i];
+	if (list == NULL)
+	{
+		list = &lists[next_list];
+		next_list = (next_list + 1) % MAX_REMEMBERED;
+		list->template_oid = InvalidOid;
+	}
+	if (list->template_oid != template->oid || list->version != template->version)
+		fill_list(list, template);
+	return list->n == 0 ? NULL :
+		bsearch(&key, list->files, list->n, sizeof(RelFile), compare_files);
+}

@@ -1,0 +1,1077 @@
+/*-------------------------------------------------------------------------
+ *
+ * rewind.c
+ *	  Giving a clone its template's content again, under open sessions.
+ *
+ * Worker 0 does it, since it knows which files of a clone have changed
+ * (watch.c).  Several clones are rewound together, with one checkpoint and one
+ * barrier.  For each request:
+ *
+ *	step								if it ends here, there remains
+ *	1  checks; the snapshot is fresh	a clone as before
+ *	2  gate: CLOSING					the same
+ *	   wait until nobody is in a transaction, or the request's time is over
+ *	3  database locked against new		the same
+ *	   sessions; gate: SHUT; nobody
+ *	   is in a transaction
+ *	4  registry: REWINDING				the same
+ *	5  barrier, if some session may		the same
+ *	   not have come to the end of
+ *	   its last commit, or if
+ *	   relations' files came or went
+ *	6  rows in shared catalogs			the same: they are not committed yet
+ *	7  lease: REWINDING					a clone that must be restored
+ *	8  changed pages dropped from		the same
+ *	   shared buffers
+ *	9  checkpoint						the same
+ *	10 files restored, flushed			the same
+ *	11 commit							the same
+ *	12 lease: HELD						a clone with its template's content
+ *	13 invalidation messages			the same
+ *	14 registry: LEASED; gate: OPEN		the same
+ *
+ * The checkpoint of step 9 has begun after the last transaction of the former
+ * life, so that recovery never applies WAL of that life to the restored files.
+ * No checkpoint is in progress at step 8, which would have to write the pages
+ * that are dropped there: one that is, is waited for before.
+ *
+ * From step 7 to 13 interrupts are held: the worker ends or fails afterwards.
+ * If restoring fails all the same (an I/O error), or if the server crashes
+ * meanwhile and finds the lease when it starts again, nobody may see what there
+ * is.  The clone stays REWINDING, marked as unrestored, with its gate SHUT if
+ * anybody can be waiting there, and restoring it is tried again until that
+ * succeeds: all its files, from a fresh snapshot.  New sessions wait, and so do
+ * those at the gate.  Only if the template has gone meanwhile is the content
+ * lost: then the gate is LOST, which ends all sessions, and the clone is removed.
+ *
+ * What a session knows of the database is brought up to date by messages.  If
+ * only tables and indexes have changed which the template has, as their files
+ * and dirty pages tell (relfiles.c), these are named.  If a catalog has changed,
+ * or if it is not known which files have, the messages say that all catalogs and
+ * all relations have; a session then also reads the relation map again.
+ *
+ * Locks.  Heavyweight locks as database.c and snapshot.c say, held to the end
+ * of step 11.  The one on the database is never waited for: a session that is
+ * just connecting has it, or one that alters the database.  No LWLock is held
+ * over any step.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_namespace_d.h"
+#include "miscadmin.h"
+#include "postmaster/bgwriter.h"
+#include "storage/lmgr.h"
+#include "storage/md.h"
+#include "storage/proc.h"
+#include "storage/sinval.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "database.h"
+#include "debug.h"
+#include "gate.h"
+#include "guc.h"
+#include "job.h"
+#include "lease.h"
+#include "recycle.h"
+#include "registry.h"
+#include "relfiles.h"
+#include "request.h"
+#include "rewind.h"
+#include "snapshot.h"
+#include "space.h"
+
+/* How often who is in the way is looked at again, in ms. */
+#define REWIND_INTERVAL		1
+
+/* How often a checkpoint that is in progress is waited for. */
+#define CHECKPOINT_TRIES	10
+
+/* How many sessions are described in an error's detail at most. */
+#define MAX_DESCRIBED		8
+
+/* How far a rewind has come; the order counts. */
+typedef enum RewindStage
+{
+	REWIND_BEHIND,				/* another one of the same clone comes first */
+	REWIND_WAITING,				/* the gate is CLOSING */
+	REWIND_ENTERED,				/* the gate is SHUT, the entry REWINDING */
+	REWIND_SPOILED,				/* the content is neither the old nor the new */
+	REWIND_DONE					/* the clone is LEASED again, its gate open */
+} RewindStage;
+
+/* When restoring a clone is tried again after a failure, in ms. */
+#define RESTORE_RETRY		1000
+
+/* A request that this worker has taken. */
+typedef struct Rewind
+{
+	int			slot;
+	RequestArgs args;
+	RewindStage stage;
+	TestdbClone clone;
+	TestdbTemplate template;	/* ENTERED: its snapshot is locked */
+	TimestampTz started_at;
+	TimestampTz deadline;		/* of the waiting */
+	bool		forced;			/* those in the way have been terminated */
+	bool		catalogs;		/* ENTERED: catalogs have changed, perhaps */
+	char	   *ended;			/* who they were; in TopMemoryContext, or NULL */
+} Rewind;
+
+static Rewind pending[GATE_MAX];
+static int	npending = 0;
+
+/* The OIDs of all catalogs of a database, for invalidation messages. */
+static Oid *catalogs = NULL;
+static int	ncatalogs = 0;
+
+/*
+ * Forget a request that has been answered.
+ */
+static void
+forget(Rewind *rewind)
+{
+	if (rewind->ended)
+		pfree(rewind->ended);
+	*rewind = pending[--npending];
+}
+
+/*
+ * Let the clone of a request go on as it is.
+ */
+static void
+let_go(Rewind *rewind)
+{
+	if (rewind->stage == REWIND_ENTERED)
+		(void) registry_set_state(rewind->clone.oid, CLONE_REWINDING, CLONE_LEASED);
+	if (rewind->stage == REWIND_SPOILED)
+		registry_set_unrestored(rewind->clone.oid);
+	else if (rewind->stage == REWIND_WAITING || rewind->stage == REWIND_ENTERED)
+		(void) gate_open(rewind->clone.oid);
+}
+
+/*
+ * Answer a request with an error, and forget it.
+ */
+static void
+fail(Rewind *rewind, ErrorData *edata)
+{
+	let_go(rewind);
+	request_fail(rewind->slot, edata);
+	forget(rewind);
+}
+
+/*
+ * The same with the error that was caught; the transaction is ended.  From
+ * PG_CATCH only.
+ */
+static ErrorData *
+catch_error(void)
+{
+	ErrorData  *edata = job_rollback_work();
+
+	debug_point("rewind-failed");
+	return edata;
+}
+
+/*
+ * Raise an error unless a clone can be rewound.  In a transaction.
+ *
+ * Errors: 55000, which names testdb_reset.
+ */
+static void
+check_possible(const TestdbClone *clone, const char *name)
+{
+	const char *reason = NULL;
+
+	if (!clone->native)
+		reason = "It was not made from a snapshot of its template.";
+	else if (!database_is_recyclable(clone->oid))
+		reason = "It has replication slots, subscriptions or files in a tablespace, is marked as a template, or WAL is being consumed.";
+	else if (recycle_is_locked(clone->oid))
+		reason = "A serializable transaction that may still conflict with others has read from it.";
+	if (reason)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("database \"%s\" cannot be rewound", name),
+				 errdetail_internal("%s", reason),
+				 errhint("Use testdb_reset, which terminates the sessions in it.")));
+}
+
+/*
+ * Begin to serve a request: step 1 of the head of this file.  False if there
+ * is nothing to wait for, which *result then says.
+ *
+ * Errors: 42501, 55000, those of snapshot_ensure.
+ */
+static bool
+prepare(Rewind *rewind, RequestResult *result)
+{
+	TestdbClone *clone = &rewind->clone;
+	DatabaseInfo info;
+	DatabaseInfo template;
+	bool		ok;
+
+	job_begin_work();
+	ok = registry_lookup(rewind->args.database, clone) &&
+		clone->lease == rewind->args.lease && clone->state == CLONE_LEASED &&
+		database_lookup(clone->oid, &info);
+	result->missing = !ok;
+	if (ok)
+	{
+		check_possible(clone, NameStr(info.name));
+		if (!database_lookup(clone->template_oid, &template))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_DATABASE),
+					 errmsg("template of database \"%s\" does not exist",
+							NameStr(info.name))));
+		switch (snapshot_ensure(clone->template_oid, NameStr(template.name),
+								registry_lease(clone->template_oid),
+								&rewind->template, &result->nprepared))
+		{
+			case SNAPSHOT_FRESH:
+				break;
+			case SNAPSHOT_BUSY:
+				result->busy = true;
+				ok = false;
+				break;
+			case SNAPSHOT_IMPOSSIBLE:
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("database \"%s\" cannot be rewound",
+								NameStr(info.name)),
+						 errdetail("Its template cannot be cloned by the native method."),
+						 errhint("Use testdb_reset, which terminates the sessions in it.")));
+		}
+	}
+	job_commit_work();
+	return ok;
+}
+
+/*
+ * Is another rewind of the same clone ahead of this one?
+ */
+static bool
+is_behind_another(const Rewind *rewind)
+{
+	for (int i = 0; i < npending; i++)
+		if (pending[i].clone.oid == rewind->clone.oid &&
+			pending[i].stage != REWIND_BEHIND && pending[i].stage != REWIND_DONE)
+			return true;
+	return false;
+}
+
+/*
+ * Close the gate for a request whose turn has come: step 2.
+ */
+static void
+start(Rewind *rewind)
+{
+	if (is_behind_another(rewind))
+		return;
+	job_begin_work();
+	if (gate_close(rewind->clone.oid))
+		rewind->stage = REWIND_WAITING;
+	job_commit_work();
+	debug_point("rewind-closing");
+}
+
+/*
+ * Take one request from the queue; false if there is none.
+ */
+static bool
+take_request(void)
+{
+	Rewind	   *rewind = &pending[npending];
+	RequestResult result;
+	bool		waits = false;
+
+	memset(rewind, 0, sizeof(*rewind));
+	memset(&result, 0, sizeof(result));
+	if (npending == GATE_MAX ||
+		(rewind->slot = request_take(&rewind->args, true)) < 0)
+		return false;
+	rewind->started_at = GetCurrentTimestamp();
+	rewind->deadline = TimestampTzPlusMilliseconds(rewind->started_at,
+												   rewind->args.wait_ms);
+	npending++;
+	PG_TRY();
+	{
+		waits = prepare(rewind, &result);
+		if (waits)
+			start(rewind);
+	}
+	PG_CATCH();
+	{
+		fail(rewind, catch_error());
+		return true;
+	}
+	PG_END_TRY();
+	if (!waits)
+	{
+		request_finish(rewind->slot, &result);
+		forget(rewind);
+	}
+	return true;
+}
+
+/*
+ * Who is in the way of a rewind, for an error's detail or a notice, or NULL if
+ * nobody is.  In the current memory context.
+ */
+static char *
+describe_sessions(const Rewind *rewind, bool terminate)
+{
+	StringInfoData buf;
+	Oid			oid = rewind->clone.oid;
+	int			n;
+	int			nfound = 0;
+
+	initStringInfo(&buf);
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
+		char	   *user;
+
+		if (status->st_databaseid != oid || status->st_procpid == 0 ||
+			status->st_state == STATE_IDLE || !gate_holds_up(oid, status->st_procpid))
+			continue;
+		if (terminate)
+			(void) kill(status->st_procpid, SIGTERM);
+		if (nfound++ >= MAX_DESCRIBED)
+			continue;
+		if (nfound > 1)
+			appendStringInfoChar(&buf, ' ');
+		user = OidIsValid(status->st_userid) ?
+			GetUserNameFromId(status->st_userid, true) : NULL;
+		appendStringInfo(&buf, "Process %d", status->st_procpid);
+		if (user)
+			appendStringInfo(&buf, " of user \"%s\"", user);
+		if (status->st_appname && status->st_appname[0])
+			appendStringInfo(&buf, " (application \"%s\")", status->st_appname);
+		appendStringInfo(&buf, " is %s since %s.",
+						 status->st_state == STATE_IDLEINTRANSACTION ||
+						 status->st_state == STATE_IDLEINTRANSACTION_ABORTED ?
+						 "idle in a transaction" : "executing a command",
+						 timestamptz_to_str(status->st_state_start_timestamp));
+	}
+	if (nfound > MAX_DESCRIBED)
+		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
+	return nfound > 0 ? buf.data : NULL;
+}
+
+/*
+ * The time of a request's waiting is over: terminate those who are in the way,
+ * if that is wanted, and wait once more, or raise an error.
+ *
+ * Errors: 55006.
+ */
+static void
+give_up_waiting(Rewind *rewind)
+{
+	int			nprepared = database_count_prepared(NameStr(rewind->args.database_name));
+	bool		terminate = rewind->args.force && !rewind->forced;
+	char	   *sessions = describe_sessions(rewind, terminate);
+
+	if (terminate)
+	{
+		rewind->forced = true;
+		if (sessions)
+			rewind->ended = MemoryContextStrdup(TopMemoryContext, sessions);
+		if (nprepared > 0)
+			database_rollback_prepared(rewind->clone.oid);
+		rewind->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   testdb_lock_timeout);
+		return;
+	}
+	if (sessions == NULL && nprepared > 0)
+		sessions = psprintf(ngettext("There is %d prepared transaction using the database.",
+									 "There are %d prepared transactions using the database.",
+									 nprepared),
+							nprepared);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("database \"%s\" is being accessed by other users",
+					NameStr(rewind->args.database_name)),
+			 sessions ? errdetail_internal("%s", sessions) :
+			 errdetail("Another session is connecting to it, or alters it."),
+			 rewind->forced ?
+			 errhint("They were terminated, but have not ended within %d ms. See \"%s\".",
+					 testdb_lock_timeout, "testdb.lock_timeout") :
+			 errhint("A database is rewound when no session in it is in a transaction. testdb_rewind waited %d ms; see \"%s\", or call testdb_rewind with force.",
+					 testdb_rewind_timeout, "testdb.rewind_timeout")));
+}
+
+/*
+ * Lock a database against new sessions, if that is possible at once.
+ */
+static bool
+try_lock(Oid oid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
+	if (LockAcquire(&tag, AccessExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+/*
+ * Steps 3 and 4, if nobody is in the way; false if somebody is.  In the
+ * transaction of the batch.  *idle is cleared if a barrier is needed.
+ */
+static bool
+enter(Rewind *rewind, bool *idle)
+{
+	TestdbClone *clone = &rewind->clone;
+	Oid			oid = clone->oid;
+	GateView	view;
+
+	gate_look(oid, &view);
+	if (view.running > 0 || view.temporary > 0 ||
+		database_count_prepared(NameStr(rewind->args.database_name)) > 0 ||
+		!try_lock(oid))
+		return false;
+	gate_remind(oid);
+	gate_shut(oid, true);
+	gate_look(oid, &view);
+	if (view.running > 0 || view.temporary > 0 ||
+		!registry_end_lease(oid, rewind->args.lease, CLONE_REWINDING, clone))
+	{
+		gate_shut(oid, false);
+		UnlockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
+		return false;
+	}
+	rewind->stage = REWIND_ENTERED;
+	*idle = *idle && view.idle;
+	return true;
+}
+
+/*
+ * Wait until no checkpoint is in progress that began before the last change of
+ * the clones' pages.
+ *
+ * Errors: 55000 if there is always another one.
+ */
+static void
+end_checkpoint(void)
+{
+	for (int i = 0; database_is_checkpointing(); i++)
+	{
+		if (i == CHECKPOINT_TRIES)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("could not rewind a database because of checkpoints in progress")));
+		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	}
+}
+
+/*
+ * Is the relation map among these files?
+ */
+static bool
+has_map(const FilesyncNames *names)
+{
+	for (uint32 i = 0; i < filesync_names_count(names); i++)
+		if (strcmp(filesync_names_get(names, i), "pg_filenode.map") == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Have the catalogs of a clone changed, as far as its files and dirty pages
+ * tell?  True if that is not known, or if a relation is among the changed ones
+ * that the template has not.  Hint bits are no change: they leave a page's LSN,
+ * which is always that of a catalog's last change.
+ */
+static bool
+catalogs_changed(const TestdbClone *clone, const TestdbTemplate *template,
+				 HTAB *relations)
+{
+	const FilesyncNames *names = watch_names(clone, template);
+	RelationChange *list;
+	int			n;
+	bool		changed = names == NULL || has_map(names);
+
+	if (changed)
+		return true;
+	list = database_relations_list(relations, clone->oid, &n);
+	for (int i = 0; i < n && !changed; i++)
+	{
+		const RelFile *file = relfiles_find(template, list[i].number);
+
+		changed = file == NULL ||
+			(file->oid < FirstNormalObjectId && list[i].lsn > template->lsn);
+	}
+	pfree(list);
+	return changed;
+}
+
+/*
+ * Step 6: give a clone what belongs to it in shared catalogs.  False if its
+ * template or the snapshot has changed since step 1.
+ */
+static bool
+restore_rows(Rewind *rewind, HTAB *relations)
+{
+	TestdbClone *clone = &rewind->clone;
+	TestdbTemplate *template = &rewind->template;
+	TemplateRow row;
+	DatabaseInfo info;
+
+	database_lock_horizons();
+	if (!snapshot_lock(clone->template_oid, template) ||
+		template->generation != template->snapshot_generation ||
+		!database_read_row(clone->template_oid, &row) ||
+		row.frozenxid != template->row.frozenxid ||
+		row.minmxid != template->row.minmxid ||
+		!snapshot_lock_source(template) ||
+		!database_lookup(clone->oid, &info))
+		return false;
+	clone->name = info.name;
+	clone->owner = info.owner;
+	rewind->catalogs = catalogs_changed(clone, template, relations);
+	if (rewind->catalogs || clone->version != template->version)
+		database_sync_dependencies(clone->oid, clone->template_oid,
+								   template->dependencies);
+	return database_restore_row(clone->oid, clone->template_oid);
+}
+
+/*
+ * Tell all sessions of a clone that anything may have changed: all relations,
+ * and all catalogs.
+ */
+static void
+invalidate_all(Oid oid)
+{
+	SharedInvalidationMessage *messages =
+		palloc0((ncatalogs + 1) * sizeof(SharedInvalidationMessage));
+
+	for (int i = 0; i < ncatalogs; i++)
+	{
+		messages[i].cat.id = SHAREDINVALCATALOG_ID;
+		messages[i].cat.dbId = oid;
+		messages[i].cat.catId = catalogs[i];
+	}
+	messages[ncatalogs].rc.id = SHAREDINVALRELCACHE_ID;
+	messages[ncatalogs].rc.dbId = oid;
+	messages[ncatalogs].rc.relId = InvalidOid;
+	SendSharedInvalidMessages(messages, ncatalogs + 1);
+	pfree(messages);
+}
+
+/*
+ * Tell them that the content of these relations has changed.  That of a table
+ * is remembered with its storage only (how long it is, where there was room),
+ * and its plans stay; an index's entry holds what its access method remembers.
+ */
+static void
+invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
+{
+	int			n;
+	RelationChange *list = database_relations_list(relations, oid, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		const RelFile *file = relfiles_find(template, list[i].number);
+		SharedInvalidationMessage message;
+
+		invalidate_storage_compat(oid, list[i].number);
+		if (file->relkind != RELKIND_INDEX)
+			continue;
+		memset(&message, 0, sizeof(message));
+		message.rc.id = SHAREDINVALRELCACHE_ID;
+		message.rc.dbId = oid;
+		message.rc.relId = file->oid;
+		SendSharedInvalidMessages(&message, 1);
+	}
+	pfree(list);
+}
+
+/*
+ * Find out, once, which catalogs a database has: those of the workers' own.
+ */
+static void
+list_catalogs(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	int			space = 128;
+
+	if (catalogs != NULL)
+		return;
+	catalogs = MemoryContextAlloc(TopMemoryContext, space * sizeof(Oid));
+	rel = table_open(RelationRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
+
+		if (form->relkind != RELKIND_RELATION || form->relisshared ||
+			form->relnamespace != PG_CATALOG_NAMESPACE ||
+			form->oid >= FirstNormalObjectId)
+			continue;
+		if (ncatalogs == space)
+		{
+			space *= 2;
+			catalogs = repalloc(catalogs, space * sizeof(Oid));
+		}
+		catalogs[ncatalogs++] = form->oid;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Steps 7 to 10 for all that have entered.  relations are those of their
+ * databases that have changed.  Interrupts are held.
+ */
+static void
+restore_files(Rewind **batch, Oid *oids, int n, HTAB *relations)
+{
+	for (int i = 0; i < n; i++)
+	{
+		lease_write(&batch[i]->clone, LEASE_REWINDING);
+		batch[i]->stage = REWIND_SPOILED;
+	}
+	debug_point("rewind-recorded");
+	for (int i = 0; i < n; i++)
+	{
+		if (watch_current(oids[i]) == NULL)
+			DropDatabaseBuffers(oids[i]);
+		ForgetDatabaseSyncRequests(oids[i]);
+	}
+	database_relations_discard(relations);
+	debug_point("rewind-discarded");
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	debug_point("rewind-checkpoint");
+	watch_drain();
+	recycle_add_changed(relations, oids, n);
+	database_relations_discard(relations);
+	database_drop_statistics(oids, n);
+	for (int i = 0; i < n; i++)
+	{
+		TestdbTemplate *template = &batch[i]->template;
+		TestdbClone *clone = &batch[i]->clone;
+		const FilesyncNames *names = watch_names(clone, template);
+
+		batch[i]->catalogs = batch[i]->catalogs ||
+			catalogs_changed(clone, template, relations);
+		if (names == NULL)
+			database_discard_buffers(oids[i]);
+		snapshot_restore(template, oids[i], names);
+		recycle_log_restored(clone);
+		clone->version = template->version;
+		clone->row_version = template->row_version;
+	}
+	debug_point("rewind-files");
+	if (!recycle_end_restoring())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL began to be consumed while a database was being rewound")));
+	database_flush();
+}
+
+/*
+ * Steps 12 to 14 for one clone.
+ */
+static void
+finish(Rewind *rewind, HTAB *relations)
+{
+	TestdbClone *clone = &rewind->clone;
+	TemplateStats stats = {0};
+	RequestResult result;
+
+	memset(&result, 0, sizeof(result));
+	lease_write(clone, LEASE_HELD);
+	debug_point("rewind-held");
+	if (rewind->catalogs)
+		invalidate_all(clone->oid);
+	else
+		invalidate_relations(&rewind->template, relations, clone->oid);
+	gate_announce(clone->oid);
+	registry_finish_reset(clone);
+	rewind->stage = REWIND_DONE;
+	registry_template_changed(clone->oid);
+	stats.rewinds = 1;
+	stats.rewind_waits = gate_open(clone->oid);
+	stats.rewind_us = GetCurrentTimestamp() - rewind->started_at;
+	registry_add_stats(clone->template_oid, &stats);
+	debug_point("rewind-opened");
+	if (rewind->ended)
+		strlcpy(result.notice, rewind->ended, sizeof(result.notice));
+	request_finish(rewind->slot, &result);
+	rewind->slot = -1;
+}
+
+/*
+ * Those that have entered; how many.
+ */
+static int
+get_batch(Rewind **batch, Oid *oids)
+{
+	int			n = 0;
+
+	for (int i = 0; i < npending; i++)
+	{
+		if (pending[i].stage != REWIND_ENTERED)
+			continue;
+		batch[n] = &pending[i];
+		oids[n++] = pending[i].clone.oid;
+	}
+	return n;
+}
+
+/*
+ * Steps 5 and 6.  Those whose template has changed are told so, and leave the
+ * batch.  *relations gets those of the clones' relations that have changed.
+ */
+static void
+restore_shared(bool idle, HTAB *relations)
+{
+	Rewind	   *batch[GATE_MAX];
+	Oid			oids[GATE_MAX];
+	int			n = get_batch(batch, oids);
+
+	end_checkpoint();
+	watch_drain();
+	for (int i = 0; i < n && idle; i++)
+		idle = !recycle_needs_barrier(&batch[i]->clone);
+	if (!idle)
+		recycle_check_barrier();
+	debug_point("rewind-closed");
+	watch_drain();
+	recycle_add_changed(relations, oids, n);
+	database_relations_add_dirty(relations, oids, n);
+	for (int i = npending - 1; i >= 0; i--)
+	{
+		RequestResult result;
+
+		if (pending[i].stage != REWIND_ENTERED || restore_rows(&pending[i], relations))
+			continue;
+		memset(&result, 0, sizeof(result));
+		result.busy = true;
+		let_go(&pending[i]);
+		request_finish(pending[i].slot, &result);
+		forget(&pending[i]);
+	}
+	debug_point("rewind-rows");
+}
+
+/*
+ * Rewind all clones that nobody is in the way of; false if there is none.
+ */
+static bool
+run_batch(void)
+{
+	Rewind	   *batch[GATE_MAX];
+	Oid			oids[GATE_MAX];
+	HTAB	   *relations;
+	bool		idle = true;
+	bool		entered = false;
+	int			n;
+
+	job_begin_work();
+	list_catalogs();
+	watch_init();
+	for (int i = 0; i < npending; i++)
+		if (pending[i].stage == REWIND_WAITING && enter(&pending[i], &idle))
+			entered = true;
+	if (!entered)
+	{
+		job_commit_work();
+		return false;
+	}
+	debug_point("rewind-entered");
+	relations = database_relations_create();
+	restore_shared(idle, relations);
+	n = get_batch(batch, oids);
+	HOLD_INTERRUPTS();
+	if (n > 0)
+		restore_files(batch, oids, n, relations);
+	job_commit_work();
+	debug_point("rewind-committed");
+	watch_drain();
+	for (int i = 0; i < n; i++)
+	{
+		watch_restart(oids[i]);
+		finish(batch[i], relations);
+	}
+	for (int i = npending - 1; i >= 0; i--)
+		if (pending[i].slot < 0)
+			forget(&pending[i]);
+	RESUME_INTERRUPTS();
+	return true;
+}
+
+/*
+ * Restore all files of a clone whose rewinding was interrupted.  False if that
+ * must wait, because its template is in use.
+ */
+static bool
+restore_again(TestdbClone *clone)
+{
+	Rewind		rewind = {.clone = *clone,.stage = REWIND_ENTERED};
+	HTAB	   *relations;
+	DatabaseInfo template;
+	int			nprepared;
+
+	job_begin_work();
+	if (!database_lookup(clone->template_oid, &template))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("template database \"%s\" does not exist",
+						NameStr(clone->template_name))));
+	LockSharedObject(DatabaseRelationId, clone->oid, 0, AccessExclusiveLock);
+	if (snapshot_ensure(clone->template_oid, NameStr(template.name),
+						registry_lease(clone->template_oid),
+						&rewind.template, &nprepared) != SNAPSHOT_FRESH)
+	{
+		job_commit_work();
+		return false;
+	}
+	list_catalogs();
+	relations = database_relations_create();
+	rewind.clone.version = 0;
+	if (!restore_rows(&rewind, relations))
+	{
+		job_commit_work();
+		return false;
+	}
+	HOLD_INTERRUPTS();
+	database_discard_buffers(clone->oid);
+	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	snapshot_restore(&rewind.template, clone->oid, NULL);
+	database_flush();
+	job_commit_work();
+	lease_write(&rewind.clone, LEASE_HELD);
+	invalidate_all(clone->oid);
+	gate_announce(clone->oid);
+	rewind.clone.version = rewind.template.version;
+	rewind.clone.row_version = rewind.template.row_version;
+	registry_finish_reset(&rewind.clone);
+	(void) gate_open(clone->oid);
+	RESUME_INTERRUPTS();
+	ereport(LOG,
+			(errmsg("restored database \"%s\", whose rewinding had been interrupted",
+					NameStr(rewind.clone.name))));
+	return true;
+}
+
+/*
+ * The content of a clone is lost, since there is nothing to restore it from.
+ */
+static void
+lose(const TestdbClone *clone)
+{
+	gate_lose(clone->oid);
+	if (registry_set_state(clone->oid, CLONE_REWINDING, CLONE_GARBAGE))
+		request_wake_workers();
+	ereport(LOG,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("could not restore database \"%s\" after its rewinding had been interrupted",
+					NameStr(clone->name)),
+			 errdetail("Template database \"%s\" does not exist.",
+					   NameStr(clone->template_name))));
+}
+
+/*
+ * Restore the clones whose rewinding was interrupted; false if there was none
+ * for which that worked.  What has failed is tried again after a while.
+ */
+static bool
+restore_interrupted(long *delay_ms)
+{
+	static TimestampTz retry_at = 0;
+	static bool told = false;
+	TestdbClone *clones;
+	volatile bool done = false;
+	int			n;
+
+	if (!registry_has_unrestored())
+		return false;
+	*delay_ms = Min(*delay_ms, RESTORE_RETRY);
+	if (GetCurrentTimestamp() < retry_at)
+		return false;
+	job_report("testdb: restoring databases");
+	clones = registry_list(&n);
+	for (volatile int i = 0; i < n; i++)
+	{
+		if (clones[i].state != CLONE_REWINDING || !clones[i].unrestored)
+			continue;
+		PG_TRY();
+		{
+			done = restore_again(&clones[i]) || done;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *edata = catch_error();
+
+			if (edata->sqlerrcode == ERRCODE_UNDEFINED_DATABASE)
+				lose(&clones[i]);
+			else if (!told)
+				ereport(LOG,
+						(errcode(edata->sqlerrcode),
+						 errmsg("could not restore database \"%s\": %s",
+								NameStr(clones[i].name), edata->message),
+						 errhint("It will be tried again until it succeeds.")));
+			told = true;
+		}
+		PG_END_TRY();
+	}
+	retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RESTORE_RETRY);
+	told = told && registry_has_unrestored();
+	return done;
+}
+
+/*
+ * Look after a request that waits for others; false if it has been answered.
+ *
+ * Errors: 55006 if its time is over, 57014 if the session that asked for it
+ * gave up.
+ */
+static bool
+look_after(Rewind *rewind)
+{
+	TestdbClone clone;
+	RequestResult result;
+	GateView	view;
+
+	if (request_is_unwanted(rewind->slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling rewind due to user request")));
+	if (!registry_lookup(rewind->clone.oid, &clone) ||
+		clone.lease != rewind->args.lease || clone.state != CLONE_LEASED)
+	{
+		memset(&result, 0, sizeof(result));
+		result.missing = true;
+		let_go(rewind);
+		request_finish(rewind->slot, &result);
+		return false;
+	}
+	if (rewind->stage == REWIND_BEHIND)
+		start(rewind);
+	if (rewind->stage != REWIND_WAITING)
+		return true;
+	job_begin_work();
+	gate_remind(clone.oid);
+	gate_look(clone.oid, &view);
+	if (view.temporary > 0)
+		gate_end_temporary(clone.oid);
+	database_end_autovacuum(clone.oid);
+	if (GetCurrentTimestamp() >= rewind->deadline)
+		give_up_waiting(rewind);
+	job_commit_work();
+	return true;
+}
+
+/*
+ * Do what can be done for those who want a clone to be rewound: take new
+ * requests, rewind the clones that nobody is in the way of, and look after the
+ * others.  False if there was nothing to do; *delay_ms is then lowered to the
+ * time after which there may be, in ms.  For worker 0, in no transaction.
+ */
+bool
+rewind_turn(long *delay_ms)
+{
+	volatile bool done = restore_interrupted(delay_ms);
+
+	while (take_request())
+		done = true;
+	if (npending == 0)
+		return done;
+	job_report("testdb: rewinding databases");
+	PG_TRY();
+	{
+		done = run_batch() || done;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = catch_error();
+
+		for (int i = npending - 1; i >= 0; i--)
+			if (pending[i].stage >= REWIND_ENTERED)
+				fail(&pending[i], edata);
+	}
+	PG_END_TRY();
+	for (volatile int i = npending - 1; i >= 0; i--)
+	{
+		PG_TRY();
+		{
+			if (!look_after(&pending[i]))
+				forget(&pending[i]);
+		}
+		PG_CATCH();
+		{
+			fail(&pending[i], catch_error());
+		}
+		PG_END_TRY();
+	}
+	if (npending > 0)
+		*delay_ms = Min(*delay_ms, REWIND_INTERVAL);
+	return done;
+}
+
+/*
+ * Let other work that this worker does for a clone go first: nobody waits at its
+ * gate any longer.  What was to be rewound is reported as missing.
+ */
+void
+rewind_give_way(Oid oid)
+{
+	for (int i = npending - 1; i >= 0; i--)
+	{
+		RequestResult result;
+
+		if (pending[i].clone.oid != oid)
+			continue;
+		memset(&result, 0, sizeof(result));
+		result.missing = true;
+		let_go(&pending[i]);
+		request_finish(pending[i].slot, &result);
+		forget(&pending[i]);
+	}
+}
+
+/*
+ * Is there a request that waits for somebody else?
+ */
+bool
+rewind_is_pending(void)
+{
+	return npending > 0;
+}
+
+/*
+ * Give up everything, because this worker ends.
+ */
+void
+rewind_exit(void)
+{
+	ErrorData	edata = {0};
+
+	edata.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+	edata.message = "testdb worker ended before it had finished";
+	edata.hint = "Try again; see the server log.";
+	while (npending > 0)
+		fail(&pending[npending - 1], &edata);
+}
