@@ -103,20 +103,17 @@ PREPARE TRANSACTION 'regress_testdb';
 SELECT testdb_drop('regression_prepared');
 SELECT count(*) FROM pg_prepared_xacts;
 
--- A clone that cannot be dropped stays, and can be used: with a subscription, as a template.
-\c regression_clone
+-- A clone with a subscription is dropped, and so is one that was made a template.
+SELECT testdb_clone('regression_template', 'regression_subscriber');
+\c regression_subscriber
 SET client_min_messages = error;
 CREATE SUBSCRIPTION regress_testdb CONNECTION 'dbname=none' PUBLICATION none
 	WITH (connect = false, slot_name = NONE, enabled = false);
 RESET client_min_messages;
 \c :"home"
-SELECT error_of($$ SELECT testdb_drop('regression_clone') $$);
-\c regression_clone
-DROP SUBSCRIPTION regress_testdb;
-\c :"home"
-ALTER DATABASE regression_clone IS_TEMPLATE true;
-SELECT error_of($$ SELECT testdb_drop('regression_clone') $$);
-ALTER DATABASE regression_clone IS_TEMPLATE false;
+ALTER DATABASE regression_subscriber IS_TEMPLATE true;
+SELECT testdb_drop('regression_subscriber');
+SELECT count(*) FROM pg_subscription;
 SELECT name, template, sessions FROM testdb_clones;
 
 -- Where nothing may be written.

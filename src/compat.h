@@ -19,6 +19,9 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/autovacuum.h"
+#if PG_VERSION_NUM >= 160000
+#include "replication/logicallauncher.h"
+#endif
 #include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "storage/shmem.h"
@@ -240,6 +243,20 @@ drop_relations_buffers_compat(SMgrRelation *relations, int n)
 	DropRelationsAllBuffers(relations, n);
 #else
 	DropRelFileNodesAllBuffers(relations, n);
+#endif
+}
+
+/*
+ * Let the launcher of logical replication forget when it last started a process
+ * of a subscription, which it remembers from 16 on.
+ */
+static inline void
+launcher_forget_compat(Oid subscription)
+{
+#if PG_VERSION_NUM >= 160000
+	ApplyLauncherForgetWorkerStartTime(subscription);
+#else
+	(void) subscription;
 #endif
 }
 

@@ -97,6 +97,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "droppable.h"
 #include "request.h"
 #include "space.h"
 
@@ -511,12 +512,15 @@ database_drop(Oid oid)
 	(void) database_end_sessions(oid, NameStr(info.name), false);
 	if (database_is_checkpointing())
 		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	droppable_prepare(oid);
 	make_statistics_droppable(oid);
+	droppable_watch_barrier();
 	in_dropdb = true;
 	enable_timeout_after(STATEMENT_TIMEOUT, testdb_lock_timeout + DROP_TIMEOUT);
 	dropdb(NameStr(info.name), false, false);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	in_dropdb = false;
+	(void) droppable_end_barrier();
 	return true;
 }
 
@@ -1172,8 +1176,7 @@ database_is_recyclable(Oid oid)
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	form = (Form_pg_database) GETSTRUCT(tuple);
-	ok = !form->datistemplate &&
-		form->datconnlimit != DATCONNLIMIT_INVALID_DB &&
+	ok = form->datconnlimit != DATCONNLIMIT_INVALID_DB &&
 		form->dattablespace == DEFAULTTABLESPACE_OID;
 	ReleaseSysCache(tuple);
 
@@ -1199,11 +1202,6 @@ database_check_droppable(Oid oid, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("database \"%s\" is used by an active logical replication slot",
-						name)));
-	if (CountDBSubscriptions(oid) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("database \"%s\" is being used by logical replication subscription",
 						name)));
 }
 
@@ -1846,6 +1844,39 @@ database_visit(Oid oid, const char *function, const char *name)
 }
 
 /*
+ * Set what the transactions of a worker rely on, whatever ALTER DATABASE ... SET
+ * or ALTER ROLE ... SET say: nothing of the database's owner may keep the worker
+ * from its work, or lend it another role.  It waits for each lock so many ms at
+ * most.
+ */
+void
+database_secure_session(int lock_timeout_ms)
+{
+	static const struct
+	{
+		const char *name;
+		const char *value;
+	}			settings[] = {
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"exit_on_error", "off"},
+		{"role", "none"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"vacuum_cost_delay", "0"},
+	};
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%d", lock_timeout_ms);
+	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
+	for (const char *const *name = timeout_settings_compat(); *name; name++)
+		SetConfigOption(*name, "0", PGC_SUSET, PGC_S_OVERRIDE);
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, 0);
+}
+
+/*
  * Connect a visitor to its database.  It does not wait long for a lock, since a
  * worker waits for it, where the deadlock detector does not see that.
  */
@@ -1861,8 +1892,7 @@ database_init_visitor(Oid oid)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
-	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	database_secure_session(VISITOR_LOCK_TIMEOUT);
 }
 
 /*
@@ -1907,12 +1937,12 @@ testdb_rollback_main(Datum main_arg)
 
 /*
  * Roll back all prepared transactions of a database.  What is left of them is
- * for the caller to find.
+ * for the caller to find; false if no process could be started that does it.
  */
-void
+bool
 database_rollback_prepared(Oid oid)
 {
-	(void) database_visit(oid, "testdb_rollback_main", "testdb rollback");
+	return database_visit(oid, "testdb_rollback_main", "testdb rollback");
 }
 
 /*

@@ -78,6 +78,7 @@
 #include "compat.h"
 #include "database.h"
 #include "debug.h"
+#include "droppable.h"
 #include "forget.h"
 #include "gate.h"
 #include "guc.h"
@@ -902,29 +903,73 @@ return_clone(TestdbClone *clone)
 }
 
 /*
+ * Raise the error that prepared transactions come to a database again and again.
+ */
+static void
+report_prepared(const char *name)
+{
+	char	   *transactions = droppable_describe_prepared(name);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("database \"%s\" is being used by prepared transactions", name),
+			 transactions ? errdetail_internal("%s", transactions) : 0,
+			 errhint("They could not be rolled back; the server log says why.")));
+}
+
+/*
+ * Raise the error that no process can be started to roll them back.  In no
+ * transaction.
+ */
+static void
+report_no_visitor(const char *name)
+{
+	char	   *transactions;
+
+	job_begin_work();
+	transactions = droppable_describe_prepared(name);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not roll back the prepared transactions in database \"%s\"", name),
+			 errdetail("No background worker slot is free.%s%s",
+					   transactions ? " " : "", transactions ? transactions : ""),
+			 errhint("You might need to increase \"%s\", or run ROLLBACK PREPARED in that database.",
+					 "max_worker_processes")));
+}
+
+/*
  * Lock a database until the transaction's end, and end what is in it; false if
  * it does not exist (any more).  In a transaction, which may be another one
  * afterwards: prepared transactions, which would keep it from being dropped,
  * and which nobody wants who drops it, can only be rolled back from within.
  * let_left is as for database_end_sessions.
  *
+ * Nobody can connect to a database that is marked as invalid, so that the mark
+ * is taken away for that long; superusers may then come in, and are ended.
+ *
  * Errors: those of database_lock and database_end_sessions; 55006 if sessions
- * that come in between prepare new ones each time.
+ * that come in between prepare new ones each time; 53400 if no process can be
+ * started that rolls them back.
  */
 static bool
 empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 {
+	bool		invalid = false;
+
 	for (int i = 0; database_lock(oid, info); i++)
 	{
+		if (invalid)
+			droppable_set_connection_limit(oid, DATCONNLIMIT_INVALID_DB);
 		if (database_end_sessions(oid, NameStr(info->name), let_left && i == 0))
 			return true;
 		if (i == PREPARED_TRIES)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("database \"%s\" is being used by prepared transactions",
-							NameStr(info->name))));
+			report_prepared(NameStr(info->name));
+		invalid = database_is_invalid(oid);
+		if (invalid)
+			droppable_set_connection_limit(oid, 0);
 		job_commit_work();
-		database_rollback_prepared(oid);
+		if (!database_rollback_prepared(oid))
+			report_no_visitor(NameStr(info->name));
 		job_begin_work();
 	}
 	return false;

@@ -395,7 +395,7 @@ give_up_waiting(Rewind *rewind)
 		if (sessions)
 			rewind->ended = MemoryContextStrdup(TopMemoryContext, sessions);
 		if (nprepared > 0)
-			database_rollback_prepared(rewind->clone.oid);
+			(void) database_rollback_prepared(rewind->clone.oid);
 		rewind->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   testdb_lock_timeout);
 		return;

@@ -204,19 +204,7 @@ rebuild_registry(void)
 static void
 apply_settings(void)
 {
-	char		timeout[16];
-
-	snprintf(timeout, sizeof(timeout), "%d", testdb_lock_timeout);
-	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
-	for (const char *const *name = timeout_settings_compat(); *name; name++)
-		SetConfigOption(*name, "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("vacuum_cost_delay", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp",
-					PGC_SUSET, PGC_S_OVERRIDE);
+	database_secure_session(testdb_lock_timeout);
 }
 
 /*

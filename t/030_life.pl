@@ -303,8 +303,9 @@ for my $method ('file_copy', 'wal_log', 'native')
 	my $snapshot = $node->data_dir . '/pg_testdb/snapshots/' . oid_of($admin, $template) . '/2619';
 	my $terms = 'oid, name, template, owner, created_at, scope, expires_at, label';
 	my $before = run($admin, "SELECT $terms FROM testdb_clones JOIN pg_database ON datname = name WHERE name = '$name'");
-	# What keeps a clone of ours from being restored: somebody may clone it.
-	run($admin, "ALTER DATABASE $name IS_TEMPLATE true") if $method eq 'native';
+	# What keeps a clone of ours from being restored.
+	in_database($name, q{CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)})
+	  if $method eq 'native';
 	my @broken = $method eq 'native' ? $snapshot : $file;
 	my %mode = map { $_ => (stat $_)[2] & 07777 } @broken;
 	# Each file is open already in the process that would read it.
