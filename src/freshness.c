@@ -82,6 +82,7 @@
 #include "freshness.h"
 #include "gate.h"
 #include "guc.h"
+#include "lease.h"
 #include "registry.h"
 #include "request.h"
 
@@ -137,6 +138,18 @@ freshness_left(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
+ * End this session, since its database is not restored yet.
+ */
+static void
+report_unrestored(void)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("the database is being restored after an interrupted rewind"),
+			 errhint("Try again in a moment.")));
+}
+
+/*
  * Refuse to work in this clone, in which the session is, if it has not been
  * handed out.
  *
@@ -147,9 +160,7 @@ static void
 check_not_spare(const TestdbClone *clone)
 {
 	if (clone->unrestored)
-		ereport(FATAL,
-				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
-				 errmsg("the database is being restored after an interrupted rewind")));
+		report_unrestored();
 	if (clone->state != CLONE_SPARE && clone->state != CLONE_TOUCHED &&
 		clone->state != CLONE_RETURNED && clone->state != CLONE_RESTORING)
 		return;
@@ -165,6 +176,20 @@ check_not_spare(const TestdbClone *clone)
 }
 
 /*
+ * Refuse to work in a clone whose rewinding was interrupted by a crash of the
+ * server, while the registry does not know it yet.
+ */
+static void
+check_not_interrupted(void)
+{
+	TestdbClone clone;
+	LeaseState	state;
+
+	if (lease_read(MyDatabaseId, &clone, &state) && state == LEASE_REWINDING)
+		report_unrestored();
+}
+
+/*
  * Find out where this session is, at its first transaction and whenever a
  * template has been entered or forgotten.
  */
@@ -176,6 +201,8 @@ look_around(void)
 	TestdbClone clone;
 
 	known_epoch = registry_epoch();
+	if (first && IsUnderPostmaster && !request_is_ready())
+		check_not_interrupted();
 	if (first && registry_lookup(MyDatabaseId, &clone))
 	{
 		/* Without a postmaster there are no workers, and no shared memory by then. */
@@ -392,7 +419,8 @@ freshness_ProcessUtility(PlannedStmt *pstmt, const char *query,
 						 ParamListInfo params, QueryEnvironment *env,
 						 DestReceiver *dest, QueryCompletion *qc)
 {
-	ProcessUtility_hook_type next =
+	/* Its value must not be lost by a longjmp. */
+	ProcessUtility_hook_type volatile next =
 		prev_ProcessUtility_hook ? prev_ProcessUtility_hook : standard_ProcessUtility;
 
 	if (!begins_maintenance(pstmt, context))

@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -670,6 +671,25 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 }
 
 /*
+ * Check that the caller may clone the template of the clone that *args mean, as
+ * it is now: its content is about to come to the clone.  Nothing happens if one
+ * of the two has gone; whoever does the work finds out.
+ *
+ * Errors: those of get_template.
+ */
+static void
+check_template_of(const RequestArgs *args)
+{
+	TestdbClone clone;
+	DatabaseInfo template;
+	uint64		lease;
+
+	if (registry_lookup(args->database, &clone) &&
+		database_lookup(clone.template_oid, &template))
+		(void) get_template(NameStr(template.name), &lease);
+}
+
+/*
  * Is there another database now of the name that was asked for, since a reset
  * has put it into the place of the one that was found?
  */
@@ -798,6 +818,7 @@ testdb_reset(PG_FUNCTION_ARGS)
 							   &args) ||
 			!registry_lookup(args.database, &clone))
 			(void) report_missing(name, false);
+		check_template_of(&args);
 		check_can_be_left(args.database, name, "testdb_reset");
 		perform_with_template(&args, clone.template_oid,
 							  NameStr(clone.template_name), &result);
@@ -1075,15 +1096,9 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 static void
 get_rewind_request(const char *name, TimestampTz deadline, RequestArgs *args)
 {
-	TestdbClone clone;
-	DatabaseInfo template;
-	uint64		lease;
-
 	if (!get_clone_request(REQUEST_REWIND, name, deadline, args))
 		(void) report_missing(name, false);
-	if (registry_lookup(args->database, &clone) &&
-		database_lookup(clone.template_oid, &template))
-		(void) get_template(NameStr(template.name), &lease);
+	check_template_of(args);
 }
 
 /*

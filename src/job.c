@@ -1232,6 +1232,7 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	recycle_check_barrier();
 	clone->name = info.name;
 	clone->owner = info.owner;
+	clone->version = 0;			/* not known: so are its dependencies */
 	clone->row_version = 0;
 	if (!database_reset_row(clone->oid, NameStr(info.name), info.owner,
 							clone->template_oid, true))
