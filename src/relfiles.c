@@ -33,24 +33,30 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "gate.h"
 #include "relfiles.h"
 #include "snapshot.h"
 
-/* The templates whose files are remembered at one time. */
-#define MAX_REMEMBERED	4
+/*
+ * The templates whose files are remembered at one time: all that one batch of
+ * rewinds can have, since they are asked for again after its commit, when the
+ * snapshots are no longer locked.
+ */
+#define MAX_REMEMBERED	GATE_MAX
 
 /* The files of one version of one snapshot, by number. */
 typedef struct RelFileList
 {
 	Oid			template_oid;	/* InvalidOid if the place is free */
 	uint64		version;
+	uint64		used;			/* the last use, counted */
 	RelFile    *files;			/* in TopMemoryContext */
 	int			n;
 	int			space;
 } RelFileList;
 
 static RelFileList lists[MAX_REMEMBERED];
-static int	next_list = 0;
+static uint64 nuses = 0;
 
 /*
  * Is a row valid, in a database in which no transaction was in progress?
@@ -182,6 +188,25 @@ fill_list(RelFileList *list, const TestdbTemplate *template)
 }
 
 /*
+ * The list of a template's files, of whatever version; if there is none, the
+ * place of the one that has not been used for longest.
+ */
+static RelFileList *
+find_list(Oid template_oid)
+{
+	RelFileList *oldest = &lists[0];
+
+	for (int i = 0; i < MAX_REMEMBERED; i++)
+	{
+		if (lists[i].template_oid == template_oid)
+			return &lists[i];
+		if (lists[i].used < oldest->used)
+			oldest = &lists[i];
+	}
+	return oldest;
+}
+
+/*
  * The relation that a file of a template's snapshot belongs to, by the number in
  * its name; NULL if there is none.  Good until the next call.  The snapshot is
  * locked.
@@ -192,18 +217,10 @@ fill_list(RelFileList *list, const TestdbTemplate *template)
 const RelFile *
 relfiles_find(const TestdbTemplate *template, Oid number)
 {
-	RelFileList *list = NULL;
+	RelFileList *list = find_list(template->oid);
 	RelFile		key = {.number = number};
 
-	for (int i = 0; i < MAX_REMEMBERED; i++)
-		if (lists[i].template_oid == template->oid)
-			list = &lists[i];
-	if (list == NULL)
-	{
-		list = &lists[next_list];
-		next_list = (next_list + 1) % MAX_REMEMBERED;
-		list->template_oid = InvalidOid;
-	}
+	list->used = ++nuses;
 	if (list->template_oid != template->oid || list->version != template->version)
 		fill_list(list, template);
 	return list->n == 0 ? NULL :

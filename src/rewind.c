@@ -784,7 +784,7 @@ run_batch(void)
 {
 	Rewind	   *batch[GATE_MAX];
 	Oid			oids[GATE_MAX];
-	HTAB	   *relations;
+	HTAB	   *relations = database_relations_create();	/* outlives the work */
 	bool		idle = true;
 	bool		entered = false;
 	int			n;
@@ -801,7 +801,6 @@ run_batch(void)
 		return false;
 	}
 	debug_point("rewind-entered");
-	relations = database_relations_create();
 	restore_shared(idle, relations);
 	n = get_batch(batch, oids);
 	HOLD_INTERRUPTS();
