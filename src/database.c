@@ -152,6 +152,9 @@ typedef struct DatabaseList
 /* Is this process in dropdb()? */
 static bool in_dropdb = false;
 
+/* The database that this process has last locked, or tried to. */
+static Oid	last_locked = InvalidOid;
+
 PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
 static void get_space(int64 *bytes, int64 *files);
 
@@ -293,6 +296,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 	DatabaseInfo info;
 
 	*nprepared = 0;
+	last_locked = oid;
 	LockSharedObject(DatabaseRelationId, oid, 0, ShareLock);
 	if (!database_lookup(oid, &info))
 		ereport(ERROR,
@@ -463,6 +467,7 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 bool
 database_lock(Oid oid, DatabaseInfo *info)
 {
+	last_locked = oid;
 	LockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
 	return database_lookup(oid, info);
 }
@@ -534,6 +539,16 @@ database_end_drop(void)
 
 	in_dropdb = false;
 	return failed;
+}
+
+/*
+ * The database that this process has last locked, or tried to; for error
+ * handling.
+ */
+Oid
+database_last_locked(void)
+{
+	return last_locked;
 }
 
 /*

@@ -40,6 +40,7 @@ extern void database_create(Oid oid, const char *name, Oid owner,
 extern bool database_lock(Oid oid, DatabaseInfo *info);
 extern bool database_drop(Oid oid);
 extern bool database_end_drop(void);
+extern Oid	database_last_locked(void);
 extern bool database_is_full(void);
 extern bool database_make_checkpoint_room(void);
 extern void database_remove_files(Oid oid);

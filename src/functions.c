@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
@@ -31,6 +32,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -733,10 +735,98 @@ testdb_drop(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Have a worker drop one of several clones; NULL if that is done, or if it has
+ * gone in the meantime, which *missing then says.  Else the error, in the
+ * current memory context, with the transaction as it was before.
+ *
+ * Errors: 57014 if the session is cancelled.
+ */
+static ErrorData *
+try_drop(RequestArgs *args, bool *missing)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	TimestampTz deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	ErrorData  *volatile edata = NULL;
+	RequestResult result;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		perform(args, deadline, &result);
+		*missing = result.missing;
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+
+	/* A cancel is not the clone's; that the call has taken too long is. */
+	if (edata && edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		GetCurrentTimestamp() < deadline)
+		ReThrowError(edata);
+	return edata;
+}
+
+/*
+ * Say which clones have not been dropped, in a WARNING each, and raise an error,
+ * 55006, with their number.  names and errors are parallel lists.
+ */
+static void
+report_kept(List *names, List *errors, int64 ndropped)
+{
+	ListCell   *name;
+	ListCell   *error;
+
+	forboth(name, names, error, errors)
+	{
+		ErrorData  *edata = lfirst(error);
+
+		ereport(WARNING,
+				(errcode(edata->sqlerrcode),
+				 errmsg("database \"%s\" was not dropped: %s",
+						(char *) lfirst(name), edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+				 edata->hint ? errhint("%s", edata->hint) : 0));
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg_plural("%d database could not be dropped",
+						   "%d databases could not be dropped",
+						   list_length(names), list_length(names)),
+			 errdetail_plural("%lld other was dropped.",
+							  "%lld others were dropped.",
+							  (unsigned long) ndropped, (long long) ndropped)));
+}
+
+/*
+ * Is a clone one of those that testdb_drop_all is about: the caller's, of this
+ * template unless that is InvalidOid, with this label unless that is NULL?
+ */
+static bool
+is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
+{
+	return clone->state == CLONE_LEASED &&
+		(!OidIsValid(template) || clone->template_oid == template) &&
+		(label == NULL || strcmp(clone->terms.label, label) == 0) &&
+		database_lookup(clone->oid, info) && info->owner == GetUserId();
+}
+
+/*
  * testdb_drop_all(template text, label text) returns bigint
  *
  * Those that go meanwhile by other hands do not count; the one that the caller
- * is connected to stays, with a notice.
+ * is connected to stays, with a notice.  If one can't be dropped the others are,
+ * before that is an error.
  */
 Datum
 testdb_drop_all(PG_FUNCTION_ARGS)
@@ -745,6 +835,8 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 	char		label[TESTDB_MAX_LABEL + 1];
 	Oid			template = InvalidOid;
 	int64		ndropped = 0;
+	List	   *names = NIL;
+	List	   *errors = NIL;
 	int			n;
 
 	check_callable("testdb_drop_all()");
@@ -766,14 +858,11 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		RequestArgs args;
-		RequestResult result;
 		DatabaseInfo info;
+		ErrorData  *edata;
+		bool		missing;
 
-		if (clones[i].state != CLONE_LEASED ||
-			(OidIsValid(template) && clones[i].template_oid != template) ||
-			(!PG_ARGISNULL(1) && strcmp(clones[i].terms.label, label) != 0) ||
-			!database_lookup(clones[i].oid, &info) ||
-			info.owner != GetUserId())
+		if (!is_meant(&clones[i], template, PG_ARGISNULL(1) ? NULL : label, &info))
 			continue;
 		if (clones[i].oid == MyDatabaseId)
 		{
@@ -788,12 +877,17 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 		args.database = clones[i].oid;
 		args.database_name = info.name;
 		args.lease = clones[i].lease;
-		perform(&args,
-				TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout),
-				&result);
-		if (!result.missing)
+		edata = try_drop(&args, &missing);
+		if (edata)
+		{
+			names = lappend(names, pstrdup(NameStr(info.name)));
+			errors = lappend(errors, edata);
+		}
+		else if (!missing)
 			ndropped++;
 	}
+	if (names != NIL)
+		report_kept(names, errors, ndropped);
 	PG_RETURN_INT64(ndropped);
 }
 

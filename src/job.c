@@ -64,6 +64,7 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
+#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -90,9 +91,6 @@
 #include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
-
-/* When to try again to remove a clone, after an error, in ms. */
-#define GARBAGE_RETRY		10000
 
 /* How often to roll back prepared transactions, if there are always new ones. */
 #define PREPARED_TRIES		10
@@ -175,6 +173,79 @@ job_commit_work(void)
 }
 
 /*
+ * What describe says of a database, for the detail of an error, after the failed
+ * transaction's end; NULL if it can't say anything.  It may read catalogs, and so
+ * fail, if it is these that are locked.
+ */
+static char *
+describe_obstacle(char *(*describe) (Oid oid), Oid oid)
+{
+	char	   *volatile text = NULL;
+
+	PG_TRY();
+	{
+		job_begin_work();
+		text = describe(oid);
+		if (text)
+			text = MemoryContextStrdup(job_cxt, text);
+		job_commit_work();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(job_cxt);
+		FlushErrorState();
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(job_cxt);
+	}
+	PG_END_TRY();
+	return text;
+}
+
+/*
+ * For describe_obstacle: who has not released its files.
+ */
+static char *
+describe_barrier(Oid oid pg_attribute_unused())
+{
+	return droppable_end_barrier();
+}
+
+/*
+ * Put the error of a barrier that timed out into words that say who is in the
+ * way.
+ */
+static void
+explain_barrier(ErrorData *edata)
+{
+	char	   *processes = describe_obstacle(describe_barrier, InvalidOid);
+
+	recycle_note_stuck(processes);
+	edata->sqlerrcode = ERRCODE_OBJECT_IN_USE;
+	edata->message = "timed out waiting for other processes to release their files";
+	edata->detail = processes ? processes :
+		"testdb worker waited for all processes of the server.";
+	edata->hint = "A process may be waiting for a client that has begun a COPY and sends nothing, or be a background worker that sleeps without looking. Terminate it if it need not go on.";
+}
+
+/*
+ * The same for a lock that could not be had in time.
+ */
+static void
+explain_lock(ErrorData *edata)
+{
+	char	   *lockers = describe_obstacle(droppable_describe_lockers,
+											database_last_locked());
+
+	edata->message = "testdb worker could not obtain a lock in time";
+	edata->detail = psprintf("It waited %d ms for a lock that another session holds.%s%s",
+							 testdb_lock_timeout, lockers ? " " : "",
+							 lockers ? lockers : "");
+	edata->hint = "Find the session that holds a lock on the database, on pg_database or on another shared catalog, perhaps your own transaction. See \"testdb.lock_timeout\".";
+}
+
+/*
  * End the failed transaction, and return the error, which lives until the end
  * of the turn.  From PG_CATCH only.
  *
@@ -185,6 +256,7 @@ job_rollback_work(void)
 {
 	ErrorData  *edata;
 	bool		stuck;
+	bool		dropping;
 
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	space_release();
@@ -197,22 +269,19 @@ job_rollback_work(void)
 	MemoryContextSwitchTo(job_cxt);
 
 	if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-	{
-		edata->message = "testdb worker could not obtain a lock in time";
-		edata->detail = psprintf("It waited %d ms for a lock that another session holds.",
-								 testdb_lock_timeout);
-		edata->hint = "Find the session that holds a lock on the database, on pg_database or on another shared catalog, perhaps your own transaction. See \"testdb.lock_timeout\".";
-	}
-	stuck = database_end_drop();
-	stuck = recycle_end_barrier() || stuck;
+		explain_lock(edata);
+	dropping = database_end_drop();
+	stuck = recycle_end_barrier() || dropping;
 	if (stuck && edata->message_id != NULL &&
 		strcmp(edata->message_id, "canceling statement due to statement timeout") == 0)
+		explain_barrier(edata);
+	else if (dropping && edata->sqlerrcode == ERRCODE_OBJECT_IN_USE)
 	{
-		recycle_note_stuck();
-		edata->sqlerrcode = ERRCODE_OBJECT_IN_USE;
-		edata->message = "some process does not close its files";
-		edata->detail = "testdb worker waited for all processes of the server.";
-		edata->hint = "One may be waiting for a client that has begun a COPY and sends nothing.";
+		char	   *sessions = describe_obstacle(database_describe_sessions,
+												 database_last_locked());
+
+		if (sessions)
+			edata->detail = sessions;
 	}
 	return edata;
 }
@@ -1054,7 +1123,7 @@ give_back(Oid oid)
  * this file, with the commit of the transaction that the caller has begun.
  * let_left is as for empty_database.
  *
- * Errors: those of database_drop; the clone then stays as it was.
+ * Errors: those of database_drop; the caller then gives the clone back.
  */
 static void
 take_back(TestdbClone *clone, bool let_left)
@@ -1064,33 +1133,22 @@ take_back(TestdbClone *clone, bool let_left)
 	DatabaseInfo info;
 	Oid			oid = clone->oid;
 
-	PG_TRY();
+	debug_point("drop-claimed");
+	if (database_lookup(oid, &info))
+		lease_write(clone, LEASE_UNWANTED);
+	debug_point("drop-unwanted");
+	if (!empty_database(oid, let_left, &info))
+		finish_removal(oid);
+	else
 	{
-		debug_point("drop-claimed");
-		if (database_lookup(oid, &info))
-			lease_write(clone, LEASE_UNWANTED);
-		debug_point("drop-unwanted");
-		if (!empty_database(oid, let_left, &info))
-			finish_removal(oid);
-		else
+		debug_point("drop-empty");
+		if (!is_worth_keeping(clone) || !return_clone(clone))
 		{
-			debug_point("drop-empty");
-			if (!is_worth_keeping(clone) || !return_clone(clone))
-			{
-				(void) database_drop(oid);
-				finish_removal(oid);
-			}
+			(void) database_drop(oid);
+			finish_removal(oid);
 		}
-		job.clone = InvalidOid;
 	}
-	PG_CATCH();
-	{
-		ErrorData  *edata = job_rollback_work();
-
-		give_back(oid);
-		ReThrowError(edata);
-	}
-	PG_END_TRY();
+	job.clone = InvalidOid;
 
 	stats.drops = 1;
 	stats.drop_us = GetCurrentTimestamp() - start;
@@ -1123,6 +1181,28 @@ drop_clone(const RequestArgs *args, RequestResult *result)
 }
 
 /*
+ * After an error: a clone that nobody waits for is dropped or removed later.
+ * What has failed is said in the log, and shown in testdb_templates; the log
+ * says it again only if it fails in another way, or after a long time.
+ */
+static void
+note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata)
+{
+	char	   *text = psprintf("%s %s", edata->message, edata->detail ? edata->detail : "");
+	int			delay;
+
+	registry_note_error(clone->template_oid, edata->message);
+	if (registry_note_failure(clone->oid, hash_bytes((unsigned char *) text, strlen(text)),
+							  &delay))
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("%s %u, made from template \"%s\": %s", what, clone->oid,
+						NameStr(clone->template_name), edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+				 errhint("It will be tried again in %d s, then ever more rarely.", delay)));
+}
+
+/*
  * Drop a clone whose time is over; it is DROPPING.  If that is refused, it is
  * tried again later.
  */
@@ -1143,7 +1223,7 @@ job_reap(TestdbClone *clone)
 	PG_TRY();
 	{
 		job_begin_work();
-		if (database_lock(clone->oid, &info))
+		if (database_lock(clone->oid, &info) && !registry_has_failed(clone->oid))
 		{
 			char	   *sessions = database_describe_sessions(clone->oid);
 
@@ -1160,17 +1240,10 @@ job_reap(TestdbClone *clone)
 	{
 		ErrorData  *edata = job_rollback_work();
 
+		/* First, so that no other worker tries again at once. */
+		note_failure(clone, "could not drop expired database", edata);
 		if (OidIsValid(job.clone))
 			give_back(job.clone);
-		registry_extend(clone->oid, GARBAGE_RETRY / 1000);
-		registry_note_error(clone->template_oid, edata->message);
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("could not drop expired database %u: %s",
-						clone->oid, edata->message),
-				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
-				 errhint("It will be tried again in %d seconds.",
-						 GARBAGE_RETRY / 1000)));
 	}
 	PG_END_TRY();
 }
@@ -1585,15 +1658,7 @@ job_collect_garbage(const TestdbClone *clone)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		registry_postpone_garbage(clone->oid, GARBAGE_RETRY);
-		registry_note_error(clone->template_oid, edata->message);
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("could not remove database %u, made from template \"%s\": %s",
-						clone->oid, NameStr(clone->template_name), edata->message),
-				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
-				 errhint("It will be tried again in %d seconds.",
-						 GARBAGE_RETRY / 1000)));
+		note_failure(clone, "could not remove database", edata);
 	}
 	PG_END_TRY();
 	job.garbage = InvalidOid;

@@ -652,18 +652,19 @@ recycle_end_barrier(void)
 
 /*
  * Tell all workers that some process does not close its files, as one of them
- * has found; worker 0 asks again.
+ * has found; worker 0 asks again.  detail says who, or is NULL.
  */
 void
-recycle_note_stuck(void)
+recycle_note_stuck(const char *detail)
 {
 	if (registry_is_stuck())
 		return;
 	registry_set_stuck(true);
 	request_wake_workers();
 	ereport(LOG,
-			(errmsg("testdb cannot recycle all databases: some process does not close its files"),
-			 errhint("It may be waiting for a client that has begun a COPY and sends nothing. Until it goes on, databases in which files were made or removed are kept when they are dropped, and new ones are copied.")));
+			(errmsg("testdb cannot recycle all databases: timed out waiting for other processes to release their files"),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 errhint("A process may be waiting for a client that has begun a COPY and sends nothing, or sleep without looking. Until it goes on, databases in which files were made or removed are kept when they are dropped, and new ones are copied.")));
 }
 
 /*

@@ -16,7 +16,7 @@
 extern void recycle_returned(void);
 extern bool recycle_is_stuck(void);
 extern bool recycle_end_barrier(void);
-extern void recycle_note_stuck(void);
+extern void recycle_note_stuck(const char *detail);
 extern void recycle_postpone(void);
 extern long recycle_pause(void);
 extern bool recycle_is_possible(void);

@@ -108,12 +108,25 @@
 /* How long other workers leave a clone alone that one is removing, in ms. */
 #define GARBAGE_CLAIM		(60 * 1000)
 
+/*
+ * When to try again to drop or remove a clone, in s: the first time, which
+ * doubles with each failure, and the longest; and after how many s a failure
+ * that is like the last one is logged again.
+ */
+#define RETRY_FIRST			1
+#define RETRY_LONGEST		300
+#define RETRY_DOUBLINGS		10
+#define FAILURE_LOG_INTERVAL 3600
+
 /* A clone's entry.  Membership: registry lock.  Fields: template's mutex. */
 typedef struct CloneEntry
 {
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
 	int			slot;			/* of its template; never changed */
-	TimestampTz retry_at;		/* GARBAGE: not to be tried before */
+	TimestampTz retry_at;		/* not to be dropped or removed before */
+	int			failures;		/* how often that has failed in this life */
+	uint32		failure;		/* hash of the last error */
+	TimestampTz failure_logged_at;
 	dlist_node	node;			/* SPARE: in the template's list */
 } CloneEntry;
 
@@ -373,6 +386,8 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 
 	entry->clone.state = state;
 	template->template.nclones[state]++;
+	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
+		entry->failures = 0;	/* another life */
 	if (state == CLONE_LEASED &&
 		template->template.nclones[state] >= template->template.peak)
 	{
@@ -427,15 +442,20 @@ clone_due(const TestdbClone *clone)
 
 /*
  * Change an entry's state.  The template's mutex is held exclusively.
+ *
+ * A clone that could not be dropped keeps the time at which that is tried again,
+ * as registry_note_failure has set it.
  */
 static void
 clone_change_state(CloneEntry *entry, CloneState state)
 {
+	if (entry->clone.state != CLONE_DROPPING ||
+		(state != CLONE_LEASED && state != CLONE_GARBAGE))
+		entry->retry_at = 0;
 	clone_leave_state(entry);
-	entry->retry_at = 0;
 	clone_enter_state(entry, state);
 	if (state == CLONE_LEASED && clone_due(&entry->clone) != 0)
-		lower_next_due(clone_due(&entry->clone));
+		lower_next_due(Max(clone_due(&entry->clone), entry->retry_at));
 }
 
 /*
@@ -1054,6 +1074,66 @@ registry_extend(Oid oid, int seconds)
 	}
 	LWLockRelease(registry->lock);
 	lower_next_due(at);
+}
+
+/*
+ * Note that dropping or removing a clone has failed with an error of that hash.
+ * It is tried again in *delay seconds, later each time.  Should the failure be
+ * logged?  Not if the last one was the same, unless that is long ago.  Takes and
+ * releases the registry lock and a mutex.
+ */
+bool
+registry_note_failure(Oid oid, uint32 hash, int *delay)
+{
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz at = 0;
+	bool		log = true;
+
+	*delay = RETRY_FIRST;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		*delay = Min(RETRY_FIRST << Min(entry->failures, RETRY_DOUBLINGS), RETRY_LONGEST);
+		at = now + *delay * USECS_PER_SEC;
+		log = entry->failures == 0 || entry->failure != hash ||
+			now - entry->failure_logged_at >= FAILURE_LOG_INTERVAL * USECS_PER_SEC;
+		entry->failures++;
+		entry->failure = hash;
+		if (log)
+			entry->failure_logged_at = now;
+		entry->retry_at = at;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (at != 0)
+		lower_next_due(at);
+	return log;
+}
+
+/*
+ * Has dropping or removing a clone failed before?  Takes and releases the
+ * registry lock and a mutex.
+ */
+bool
+registry_has_failed(Oid oid)
+{
+	CloneEntry *entry;
+	bool		failed = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
+		failed = entry->failures > 0;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return failed;
 }
 
 /*

@@ -197,6 +197,8 @@ extern void registry_end_session(int pid);
 extern bool registry_touch(Oid oid);
 extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
 extern void registry_extend(Oid oid, int seconds);
+extern bool registry_note_failure(Oid oid, uint32 hash, int *delay);
+extern bool registry_has_failed(Oid oid);
 extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
 								 TestdbClone *clone, bool *coming);
 extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
