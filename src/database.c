@@ -155,6 +155,9 @@ static bool in_dropdb = false;
 /* The database that this process has last locked, or tried to. */
 static Oid	last_locked = InvalidOid;
 
+/* Has it been refused to wait for that? */
+static bool lock_refused = false;
+
 PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
 static void get_space(int64 *bytes, int64 *files);
 
@@ -281,6 +284,43 @@ database_count_prepared(const char *name)
 }
 
 /*
+ * Lock a database until the end of the transaction.  The last worker that does
+ * not wait for a lock does not begin to; database_lock_was_refused then says so
+ * once.
+ *
+ * Errors: 55P03 after lock_timeout, or at once.
+ */
+static void
+lock_or_refuse(Oid oid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	last_locked = oid;
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
+	if (LockAcquire(&tag, mode, false, true) != LOCKACQUIRE_NOT_AVAIL)
+	{
+		AcceptInvalidationMessages();
+		return;
+	}
+	if (!request_begin_lock_wait())
+	{
+		lock_refused = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not obtain lock on database with OID %u", oid)));
+	}
+	PG_TRY();
+	{
+		LockSharedObject(DatabaseRelationId, oid, 0, mode);
+	}
+	PG_FINALLY();
+	{
+		request_end_lock_wait();
+	}
+	PG_END_TRY();
+}
+
+/*
  * Lock a template so that no session can connect to it, and find out whether
  * one is in it already; true if not.  *nprepared is the number of prepared
  * transactions that are in the way.  name is what the caller called it, for
@@ -296,8 +336,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 	DatabaseInfo info;
 
 	*nprepared = 0;
-	last_locked = oid;
-	LockSharedObject(DatabaseRelationId, oid, 0, ShareLock);
+	lock_or_refuse(oid, ShareLock);
 	if (!database_lookup(oid, &info))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
@@ -467,8 +506,7 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 bool
 database_lock(Oid oid, DatabaseInfo *info)
 {
-	last_locked = oid;
-	LockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
+	lock_or_refuse(oid, AccessExclusiveLock);
 	return database_lookup(oid, info);
 }
 
@@ -539,6 +577,19 @@ database_end_drop(void)
 
 	in_dropdb = false;
 	return failed;
+}
+
+/*
+ * Report whether this process was refused to wait for a lock, since the last
+ * call.
+ */
+bool
+database_lock_was_refused(void)
+{
+	bool		refused = lock_refused;
+
+	lock_refused = false;
+	return refused;
 }
 
 /*
@@ -2000,4 +2051,20 @@ database_describe_sessions(Oid oid)
 	if (nfound > MAX_DESCRIBED)
 		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
 	return nfound > 0 ? buf.data : NULL;
+}
+
+/*
+ * Raise the error, 53400, that a role has as many clones as it may have, which
+ * is n.
+ */
+void
+database_report_role_limit(Oid role, int n)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many databases of role \"%s\"",
+					GetUserNameFromId(role, false)),
+			 errdetail("It has %d.", n),
+			 errhint("Drop some with testdb_drop or testdb_drop_all, or increase \"%s\".",
+					 "testdb.max_clones_per_role")));
 }

@@ -31,6 +31,7 @@ typedef struct DatabaseInfo
 	bool		is_template;
 } DatabaseInfo;
 
+extern void database_report_role_limit(Oid role, int n);
 extern bool database_lookup(Oid oid, DatabaseInfo *info);
 extern Oid	database_choose_oid(void);
 extern bool database_lock_idle(Oid oid, const char *name, int *nprepared);
@@ -41,6 +42,7 @@ extern bool database_lock(Oid oid, DatabaseInfo *info);
 extern bool database_drop(Oid oid);
 extern bool database_end_drop(void);
 extern Oid	database_last_locked(void);
+extern bool database_lock_was_refused(void);
 extern bool database_is_full(void);
 extern bool database_make_checkpoint_room(void);
 extern void database_remove_files(Oid oid);

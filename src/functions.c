@@ -277,6 +277,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	TemplateRow row;
 	SpareResult answer;
 	bool		refill;
+	int			n;
 
 	if (!database_read_row(args->database, &row))
 		return SPARE_STALE;
@@ -289,6 +290,13 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 									 &args->terms, &clone, &refill);
 	if (answer != SPARE_TAKEN)
 		return answer;
+	if (args->role_limit > 0 &&
+		!registry_charge(clone.oid, args->role, args->role_limit, &n))
+	{
+		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_SPARE);
+		registry_announce_spare(args->database);
+		database_report_role_limit(args->role, n);
+	}
 
 	PG_TRY();
 	{
@@ -496,35 +504,20 @@ get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
 }
 
 /*
- * Raise an error, 53400, if a role has as many clones as it may have.
+ * Raise an error, 53400, if a role has as many clones as it may have, before
+ * anything is done for it.  What holds when calls come at the same time is
+ * registry_charge().
  */
 static void
 check_role_limit(Oid role)
 {
-	TestdbClone *clones;
-	int			nclones;
-	int			n = 0;
+	int			n;
 
 	if (testdb_max_clones_per_role == 0)
 		return;
-	clones = registry_list(&nclones);
-	for (int i = 0; i < nclones; i++)
-	{
-		DatabaseInfo info;
-
-		if (clones[i].state == CLONE_LEASED &&
-			database_lookup(clones[i].oid, &info) && info.owner == role)
-			n++;
-	}
-	pfree(clones);
+	n = registry_count_paid(role);
 	if (n >= testdb_max_clones_per_role)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases of role \"%s\"",
-						GetUserNameFromId(role, false)),
-				 errdetail("It has %d.", n),
-				 errhint("Drop some with testdb_drop or testdb_drop_all, or increase \"%s\".",
-						 "testdb.max_clones_per_role")));
+		database_report_role_limit(role, n);
 }
 
 /*
@@ -569,6 +562,7 @@ testdb_clone(PG_FUNCTION_ARGS)
 					 errmsg("database \"%s\" already exists", NameStr(args.name))));
 	}
 	get_terms(fcinfo, &args.terms);
+	args.role_limit = testdb_max_clones_per_role;
 	check_role_limit(args.role);
 
 	/* Nothing may fail between the clone's being made and its name's return. */

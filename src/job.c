@@ -428,6 +428,9 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 			 NameStr(clone->name), NameStr(template->name));
 	job_report(activity);
 
+	if (args->kind != REQUEST_RESET && !superuser_arg(args->role))
+		registry_check_share(args->database, args->role,
+							 args->kind == REQUEST_SPARE);
 	clone->oid = database_choose_oid();
 	clone->template_oid = args->database;
 	clone->template_name = template->name;
@@ -536,8 +539,17 @@ static void
 hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 		 RequestResult *result)
 {
+	int			n;
+
 	registry_apply_terms(clone, &args->terms);
 	debug_point("clone-complete");
+	if (args->role_limit > 0 &&
+		!registry_charge(clone->oid, args->role, args->role_limit, &n))
+	{
+		/* For the role's name. */
+		job_begin_work();
+		database_report_role_limit(args->role, n);
+	}
 	lease_write(clone, LEASE_HELD);
 	debug_point("clone-held");
 	clone->state = CLONE_LEASED;
@@ -1558,6 +1570,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	job.request = slot;
 	job.clone = InvalidOid;
 	job.had_room = false;
+	(void) database_lock_was_refused();
 	PG_TRY();
 	{
 		if (args->kind == REQUEST_CLONE)
@@ -1577,6 +1590,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	PG_CATCH();
 	{
 		ErrorData  *edata = job_rollback_work();
+		bool		refused = database_lock_was_refused();
 
 		served = !may_repeat || !has_lost_room(args, edata) ||
 			request_abandoned(slot);
@@ -1608,7 +1622,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 		{
 			job.request = -1;
 			job.clone = InvalidOid;
-			request_fail(slot, edata);
+			if (!refused || !request_requeue(slot))
+				request_fail(slot, edata);
 		}
 	}
 	PG_END_TRY();
@@ -1808,10 +1823,11 @@ job_refill(Oid template_oid, Oid owner)
 		if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
 		registry_note_error(template_oid, edata->message);
-		ereport(LOG,
-				(errcode(edata->sqlerrcode),
-				 errmsg("could not make a database ahead: %s", edata->message),
-				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		if (registry_may_log_refill(template_oid, edata->sqlerrcode))
+			ereport(LOG,
+					(errcode(edata->sqlerrcode),
+					 errmsg("could not make a database ahead: %s", edata->message),
+					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
 		failed = true;
 	}
 	PG_END_TRY();

@@ -59,6 +59,25 @@
  * says that a session has been in the template and may have changed it without
  * a transaction ID, or that maintenance did; whether it did is found out when nobody is in it.
  *
+ * Limits.  A clone counts to testdb.max_clones_per_role for its payer: the role
+ * that asked for it, whoever owns it now.  It does from the moment at which
+ * registry_charge() allows it to be handed out, under the registry lock held
+ * exclusively, so that no two calls are both the last, until it is dropped; also
+ * while it is DROPPING, as that may be refused, and its replacement does after a
+ * reset.  Spares have no payer: they make way for others.  A crash leaves the
+ * owner that the lease has as the payer.
+ *
+ * The last eighth of testdb.max_clones and of testdb.max_templates, which is
+ * none if that is below 8, is not for a role that is no superuser and that
+ * has its fair share already: the limit divided by one more than the number of
+ * roles that have clones, the caller being one of them.  Resets are exempt.
+ * A template counts to each role that has clones of it.
+ *
+ * No spare is made ahead in the last eighth of testdb.max_clones either, since
+ * what is CREATING can't make way for a clone.  Of errors in making
+ * them, one with the same SQLSTATE is logged once in REFILL_LOG_INTERVAL for
+ * each template.
+ *
  * Locks.  The registry lock guards membership: which clones and templates
  * have an entry.  Each template has a mutex, which guards the fields of its
  * entry and of its clones' entries.  Whoever needs both takes the registry
@@ -105,6 +124,12 @@
  */
 #define IDLE_TIME			(60 * 1000)
 
+/* How often the same failure to make a spare is logged, in ms. */
+#define REFILL_LOG_INTERVAL	(600 * 1000)
+
+/* How many roles are told apart when fair shares are counted. */
+#define MAX_SHARERS			64
+
 /* How long other workers leave a clone alone that one is removing, in ms. */
 #define GARBAGE_CLAIM		(60 * 1000)
 
@@ -123,6 +148,7 @@ typedef struct CloneEntry
 {
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
 	int			slot;			/* of its template; never changed */
+	Oid			payer;			/* the role that it counts to, or InvalidOid */
 	TimestampTz retry_at;		/* not to be dropped or removed before */
 	int			failures;		/* how often that has failed in this life */
 	uint32		failure;		/* hash of the last error */
@@ -148,6 +174,8 @@ typedef struct TemplateEntry
 	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
 	TimestampTz peak_at;		/* when template.peak was last reached or lowered */
 	int			nwaiting;		/* sessions that sleep on spare_cv */
+	int			refill_sqlstate;	/* of the last failure that was logged */
+	TimestampTz refill_logged_at;	/* when that was; 0 if never */
 	TimestampTz returned_at;	/* when the first clone was RETURNED that is
 								 * still so */
 	RestoreLook look;			/* LOOK_WHEN_WOKEN if none is */
@@ -326,6 +354,7 @@ template_enter(Oid oid, Oid *evicted)
 		memset(entry->demands, 0, sizeof(entry->demands));
 		entry->template.oid = oid;
 		entry->template.spares_limit = -1;
+		entry->refill_logged_at = 0;
 		entry->look = LOOK_WHEN_WOKEN;
 		dlist_init(&entry->spares);
 		pg_atomic_fetch_add_u32(&registry->epoch, 1);
@@ -388,6 +417,10 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 	template->template.nclones[state]++;
 	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
 		entry->failures = 0;	/* another life */
+	if (state == CLONE_LEASED && !OidIsValid(entry->payer))
+		entry->payer = entry->clone.owner;
+	else if (state != CLONE_LEASED && state != CLONE_DROPPING)
+		entry->payer = InvalidOid;
 	if (state == CLONE_LEASED &&
 		template->template.nclones[state] >= template->template.peak)
 	{
@@ -458,6 +491,129 @@ clone_change_state(CloneEntry *entry, CloneState state)
 		lower_next_due(Max(clone_due(&entry->clone), entry->retry_at));
 }
 
+/* Who has how many clones and templates, as count_shares finds it. */
+typedef struct Shares
+{
+	int			nroles;			/* roles that have clones, or are the one meant */
+	Oid			roles[MAX_SHARERS];
+	int			clones;			/* of all */
+	int			own_clones;		/* of the role */
+	int			templates;
+	int			own_templates;
+	char	   *seen;			/* for each template: 1 if it has clones, 2 if it
+								 * has some of the role */
+} Shares;
+
+/*
+ * Does an entry count in shares, and to whom?  InvalidOid if not.  A spare does
+ * only if another is asked for.
+ */
+static Oid
+clone_sharer(const CloneEntry *entry, bool spare)
+{
+	if (OidIsValid(entry->payer))
+		return entry->payer;
+	if (entry->clone.state == CLONE_CREATING ||
+		(spare && entry->clone.state != CLONE_GARBAGE))
+		return entry->clone.owner;
+	return InvalidOid;
+}
+
+/*
+ * Count what there is, and what the role has of it; spare as above.  The
+ * registry lock is held exclusively.
+ */
+static void
+count_shares(Oid role, bool spare, Shares *shares)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+
+	shares->nroles = 1;
+	shares->roles[0] = role;
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		Oid			sharer = clone_sharer(entry, spare);
+		int			i = 0;
+
+		if (!OidIsValid(sharer))
+			continue;
+		shares->clones++;
+		shares->own_clones += sharer == role;
+		shares->seen[entry->slot] |= sharer == role ? 3 : 1;
+		while (i < shares->nroles && shares->roles[i] != sharer)
+			i++;
+		if (i == shares->nroles && i < MAX_SHARERS)
+			shares->roles[shares->nroles++] = sharer;
+	}
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		shares->templates += (shares->seen[i] & 1) != 0;
+		shares->own_templates += (shares->seen[i] & 2) != 0;
+	}
+}
+
+/*
+ * Is one more of what there are limit of, of which used are in use, not for a
+ * role that has own of them?  If all are in use, that is another error.
+ */
+static bool
+exceeds_share(int used, int own, int limit, int nroles)
+{
+	return used < limit && used >= limit - limit / 8 && own >= limit / (nroles + 1);
+}
+
+/*
+ * Raise an error, 53400, if a role that is no superuser has its fair share of
+ * clones, or of templates if the one in question has no clones of anybody, and
+ * only the last eighth is left; spare says that a spare is to be made.  Takes and
+ * releases the registry lock.
+ *
+ * Calls at the same time may each get one of the last eighth: there are no more
+ * of them than workers.
+ */
+void
+registry_check_share(Oid template_oid, Oid role, bool spare)
+{
+	Shares		shares = {0};
+	TemplateEntry *template;
+	bool		new_template;
+	bool		too_many_clones;
+	bool		too_many_templates;
+
+	shares.seen = palloc0(testdb_max_templates);
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	count_shares(role, spare, &shares);
+	template = template_find(template_oid);
+	new_template = template == NULL ||
+		shares.seen[template - registry->templates] == 0;
+	LWLockRelease(registry->lock);
+	pfree(shares.seen);
+
+	too_many_clones = exceeds_share(shares.clones, shares.own_clones,
+									testdb_max_clones, shares.nroles);
+	too_many_templates = new_template &&
+		exceeds_share(shares.templates, shares.own_templates,
+					  testdb_max_templates, shares.nroles);
+	if (too_many_clones)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg(TOO_MANY_CLONES),
+				 errdetail("%d of %d are in use, %d of them by this role; what is left is for others.",
+						   shares.clones, testdb_max_clones, shares.own_clones),
+				 errhint("Drop some with testdb_drop, or increase \"%s\".",
+						 "testdb.max_clones")));
+	if (too_many_templates)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many templates have clones"),
+				 errdetail("%d of %d are in use, %d of them by this role; what is left is for others.",
+						   shares.templates, testdb_max_templates, shares.own_templates),
+				 errhint("Drop all clones of a template, or increase \"%s\".",
+						 "testdb.max_templates")));
+}
+
 /*
  * Enter a clone, in state CREATING or LEASED, and its template, if that has
  * no entry.  replaces says that it will take the place of another, so that it
@@ -487,6 +643,7 @@ registry_add(const TestdbClone *clone, bool replaces, int elevel)
 		entry->clone = *clone;
 		entry->clone.lease = registry_next_serial();
 		entry->slot = template - registry->templates;
+		entry->payer = InvalidOid;
 		entry->retry_at = 0;
 		clone_enter_state(entry, clone->state);
 		registry->nclones++;
@@ -512,6 +669,61 @@ registry_add(const TestdbClone *clone, bool replaces, int elevel)
 	else
 		return true;
 	return false;
+}
+
+/*
+ * How many clones count to a role.  The registry lock is held exclusively.
+ */
+static int
+count_paid(Oid role)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	int			n = 0;
+
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->payer == role)
+			n++;
+	return n;
+}
+
+/*
+ * The same, for who has not begun to make one.  Takes and releases the registry
+ * lock.
+ */
+int
+registry_count_paid(Oid role)
+{
+	int			n;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	n = count_paid(role);
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Let a clone that is about to be handed out count to a role, unless that has
+ * limit of them already: *n is how many it has.  False, with nothing changed,
+ * if so.  Takes and releases the registry lock.
+ */
+bool
+registry_charge(Oid oid, Oid role, int limit, int *n)
+{
+	CloneEntry *entry;
+	bool		done;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	*n = count_paid(role);
+	done = *n < limit;
+	entry = done ? clone_find(oid) : NULL;
+	if (entry != NULL)
+		entry->payer = role;
+	LWLockRelease(registry->lock);
+
+	return done;
 }
 
 /*
@@ -709,6 +921,7 @@ registry_replace(Oid old, const TestdbClone *new)
 		to->clone.expires_at = from->clone.expires_at;
 		to->clone.used_at = GetCurrentTimestamp();
 		clone_enter_state(to, CLONE_LEASED);
+		to->payer = from->payer;
 		if (clone_due(&to->clone) != 0)
 			lower_next_due(clone_due(&to->clone));
 	}
@@ -1666,17 +1879,72 @@ registry_should_restore(long *delay_ms)
 }
 
 /*
+ * Has an owner a spare that is behind the snapshot?  The mutex is held.
+ */
+static bool
+has_stale_spare(TemplateEntry *entry, Oid owner)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		if (spare->clone.owner == owner &&
+			!clone_is_current(&spare->clone, &entry->template))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Should a failure to make a spare of a template, with this SQLSTATE, be
+ * logged?  If so, it is noted as logged.  Takes and releases the registry lock
+ * and a mutex.
+ */
+bool
+registry_may_log_refill(Oid template_oid, int sqlstate)
+{
+	TemplateEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		result = true;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		result = entry->refill_logged_at == 0 ||
+			entry->refill_sqlstate != sqlstate ||
+			TimestampDifferenceExceeds(entry->refill_logged_at, now,
+									   REFILL_LOG_INTERVAL);
+		if (result)
+		{
+			entry->refill_sqlstate = sqlstate;
+			entry->refill_logged_at = now;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
  * Find a template and an owner for whom a spare should be made ahead; false if
- * there is none.  Takes and releases the registry lock and mutexes.
+ * there is none, or no place for one.  Takes and releases the registry lock and
+ * mutexes.
  */
 bool
 registry_next_refill(Oid *template_oid, Oid *owner)
 {
 	bool		found = false;
+	bool		full;
 
 	pg_atomic_write_u32(&registry->refill_told, 0);
 	pg_memory_barrier();
 	LWLockAcquire(registry->lock, LW_SHARED);
+	full = registry->nclones >= testdb_max_clones - testdb_max_clones / 8;
 	for (int i = 0; i < testdb_max_templates && !found; i++)
 	{
 		TemplateEntry *entry = &registry->templates[i];
@@ -1692,6 +1960,7 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 				SpareDemand *demand = &entry->demands[k];
 
 				if (OidIsValid(demand->owner) &&
+					(!full || has_stale_spare(entry, demand->owner)) &&
 					count_spares(entry, demand->owner) +
 					template->nclones[CLONE_RETURNED] +
 					template->nclones[CLONE_RESTORING] < demand->wanted)

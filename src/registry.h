@@ -172,6 +172,9 @@ extern void registry_shmem_init(void);
 #define TOO_MANY_CLONES		"too many databases made by testdb"
 
 extern bool registry_add(const TestdbClone *clone, bool replaces, int elevel);
+extern void registry_check_share(Oid template_oid, Oid role, bool spare);
+extern int	registry_count_paid(Oid role);
+extern bool registry_charge(Oid oid, Oid role, int limit, int *n);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
 extern bool registry_update(const TestdbClone *clone, CloneState from);
@@ -222,6 +225,7 @@ extern bool registry_is_stuck(void);
 extern void registry_count_write(void);
 extern bool registry_take_writes(uint32 n);
 extern bool registry_next_refill(Oid *template_oid, Oid *owner);
+extern bool registry_may_log_refill(Oid template_oid, int sqlstate);
 extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
 extern int	registry_purge_role(Oid role, const List *oids);
 extern void registry_want_none(Oid template_oid, Oid owner);

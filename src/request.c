@@ -24,7 +24,11 @@
  * (worker.c).  A process that crashes makes the postmaster restart all, with
  * new shared memory.
  *
- * Queued requests are served in the order in which they came.  There are
+ * Queued requests are served in the order in which they came, but for one that
+ * needs a lock on a database which somebody else holds.  A worker waits for
+ * that, unless there are others that run, and all wait so, too: then it puts the
+ * request back into the queue, to be tried again a moment later, so that who
+ * needs no such lock is served.  There are
  * enough slots for each session to wait on one while each worker is busy with
  * one whose session has gone, so a free slot can always be found.
  *
@@ -73,6 +77,9 @@
 /* How often a waiting session looks at what its worker is doing, ms. */
 #define CHECK_INTERVAL		1000
 
+/* How long a request is left alone that could not have a lock at once, ms. */
+#define REQUEUE_DELAY		10
+
 /* Longest texts of a worker's error that reach the session, in bytes. */
 #define MESSAGE_SIZE		512
 #define DETAIL_SIZE			1024
@@ -104,6 +111,8 @@ typedef struct RequestSlot
 	bool		unwanted;		/* RUNNING: the session waits, but for its end */
 	bool		failed;			/* DONE: error, not result, is set */
 	int			worker_pid;		/* RUNNING, DONE: who has it */
+	TimestampTz retry_at;		/* QUEUED: not to be taken before */
+	TimestampTz blocked_at;		/* when it was first put back; 0 if never */
 	RequestArgs args;
 	RequestResult result;
 	RequestError error;
@@ -125,6 +134,7 @@ typedef struct RequestSharedState
 	bool		worker_seen;	/* has any worker ever started? */
 	Oid			worker_database;	/* what the workers are connected to */
 	int			worker_pids[TESTDB_MAX_WORKERS];	/* 0: not running */
+	bool		worker_waits[TESTDB_MAX_WORKERS];	/* for a lock */
 	dlist_head	free;
 	dlist_head	queue;			/* oldest first */
 	dlist_head	rewinds;		/* the same of those for worker 0 */
@@ -140,6 +150,9 @@ static RequestSharedState *requests = NULL;
  * list of those.
  */
 static pg_atomic_uint32 *exit_watches = NULL;
+
+/* Of a worker: its number, or -1. */
+static int	worker_index = -1;
 
 /* What wakes was when this worker's turn began, and what itself added since. */
 static uint32 wakes_seen = 0;
@@ -246,6 +259,8 @@ request_enqueue(const RequestArgs *args)
 	slot->unwanted = false;
 	slot->failed = false;
 	slot->worker_pid = 0;
+	slot->retry_at = 0;
+	slot->blocked_at = 0;
 	slot->args = *args;
 	memset(&slot->result, 0, sizeof(slot->result));
 	dlist_push_tail(args->kind == REQUEST_REWIND ? &requests->rewinds : &requests->queue,
@@ -697,19 +712,46 @@ request_wait_until_ready(TimestampTz deadline)
 }
 
 /*
+ * The first request of a queue that may be taken now, or NULL; *delay_ms is
+ * lowered to the time until the next one may be.  The request lock is held.
+ */
+static RequestSlot *
+find_due(dlist_head *queue, long *delay_ms)
+{
+	dlist_iter	iter;
+
+	if (!requests->ready)
+		return NULL;
+	dlist_foreach(iter, queue)
+	{
+		RequestSlot *slot = dlist_container(RequestSlot, node, iter.cur);
+		long		left;
+
+		if (slot->retry_at == 0)
+			return slot;
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), slot->retry_at);
+		if (left <= 0)
+			return slot;
+		*delay_ms = Min(*delay_ms, left);
+	}
+	return NULL;
+}
+
+/*
  * Take the oldest request from the queue, or from that of rewinds: its slot's
  * number, with *args filled; or -1 if there is none.  Takes and releases the request lock.
  */
 int
 request_take(RequestArgs *args, bool rewinds)
 {
-	RequestSlot *slot = NULL;
-	dlist_head *queue = rewinds ? &requests->rewinds : &requests->queue;
+	RequestSlot *slot;
+	long		delay_ms;
 
 	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
-	if (requests->ready && !dlist_is_empty(queue))
+	slot = find_due(rewinds ? &requests->rewinds : &requests->queue, &delay_ms);
+	if (slot != NULL)
 	{
-		slot = dlist_container(RequestSlot, node, dlist_pop_head_node(queue));
+		dlist_delete(&slot->node);
 		slot->state = REQUEST_RUNNING;
 		slot->worker_pid = MyProcPid;
 		*args = slot->args;
@@ -785,6 +827,74 @@ request_fail(int slot_number, const ErrorData *edata)
 }
 
 /*
+ * Put a request that this worker has taken back into the queue, because it needs
+ * a lock that somebody else holds; false, with nothing done, if it has been put
+ * back for testdb.lock_timeout already, or if its session has gone.
+ */
+bool
+request_requeue(int slot_number)
+{
+	RequestSlot *slot = &requests->slots[slot_number];
+	TimestampTz now = GetCurrentTimestamp();
+	bool		done;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	if (slot->blocked_at == 0)
+		slot->blocked_at = now;
+	done = !slot->abandoned &&
+		!TimestampDifferenceExceeds(slot->blocked_at, now, testdb_lock_timeout);
+	if (done)
+	{
+		slot->state = REQUEST_QUEUED;
+		slot->worker_pid = 0;
+		slot->retry_at = TimestampTzPlusMilliseconds(now, REQUEUE_DELAY);
+		dlist_push_tail(&requests->queue, &slot->node);
+	}
+	LWLockRelease(requests->lock);
+
+	return done;
+}
+
+/*
+ * Report whether this process may wait for a lock; if it is a worker, it then
+ * counts as waiting until request_end_lock_wait.  The last of several workers
+ * that does not wait may not.
+ */
+bool
+request_begin_lock_wait(void)
+{
+	int			nothers = 0;
+	int			nwaiting = 0;
+	bool		may_wait;
+
+	if (worker_index < 0)
+		return true;
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < testdb_workers; i++)
+	{
+		if (requests->worker_pids[i] == 0 || i == worker_index)
+			continue;
+		nothers++;
+		nwaiting += requests->worker_waits[i];
+	}
+	may_wait = nothers == 0 || nwaiting < nothers;
+	requests->worker_waits[worker_index] = may_wait;
+	LWLockRelease(requests->lock);
+
+	return may_wait;
+}
+
+void
+request_end_lock_wait(void)
+{
+	if (worker_index < 0)
+		return;
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	requests->worker_waits[worker_index] = false;
+	LWLockRelease(requests->lock);
+}
+
+/*
  * Has the session gone whose request this worker has taken?  Takes and
  * releases the request lock.
  */
@@ -822,13 +932,15 @@ request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding)
 {
 	static uint32 wait_event = 0;
 	static uint32 rewind_event = 0;
+	long		delay_ms = timeout_ms;
 	bool		work;
 
 	ConditionVariablePrepareToSleep(&requests->work_cv);
 	LWLockAcquire(requests->lock, LW_SHARED);
-	work = requests->ready && (!dlist_is_empty(&requests->queue) ||
-							   (rewinds && !dlist_is_empty(&requests->rewinds)));
+	work = find_due(&requests->queue, &delay_ms) != NULL ||
+		(rewinds && find_due(&requests->rewinds, &delay_ms) != NULL);
 	LWLockRelease(requests->lock);
+	timeout_ms = Min(timeout_ms, delay_ms);
 	if (!work && pg_atomic_read_u32(&requests->wakes) == wakes_seen)
 		(void) ConditionVariableTimedSleep(&requests->work_cv, timeout_ms,
 										   rewinding ?
@@ -887,7 +999,9 @@ void
 request_worker_attach(int index, Oid database)
 {
 	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	worker_index = index;
 	requests->worker_pids[index] = MyProcPid;
+	requests->worker_waits[index] = false;
 	requests->worker_seen = true;
 	requests->worker_database = database;
 	LWLockRelease(requests->lock);

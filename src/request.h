@@ -35,6 +35,8 @@ typedef struct RequestArgs
 								 * time to leave */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
+	int			role_limit;		/* CLONE: how many clones the role may have; 0 if
+								 * there is no limit */
 	int			wanted;			/* SPARE: how many should be ready */
 	bool		name_given;		/* CLONE: is name the caller's choice? */
 	NameData	name;			/* CLONE: the wanted name, if given */
@@ -74,6 +76,9 @@ extern bool request_is_unwanted(int slot);
 extern void request_finish(int slot, const RequestResult *result);
 extern void request_fail(int slot, const ErrorData *edata);
 extern bool request_abandoned(int slot);
+extern bool request_requeue(int slot);
+extern bool request_begin_lock_wait(void);
+extern void request_end_lock_wait(void);
 extern void request_begin_turn(void);
 extern void request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding);
 extern void request_wake_workers(void);

@@ -52,7 +52,7 @@ my $own = qr/^40P01: deadlock detected
 This session waits for testdb worker $worker, which waits for a lock that this session's transaction holds\.
 Call testdb_clone and testdb_drop before the transaction changes databases, roles or tablespaces, or in a transaction of their own\.$/;
 my $others = qr/^55P03: testdb worker could not obtain a lock in time
-It waited 300 ms for a lock that another session holds\.
+It waited 300 ms for a lock that another session holds\.( Process \d+ of user "\w+" \(application "testdb test"\) holds a lock on [^.]+\.)+
 Find the session that holds a lock .*"testdb\.lock_timeout"\.$/;
 
 # Sets how long the worker waits, before it is asked anything again.

@@ -1,0 +1,136 @@
+
+# What one role can have of what all share: testdb.max_clones_per_role however calls come, its fair share of
+# testdb.max_clones and testdb.max_templates, and what the log says at the limit.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TestdbHold;
+use TestdbTest;
+
+my $node = new_server(
+	'main', q{
+testdb.max_clones = 16
+testdb.max_templates = 8
+testdb.spares = 2
+});
+my $admin = connect_to($node, 'postgres');
+run($admin, $_)
+  for 'CREATE DATABASE regression_template IS_TEMPLATE true', 'CREATE DATABASE regression_other IS_TEMPLATE true',
+  map({ ("CREATE ROLE regress_$_ LOGIN", "GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_prewarm, testdb_reset TO regress_$_") } 'greedy', 'modest'),
+  'CREATE ROLE regress_group', 'GRANT regress_group TO regress_greedy';
+my $greedy = connect_to($node, 'postgres', user => 'regress_greedy');
+my $modest = connect_to($node, 'postgres', user => 'regress_modest');
+
+# The limit for each role is exact, from spares and copies, however many calls come at once.
+run($admin, 'ALTER ROLE regress_greedy SET testdb.max_clones_per_role = 3');
+my @clients = map { connect_to($node, 'postgres', user => 'regress_greedy') } 1 .. 10;
+for my $way ('copies', 'spares', 'names')
+{
+	run($clients[0], q{SELECT testdb_prewarm('regression_template', 6)}) if $way eq 'spares';
+	for my $n (0 .. $#clients)
+	{
+		my $name = $way eq 'names' ? ", 'regression_greedy_$n'" : '';
+		$clients[$n]->send("SELECT testdb_clone('regression_template'$name)");
+	}
+	my @told = map { $_->{error} ? $_->{error}{C} : 'ok' } map { $_->result } @clients;
+	is(join(' ', sort @told), join(' ', ('53400') x 7, ('ok') x 3), "ten at once, $way: three get one");
+	is(run($clients[0], 'SELECT testdb_drop_all()'), 3, "ten at once, $way: they are dropped");
+}
+
+# Neither a new owner nor a reset makes room.
+my @names = map { run($clients[0], q{SELECT testdb_clone('regression_template')}) } 1 .. 3;
+run($admin, qq{ALTER DATABASE "$_" OWNER TO regress_group}) for @names[0, 1];
+ok(!$clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away: it counts');
+is($clients[0]->sqlstate, '53400', 'given away: error');
+run($clients[0], "SELECT testdb_reset('$names[0]')");
+ok(!$clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and reset: it counts');
+run($admin, q{SET testdb.method = 'file_copy'});
+run($admin, "SELECT testdb_reset('$names[1]')");
+run($admin, 'RESET testdb.method');
+ok(!$clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and replaced: it counts');
+run($admin, "SELECT testdb_drop('$_')") for @names;
+ok($clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and dropped: there is room') or diag told($clients[0]);
+run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
+$_->close for @clients;
+
+# Clones of clones: the last of the templates is not for who has the others.
+my $last = 'regression_template';
+my $n = 0;
+while ($n < 10)
+{
+	my $name = $greedy->query("SELECT testdb_clone('$last', 'regression_nested_$n')");
+	last if !defined $name || $greedy->error;
+	$last = $name;
+	$n++;
+}
+is($n, 7, 'clones of clones: seven templates of eight');
+like(told($greedy), qr/^53400: too many templates have clones\n7 of 8 are in use, 7 of them by this role/, 'clones of clones: error');
+ok($modest->do(q{SELECT testdb_clone('regression_other')}), 'clones of clones: another role has one') or diag told($modest);
+run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
+
+# So with clones, also by way of spares.
+for my $way ('clones', 'spares')
+{
+	poll(sub { is_idle($admin) }) or die 'not idle';
+	$greedy->do(q{SELECT testdb_prewarm('regression_template', 16)}) if $way eq 'spares';
+	$n = 0;
+	$n++ while $n < 20 && $greedy->do(q{SELECT testdb_clone('regression_template')});
+	is($n, 14, "$way: fourteen of sixteen");
+	like(told($greedy), qr/^53400: too many databases made by testdb\n14 of 16 are in use, 14 of them by this role/, "$way: error");
+	ok($modest->do(q{SELECT testdb_clone('regression_template')}), "$way: another role has one") or diag told($modest);
+	ok($admin->do(q{SELECT testdb_clone('regression_template')}), "$way: so has a superuser") or diag told($admin);
+
+	# The limit is reached: what can't be done is not tried for ever.
+	my $mark = -s $node->logfile;
+	$_->do(q{SELECT testdb_clone('regression_template')}) for ($greedy, $modest, $admin) x 10;
+	poll(sub { is_idle($admin) }) or die 'not idle';
+	my @lines = slurp_file($node->logfile, $mark) =~ /could not make a database ahead/g;
+	cmp_ok(scalar(@lines), '<=', 1, "$way: the log is not filled");
+	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
+}
+
+# Drops that wait for a lock leave a worker for others.
+{
+	set_conf($node, 'reload', 'testdb.lock_timeout' => '30s');
+	$greedy->close;
+	run($admin, 'ALTER ROLE regress_greedy RESET testdb.max_clones_per_role');
+	my @holders = map { connect_to($node, 'postgres', user => 'regress_greedy') } 1 .. 2;
+	my @owned = map { run($holders[0], q{SELECT testdb_clone('regression_template')}) } 1 .. 8;
+	run($holders[0], 'BEGIN');
+	run($holders[0], "COMMENT ON DATABASE $_ IS 'held'") for @owned;
+	my @droppers = map { connect_to($node, 'postgres', user => 'regress_greedy') } @owned;
+	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
+	ok(poll(sub { run($admin, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE NOT l.granted AND a.backend_type = 'testdb worker'}) }), 'blocked drops: a worker waits');
+	run($modest, q{SET statement_timeout = '15s'});
+	for my $n (1 .. 3)
+	{
+		ok($modest->do("SELECT testdb_clone('regression_template', 'regression_modest_$n')"), 'blocked drops: another role gets a clone')
+		  or diag told($modest);
+		ok($modest->do("SELECT testdb_drop('regression_modest_$n')"), 'blocked drops: and drops it') or diag told($modest);
+	}
+	is(run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT testdb_drop%' AND usename = 'regress_greedy'}),
+		8, 'blocked drops: all the while');
+	run($holders[0], 'ROLLBACK');
+	is(join(' ', map { my $r = $_->result; $r->{error} ? $r->{error}{M} : 'ok' } @droppers), join(' ', ('ok') x 8), 'blocked drops: done at last');
+
+	# Each fails after testdb.lock_timeout.
+	set_conf($node, 'reload', 'testdb.lock_timeout' => '500ms');
+	@owned = map { run($holders[1], q{SELECT testdb_clone('regression_template')}) } 1 .. 4;
+	run($holders[0], 'BEGIN');
+	run($holders[0], "COMMENT ON DATABASE $_ IS 'held'") for @owned;
+	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
+	is(join(' ', map { my $r = $droppers[$_]->result; $r->{error} ? $r->{error}{C} : 'ok' } 0 .. $#owned), join(' ', ('55P03') x 4),
+		'blocked drops: each fails after testdb.lock_timeout');
+	run($holders[0], 'ROLLBACK');
+}
+
+$node->stop;
+done_testing();
