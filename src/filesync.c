@@ -46,6 +46,14 @@
  * were racy: those equal no snapshot, and the first full comparison copies
  * them.
  *
+ * Damage.  A snapshot is private, but no more than a directory: somebody cleans
+ * up old files, restores a backup, or makes a mistake.  So the manifest of a
+ * copy also has the mtime that the file system showed for each file when that
+ * was written, rounded or not.  Before a file of the snapshot is read, its size
+ * and this time must be those of the manifest; what is missing, can't be read or
+ * is another file is the source's fault, and the error says so.  What is not
+ * read is not looked at, except by filesync_is_intact().
+ *
  * All this needs file systems that keep nanoseconds.  On others, and while the
  * clock is far behind, files are copied more often than needed: never less.
  *
@@ -160,9 +168,13 @@ typedef struct FileRecord
 	int64_t		size;
 	int64_t		mtime;
 	int64_t		origin;
+	int64_t		kept;			/* mtime that the file system shows, or
+								 * KEPT_UNKNOWN if others may write to it */
 	uint32_t	flags;
 	uint32_t	reserved;		/* 0 */
 } FileRecord;
+
+#define KEPT_UNKNOWN	INT64_MIN
 
 #define RECORD_RACY		0x01
 
@@ -190,7 +202,7 @@ typedef struct ManifestHeader
 } ManifestHeader;
 
 #define MANIFEST_MAGIC UINT64_C(0x74646266696c6573)
-#define MANIFEST_VERSION 1
+#define MANIFEST_VERSION 2
 #define MANIFEST_MAX_SIZE (INT64_C(1) << 30)
 
 /* A file to be made or rewritten. */
@@ -317,6 +329,7 @@ fail_text(FilesyncError *error, int errnum, const char *format,...)
 	va_list		args;
 
 	error->saved_errno = errnum;
+	error->source = false;
 	va_start(args, format);
 	vsnprintf(error->message, sizeof(error->message), format, args);
 	va_end(args);
@@ -330,6 +343,18 @@ static bool
 fail_memory(FilesyncError *error)
 {
 	return fail_text(error, ENOMEM, "out of memory");
+}
+
+/*
+ * Say of the error that was just set that the source is to blame for it, unless
+ * this process or the system is short of something.  Returns false.
+ */
+static bool
+blame_source(FilesyncError *error)
+{
+	error->source = error->saved_errno != ENOMEM &&
+		error->saved_errno != EMFILE && error->saved_errno != ENFILE;
+	return false;
 }
 
 /*
@@ -868,6 +893,7 @@ scan_file(const char *name, const struct stat *st, void *arg)
 	record.size = st->st_size;
 	record.mtime = stat_mtime(st);
 	record.origin = FILESYNC_ORIGIN_UNKNOWN;
+	record.kept = KEPT_UNKNOWN;
 	record.flags = mtime_is_racy(record.mtime, scan->now) ? RECORD_RACY : 0;
 	if (table_find(&scan->manifest->names, name) != NO_INDEX)
 		return true;			/* readdir() may tell a new name twice */
@@ -1289,6 +1315,7 @@ manifest_parse(FilesyncManifest *manifest, const char *image,
 /*
  * Read a manifest from a file.  Returns true, and the manifest to be freed, or
  * false with the error set: EBADMSG for a file that is no whole manifest.
+ * error->source is false only if memory or descriptors are short.
  */
 bool
 filesync_manifest_read(const char *path, FilesyncManifest **manifest,
@@ -1301,7 +1328,7 @@ filesync_manifest_read(const char *path, FilesyncManifest **manifest,
 
 	*manifest = NULL;
 	if (image == NULL)
-		return false;
+		return blame_source(error);
 	if (!image_is_valid(image, len, &header))
 		errnum = EBADMSG;
 	else if ((*manifest = manifest_create()) != NULL)
@@ -1314,7 +1341,8 @@ filesync_manifest_read(const char *path, FilesyncManifest **manifest,
 	*manifest = NULL;
 	if (errnum == ENOMEM)
 		return fail_memory(error);
-	return fail_text(error, errnum, "manifest \"%.1000s\" is damaged", path);
+	fail_text(error, errnum, "manifest \"%.1000s\" is damaged", path);
+	return blame_source(error);
 }
 
 /*
@@ -1436,8 +1464,10 @@ static bool
 open_source_dir(SyncRun *run)
 {
 	run->source_fd = open_directory(run->source, run->error);
-	return run->source_fd >= 0 &&
-		refuse_unfinished(run, run->source_fd, run->source);
+	if (run->source_fd < 0 ||
+		!refuse_unfinished(run, run->source_fd, run->source))
+		return blame_source(run->error);
+	return true;
 }
 
 /*
@@ -1631,8 +1661,42 @@ open_source_file(SyncRun *run, const char *name)
 
 	RETRY(fd, openat(run->source_fd, name, O_RDONLY | OPEN_FLAGS));
 	if (fd < 0)
+	{
 		fail(run->error, errno, "open file", run->source, name);
+		blame_source(run->error);
+	}
 	return fd;
+}
+
+/*
+ * See that a file of the source still is what the manifest says, if nobody but
+ * us writes to it.  in is its descriptor, or -1 if it is not open.  Returns false
+ * with the error set: EAGAIN if it is another.
+ */
+static bool
+check_source_file(SyncRun *run, int in, const char *name,
+				  const FileRecord *record)
+{
+	struct stat st;
+	int			rc;
+
+	if (record->kept == KEPT_UNKNOWN)
+		return true;
+	if (in >= 0)
+		RETRY(rc, fstat(in, &st));
+	else
+		RETRY(rc, fstatat(run->source_fd, name, &st, AT_SYMLINK_NOFOLLOW));
+	if (rc < 0)
+		fail(run->error, errno, "stat file", run->source, name);
+	else if (!S_ISREG(st.st_mode))
+		fail_not_regular(run->error, run->source, name, &st);
+	else if (!(st.st_mode & S_IRUSR))
+		fail_file(run->error, EACCES, run->source, name, "is not readable");
+	else if (st.st_size != record->size || stat_mtime(&st) != record->kept)
+		fail_file(run->error, EAGAIN, run->source, name, "has been changed");
+	else
+		return true;
+	return blame_source(run->error);
 }
 
 /*
@@ -1752,7 +1816,10 @@ buffer_copy(SyncRun *run, int in, int out, const char *name, int64_t size,
 		RETRY(n, read(in, buffer,
 					  left <= BUFFER_SIZE ? (size_t) left + 1 : BUFFER_SIZE));
 		if (n < 0)
-			return fail(run->error, errno, "read file", run->source, name);
+		{
+			fail(run->error, errno, "read file", run->source, name);
+			return blame_source(run->error);
+		}
 		if (n == 0)
 			break;
 		if (!write_all(out, buffer, (size_t) n))
@@ -1778,8 +1845,11 @@ copy_content(SyncRun *run, int in, int out, const char *name, int64_t size)
 		!buffer_copy(run, in, out, name, size, &copied))
 		return false;
 	if (copied != size)
-		return fail_file(run->error, EAGAIN, run->source, name,
-						 "is not as large as expected");
+	{
+		fail_file(run->error, EAGAIN, run->source, name,
+				  "is not as large as expected");
+		return blame_source(run->error);
+	}
 	run->stats->bytes += (uint64_t) size;
 	return true;
 }
@@ -1808,6 +1878,24 @@ set_mtime(SyncRun *run, int fd, const char *name, int64_t mtime)
 }
 
 /*
+ * Let the copy's manifest, if there is one, say what mtime an open file of the
+ * target has.  Returns false with the error set.
+ */
+static bool
+note_kept(SyncRun *run, int fd, uint32_t index)
+{
+	struct stat st;
+
+	if (run->copy == NULL)
+		return true;
+	if (fstat(fd, &st) < 0)
+		return fail(run->error, errno, "stat file", run->target,
+					table_name(&run->manifest->names, index));
+	run->copy->records[index].kept = stat_mtime(&st);
+	return true;
+}
+
+/*
  * Make an open file of the target what its source is, times included.  in is
  * -1 if the source is empty.  Returns false with the error set.
  */
@@ -1831,7 +1919,8 @@ fill_file(SyncRun *run, int in, int out, const Change *change)
 	if ((run->options->flags & FILESYNC_FSYNC) && record->size > 0)
 		(void) sync_file_range(out, 0, 0, SYNC_FILE_RANGE_WRITE);
 #endif
-	return set_mtime(run, out, name, copy_mtime(run, record));
+	return set_mtime(run, out, name, copy_mtime(run, record)) &&
+		note_kept(run, out, change->index);
 }
 
 /*
@@ -1842,16 +1931,17 @@ fill_file(SyncRun *run, int in, int out, const Change *change)
 static bool
 sync_file(SyncRun *run, const Change *change)
 {
+	const FileRecord *record = &run->manifest->records[change->index];
 	const char *name = table_name(&run->manifest->names, change->index);
 	int			in = -1;
 	int			out = -1;
 	bool		ok;
 
-	if (run->manifest->records[change->index].size > 0 &&
-		(in = open_source_file(run, name)) < 0)
+	if (record->size > 0 && (in = open_source_file(run, name)) < 0)
 		return false;
-	out = open_target_file(run, name, change->create);
-	ok = out >= 0 && fill_file(run, in, out, change);
+	ok = check_source_file(run, in, name, record) &&
+		(out = open_target_file(run, name, change->create)) >= 0 &&
+		fill_file(run, in, out, change);
 	close_quietly(in);
 	if (out >= 0 && !close_written(out) && ok)
 		ok = fail(run->error, errno, "close file", run->target, name);
@@ -1893,7 +1983,8 @@ compare_content(SyncRun *run, int in, int out, const char *name, int64_t size,
 }
 
 /*
- * Let the copy's manifest say that a file of the target keeps its mtime.
+ * Let the copy's manifest say that a file of the target keeps its mtime, as it
+ * was set and as the file system shows it.
  */
 static void
 keep_mtime(SyncRun *run, uint32_t index)
@@ -1902,6 +1993,7 @@ keep_mtime(SyncRun *run, uint32_t index)
 	uint32_t	old = table_find(&run->old_copy->names, name);
 
 	run->copy->records[index].mtime = run->old_copy->records[old].mtime;
+	run->copy->records[index].kept = run->old_copy->records[old].kept;
 }
 
 /*
@@ -2086,6 +2178,7 @@ make_copy_manifest(SyncRun *run)
 		record.origin = source->mtime;
 		if (source->flags & RECORD_RACY)
 			record.origin = FILESYNC_ORIGIN_UNKNOWN;
+		record.kept = KEPT_UNKNOWN;
 		if (!manifest_add(run->copy, table_name(&manifest->names, i), &record))
 			return fail_memory(run->error);
 	}
@@ -2203,6 +2296,35 @@ filesync_copy_dir(const char *source, const FilesyncManifest *manifest,
 	if (!ok && run.made_target)
 		(void) rmdir(target);
 	give_copy_manifest(&run, ok, copy);
+	run_end(&run);
+	return ok;
+}
+
+/*
+ * Report whether the files of a private directory, by one stat of each, are what
+ * its manifest says, which a copy into it gave: those with these names, or all if
+ * names is NULL.  False, with the error set, if not, or if that can't be found
+ * out; error->source tells which.
+ */
+bool
+filesync_is_intact(const char *dir, const FilesyncManifest *manifest,
+				   const FilesyncNames *names, FilesyncError *error)
+{
+	SyncRun		run;
+	uint32_t	n = names ? filesync_names_count(names) : manifest->names.count;
+	bool		ok;
+
+	run_init(&run, dir, dir, NULL, NULL, error);
+	ok = open_source_dir(&run);
+	for (uint32_t i = 0; ok && i < n; i++)
+	{
+		const char *name = names ? filesync_names_get(names, i) :
+			table_name(&manifest->names, i);
+		uint32_t	index = names ? table_find(&manifest->names, name) : i;
+
+		if (index != NO_INDEX)
+			ok = check_source_file(&run, -1, name, &manifest->records[index]);
+	}
 	run_end(&run);
 	return ok;
 }

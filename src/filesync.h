@@ -44,6 +44,8 @@
 typedef struct FilesyncError
 {
 	int			saved_errno;	/* never 0 */
+	bool		source;			/* the source can't be read, or is not what its
+								 * manifest says */
 	char		message[1400];	/* complete, without a period */
 } FilesyncError;
 
@@ -147,6 +149,10 @@ extern bool filesync_copy_dir(const char *source,
 							  const FilesyncOptions *options,
 							  FilesyncManifest **copy,
 							  FilesyncStats *stats, FilesyncError *error);
+extern bool filesync_is_intact(const char *dir,
+							   const FilesyncManifest *manifest,
+							   const FilesyncNames *names,
+							   FilesyncError *error);
 extern bool filesync_refresh(const char *source,
 							 const FilesyncManifest *manifest,
 							 const char *target,

@@ -114,6 +114,8 @@ typedef struct WorkerJob
 	bool		spoiled;		/* DROPPING: its content is lost */
 	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
 								 * still HELD */
+	bool		damaged;		/* a snapshot was found to be damaged: the same
+								 * again takes it anew */
 	bool		had_room;		/* when make_room() ended, the registry had a
 								 * place for one more clone, or a spare for it */
 	Oid			made;			/* the clone that will replace it, CREATING, or
@@ -677,6 +679,33 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 }
 
 /*
+ * Is a template's snapshot, which is locked, known to be damaged?  If that has
+ * been found out since *template was read, what is to be done with it is worth
+ * doing again.
+ */
+static bool
+is_damaged(const TestdbTemplate *template)
+{
+	TestdbTemplate now;
+
+	if (!registry_template(template->oid, &now) || !now.damaged)
+		return false;
+	if (!template->damaged)
+		job.damaged = true;
+	return true;
+}
+
+/*
+ * See that clones can be copied from a template's snapshot, which is locked, as
+ * snapshot_lock_source does.
+ */
+static bool
+lock_source(const TestdbTemplate *template)
+{
+	return !is_damaged(template) && snapshot_lock_source(template);
+}
+
+/*
  * Hand out a spare of a template whose snapshot is locked, if there is one;
  * one that is behind the snapshot is brought up to date first.
  */
@@ -693,7 +722,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		hand_out_spare(args, &clone, CLONE_CREATING, result);
 		return true;
 	}
-	while (snapshot_lock_source(template) &&
+	while (lock_source(template) &&
 		   registry_take_stale_spare(args->database, args->role, &clone))
 	{
 		job.clone = clone.oid;
@@ -722,7 +751,8 @@ make_native_room(const RequestArgs *args)
 	uint64		files;
 	int			copies = 2;
 
-	if (registry_template(args->database, &template) && template.has_snapshot)
+	if (registry_template(args->database, &template) &&
+		template.has_snapshot && !template.damaged)
 		copies = 1;
 	snapshot_measure(args->database, &bytes, &files);
 	make_room(args, true, copies * bytes, copies * files);
@@ -779,9 +809,22 @@ discard_clone(Oid oid)
 }
 
 /*
+ * Roll back what was begun to make a clone, which becomes garbage.
+ */
+static void
+abandon_copy(const TestdbClone *clone)
+{
+	PopActiveSnapshot();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(job_cxt);
+	discard_clone(clone->oid);
+}
+
+/*
  * Make a clone from the snapshot, and commit; false if the template is being
  * changed, or if somebody must not be in it who is, with nothing done, or if
- * somebody has begun to follow WAL meanwhile, with garbage left.
+ * the snapshot is damaged or somebody has begun to follow WAL meanwhile, with
+ * garbage left.
  */
 static bool
 copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
@@ -790,7 +833,7 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	TimestampTz start = GetCurrentTimestamp();
 	bool		followed = false;
 
-	if (!snapshot_lock_source(template))
+	if (!lock_source(template))
 	{
 		job_commit_work();
 		return false;
@@ -800,14 +843,16 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	CommandCounterIncrement();
 	if (database_dependencies(clone->oid) != template->dependencies)
 	{
-		PopActiveSnapshot();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(job_cxt);
-		discard_clone(clone->oid);
+		abandon_copy(clone);
 		return false;
 	}
 	debug_point("clone-row");
-	snapshot_copy(template, clone->oid);
+	if (!snapshot_copy(template, clone->oid))
+	{
+		(void) is_damaged(template);
+		abandon_copy(clone);
+		return false;
+	}
 	debug_point("clone-files");
 	if (database_is_logged())
 	{
@@ -892,15 +937,26 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		return;
 	}
 	registry_want_spares(args->database, args->role, args->wanted);
-	if (snapshot_lock_source(&template) &&
+	if (lock_source(&template) &&
 		registry_take_stale_spare(args->database, args->role, &clone))
 	{
 		job.clone = clone.oid;
 		job.state = CLONE_RESTORING;
-		if (!recycle_update_spare(&clone, &template))
+		if (recycle_update_spare(&clone, &template))
+		{
+			job_commit_work();
+			publish_spare(&clone, CLONE_RESTORING);
+		}
+		else if (is_damaged(&template))
+		{
+			job_commit_work();
+			(void) registry_set_state(clone.oid, CLONE_RESTORING, CLONE_GARBAGE);
+			job.clone = InvalidOid;
+			request_wake_workers();
+			result->busy = true;
+		}
+		else
 			elog(ERROR, "spare %u cannot be brought up to date", clone.oid);
-		job_commit_work();
-		publish_spare(&clone, CLONE_RESTORING);
 	}
 	else if (registry_count_spares(args->database, args->role, &ncoming) >= args->wanted)
 		job_commit_work();
@@ -1457,8 +1513,11 @@ reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *c
 
 	if (registry_is_stuck() || !begin_native(again, false, &template, &info, result))
 		return false;
-	if (!snapshot_lock_source(&template))
+
+	/* Once its sessions are ended and its files touched, there is no way back. */
+	if (!lock_source(&template) || !snapshot_is_intact(&template, NULL))
 	{
+		(void) is_damaged(&template);
 		result->busy = true;
 		job_commit_work();
 		return false;
@@ -1558,7 +1617,8 @@ has_lost_room(const RequestArgs *args, const ErrorData *edata)
 
 /*
  * Serve a request once.  False, with nothing done, if others were faster to
- * take the last room and may_repeat says that this may be tried again.
+ * take the last room, or if a snapshot was found to be damaged, and may_repeat
+ * says that this may be tried again.
  */
 static bool
 serve_once(int slot, const RequestArgs *args, bool may_repeat)
@@ -1569,6 +1629,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	memset(&result, 0, sizeof(result));
 	job.request = slot;
 	job.clone = InvalidOid;
+	job.damaged = false;
 	job.had_room = false;
 	(void) database_lock_was_refused();
 	PG_TRY();
@@ -1581,11 +1642,16 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 			reset_clone(args, &result);
 		else
 			drop_clone(args, &result);
-		HOLD_INTERRUPTS();
-		job.request = -1;
-		job.clone = InvalidOid;
-		request_finish(slot, &result);
-		RESUME_INTERRUPTS();
+		served = !may_repeat || !result.busy || !job.damaged ||
+			request_abandoned(slot);
+		if (served)
+		{
+			HOLD_INTERRUPTS();
+			job.request = -1;
+			job.clone = InvalidOid;
+			request_finish(slot, &result);
+			RESUME_INTERRUPTS();
+		}
 	}
 	PG_CATCH();
 	{
@@ -1789,7 +1855,7 @@ job_refill(Oid template_oid, Oid owner)
 	RequestArgs args;
 	RequestResult result;
 	DatabaseInfo info;
-	bool		failed;
+	volatile bool failed;
 	int			ncoming;
 
 	job_report("testdb: making databases ahead");
@@ -1811,7 +1877,14 @@ job_refill(Oid template_oid, Oid owner)
 		if (!failed)
 		{
 			args.database_name = info.name;
+			job.damaged = false;
 			make_spare(&args, &result);
+			if (result.busy && job.damaged)
+			{
+				/* Once more: the snapshot is taken anew. */
+				result.busy = false;
+				make_spare(&args, &result);
+			}
 			failed = result.busy || result.missing;
 		}
 	}

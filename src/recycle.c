@@ -357,7 +357,8 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 		return false;
 	if (names == NULL)
 		database_discard_buffers(clone->oid);
-	snapshot_restore(template, clone->oid, names);
+	if (!snapshot_restore(template, clone->oid, names))
+		return false;
 #ifdef TESTDB_DEBUG
 	database_check_buffers(clone->oid);
 #endif

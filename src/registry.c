@@ -2329,7 +2329,10 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		template->has_snapshot = true;
 		if (verified)
+		{
 			template->unverified = false;
+			template->damaged = false;
+		}
 		template->snapshot_generation = new->snapshot_generation;
 		template->settings_generation = new->settings_generation;
 		template->settings = new->settings;
@@ -2387,6 +2390,32 @@ registry_clear_snapshot(Oid oid, const char *obstacle)
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a template's snapshot, which is locked, must be taken anew.  The
+ * clones that were made from it are none the worse for that: spares go on being
+ * handed out.  False if that is known already.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_set_damaged(Oid oid)
+{
+	TemplateEntry *entry;
+	bool		news = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		news = !entry->template.damaged;
+		entry->template.damaged = true;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return news;
 }
 
 /*

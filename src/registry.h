@@ -108,6 +108,8 @@ typedef struct TestdbTemplate
 	uint64		generation;		/* goes up with each commit in it */
 	bool		unverified;		/* sessions were in it since the last look */
 	bool		has_snapshot;
+	bool		damaged;		/* the snapshot, as somebody found who copied from
+								 * it: it must be taken anew */
 	uint64		snapshot_generation;	/* generation the snapshot has */
 	uint64		settings_generation;	/* what registry_settings_generation was
 										 * when its settings were read */
@@ -243,6 +245,7 @@ extern uint64 registry_row_version(Oid oid, const TemplateRow *row);
 extern bool registry_enter_template(Oid oid, Oid *evicted);
 extern void registry_set_snapshot(const TestdbTemplate *template, bool verified);
 extern void registry_clear_snapshot(Oid oid, const char *obstacle);
+extern bool registry_set_damaged(Oid oid);
 extern void registry_forget_template(Oid oid);
 extern TestdbTemplate *registry_list_templates(int *ntemplates);
 extern bool registry_is_template(Oid oid);

@@ -207,6 +207,18 @@ find_list(Oid template_oid)
 }
 
 /*
+ * Report whether the files of a template's snapshot have been found out, so that
+ * relfiles_find does not read it.
+ */
+bool
+relfiles_are_known(const TestdbTemplate *template)
+{
+	const RelFileList *list = find_list(template->oid);
+
+	return list->template_oid == template->oid && list->version == template->version;
+}
+
+/*
  * The relation that a file of a template's snapshot belongs to, by the number in
  * its name; NULL if there is none.  Good until the next call.  The snapshot is
  * locked.

@@ -20,6 +20,7 @@ typedef struct RelFile
 	char		relkind;
 } RelFile;
 
+extern bool relfiles_are_known(const TestdbTemplate *template);
 extern const RelFile *relfiles_find(const TestdbTemplate *template, Oid number);
 
 #endif							/* TESTDB_RELFILES_H */

@@ -543,7 +543,9 @@ restore_rows(Rewind *rewind, HTAB *relations)
 		row.frozenxid != template->row.frozenxid ||
 		row.minmxid != template->row.minmxid ||
 		!snapshot_lock_source(template) ||
-		!database_lookup(clone->oid, &info))
+		!database_lookup(clone->oid, &info) ||
+		!snapshot_is_intact(template, relfiles_are_known(template) ?
+							watch_names(clone, template) : NULL))
 		return false;
 	clone->name = info.name;
 	clone->owner = info.owner;
@@ -641,6 +643,22 @@ list_catalogs(void)
 }
 
 /*
+ * Restore files of a clone, as snapshot_restore does.
+ *
+ * Errors: those of snapshot_restore; 55000 if the snapshot is damaged, which was
+ * not so at step 6.
+ */
+static void
+restore_from(const TestdbTemplate *template, Oid clone, const FilesyncNames *names)
+{
+	if (!snapshot_restore(template, clone, names))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("snapshot of the template was damaged while a database was being rewound"),
+				 errdetail("The database is restored from a new one; those who use it wait until then.")));
+}
+
+/*
  * Steps 7 to 10 for all that have entered.  relations are those of their
  * databases that have changed.  Interrupts are held.
  */
@@ -677,7 +695,7 @@ restore_files(Rewind **batch, Oid *oids, int n, HTAB *relations)
 			catalogs_changed(clone, template, relations);
 		if (names == NULL)
 			database_discard_buffers(oids[i]);
-		snapshot_restore(template, oids[i], names);
+		restore_from(template, oids[i], names);
 		recycle_log_restored(clone);
 		clone->version = template->version;
 		clone->row_version = template->row_version;
@@ -858,7 +876,7 @@ restore_again(TestdbClone *clone)
 	HOLD_INTERRUPTS();
 	database_discard_buffers(clone->oid);
 	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	snapshot_restore(&rewind.template, clone->oid, NULL);
+	restore_from(&rewind.template, clone->oid, NULL);
 	database_flush();
 	job_commit_work();
 	lease_write(&rewind.clone, LEASE_HELD);

@@ -30,6 +30,14 @@
  * that fails, or the process dies, it stays so, and the next one who needs it
  * takes it anew.
  *
+ * Snapshots are files like others, and somebody may lay hands on them while the
+ * server runs: clean up what looks ten years old, say.  Whoever reads a file of
+ * a snapshot finds out whether it is the one that was written (filesync.c).  If
+ * not, the template's entry says that the snapshot is damaged, the copy that was
+ * begun is given up, and the next one who needs the snapshot takes it anew, as
+ * soon as nobody is in the template.  Until then spares are handed out, and
+ * clones restored for which the damaged files are not needed.
+ *
  * With wal_level above minimal others may make the same clones by what WAL
  * tells them, and what it can tell them is to copy the template.  The snapshot
  * then is of use only while nobody is in the template, which is what the
@@ -108,6 +116,35 @@ report_filesync_error(const FilesyncError *error)
 }
 
 /*
+ * Log why a template's snapshot must be taken anew.  In a transaction.
+ */
+static void
+log_damage(Oid oid, const FilesyncError *error)
+{
+	DatabaseInfo info;
+
+	if (database_lookup(oid, &info))
+		ereport(LOG,
+				(errmsg("snapshot of template \"%s\" must be taken anew: %s",
+						NameStr(info.name), error->message)));
+}
+
+/*
+ * Deal with a failure to copy from a template's snapshot, which is locked: note
+ * that it is damaged, if that is why.  In a transaction.
+ *
+ * Errors: whatever else it is.
+ */
+static void
+note_damage(const TestdbTemplate *template, const FilesyncError *error)
+{
+	if (!error->source)
+		report_filesync_error(error);
+	if (registry_set_damaged(template->oid))
+		log_damage(template->oid, error);
+}
+
+/*
  * For filesync.c: go on as long as nobody wants this process to stop.
  */
 static bool
@@ -174,7 +211,9 @@ cache_manifest(Oid oid, uint64 version, FilesyncManifest *manifest)
 
 /*
  * The manifest of a template's snapshot; it belongs to the cache.  The
- * snapshot is locked.
+ * snapshot is locked.  NULL if it is damaged, which is noted.
+ *
+ * Errors: if this process or the system is short of something.
  */
 static const FilesyncManifest *
 get_manifest(const TestdbTemplate *template)
@@ -194,11 +233,19 @@ get_manifest(const TestdbTemplate *template)
 
 	snapshot_path(template->oid, ".manifest", path);
 	if (!filesync_manifest_read(path, &manifest, &error))
-		report_filesync_error(&error);
+	{
+		note_damage(template, &error);
+		return NULL;
+	}
 	if (filesync_manifest_tag(manifest) != template->version)
 	{
 		filesync_manifest_free(manifest);
-		elog(ERROR, "manifest \"%s\" is not of the snapshot's version", path);
+		error.saved_errno = EBADMSG;
+		error.source = true;
+		snprintf(error.message, sizeof(error.message),
+				 "manifest \"%s\" is of another version", path);
+		note_damage(template, &error);
+		return NULL;
 	}
 	cache_manifest(template->oid, template->version, manifest);
 	return manifest;
@@ -252,49 +299,114 @@ snapshot_forget_gone(void)
 }
 
 /*
+ * Remove whatever there is under a path, which may be nothing: unlike rmtree
+ * also what nobody may read, and no link is followed.  False if something
+ * stays, for the reason in errno.
+ */
+static bool
+remove_tree(const char *path)
+{
+	struct stat st;
+	struct dirent *entry;
+	DIR		   *dir;
+
+	check_stack_depth();
+	if (lstat(path, &st) != 0)
+		return errno == ENOENT;
+	if (!S_ISDIR(st.st_mode))
+		return unlink(path) == 0 || errno == ENOENT;
+
+	(void) chmod(path, pg_dir_create_mode);
+	dir = AllocateDir(path);
+	while (dir != NULL && (entry = ReadDirExtended(dir, path, LOG)) != NULL)
+	{
+		char		name[MAXPGPATH * 2];
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
+		(void) remove_tree(name);
+	}
+	if (dir != NULL)
+		FreeDir(dir);
+	return rmdir(path) == 0 || errno == ENOENT;
+}
+
+/*
+ * Remove the manifest of a template's snapshot, and a new one that was not
+ * finished.  Failing that is for who writes the next one to find.
+ */
+static void
+remove_manifest(Oid oid)
+{
+	char		path[MAXPGPATH];
+
+	snapshot_path(oid, ".manifest", path);
+	(void) remove_tree(path);
+	snapshot_path(oid, ".manifest.new", path);
+	(void) remove_tree(path);
+}
+
+/*
  * Remove a template's snapshot from disk.  Failing that is logged: what stays
  * is removed by the next attempt, or at the server's start.
  */
 void
 snapshot_remove(Oid oid)
 {
-	FilesyncError error;
 	char		path[MAXPGPATH];
 
 	forget_manifest(oid);
-	snapshot_path(oid, ".manifest", path);
-	(void) unlink(path);
+	remove_manifest(oid);
 	snapshot_path(oid, "", path);
-	if (!filesync_remove_dir(path, NULL, NULL, &error))
+	if (!remove_tree(path))
 		ereport(LOG,
-				(errmsg("could not remove the snapshot of database %u: %s",
-						oid, error.message)));
+				(errcode_for_file_access(),
+				 errmsg("could not remove the snapshot of database %u: %m", oid)));
+}
+
+/*
+ * See that there is a directory for snapshots, in which files can be made.
+ *
+ * Errors: 42809 if something else is in its place; whatever the file system
+ * says.
+ */
+static void
+make_snapshot_dir(void)
+{
+	struct stat st;
+
+	if (lstat(TESTDB_SNAPSHOT_DIR, &st) != 0)
+	{
+		if (MakePGDirectory(TESTDB_SNAPSHOT_DIR) != 0 && errno != EEXIST)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not create directory \"%s\": %m",
+							TESTDB_SNAPSHOT_DIR)));
+	}
+	else if (!S_ISDIR(st.st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a directory", TESTDB_SNAPSHOT_DIR),
+				 errhint("Remove it: testdb makes a directory there.")));
+	else if ((st.st_mode & S_IRWXU) != S_IRWXU)
+		(void) chmod(TESTDB_SNAPSHOT_DIR, pg_dir_create_mode);
 }
 
 /*
  * Make an empty directory for snapshots, in place of an old one.
  *
- * Errors: whatever the file system says.
+ * Errors: as make_snapshot_dir.
  */
 void
 snapshot_remove_all(void)
 {
-	struct stat st;
-
-	if (lstat(TESTDB_SNAPSHOT_DIR, &st) == 0 && !S_ISDIR(st.st_mode))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a directory", TESTDB_SNAPSHOT_DIR),
-				 errhint("Remove it: testdb makes a directory there.")));
-	if (lstat(TESTDB_SNAPSHOT_DIR, &st) == 0 && !rmtree(TESTDB_SNAPSHOT_DIR, true))
+	make_snapshot_dir();
+	if (!remove_tree(TESTDB_SNAPSHOT_DIR))
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not remove directory \"%s\"", TESTDB_SNAPSHOT_DIR)));
-	if (MakePGDirectory(TESTDB_SNAPSHOT_DIR) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not create directory \"%s\": %m",
-						TESTDB_SNAPSHOT_DIR)));
+				 errmsg("could not remove directory \"%s\": %m", TESTDB_SNAPSHOT_DIR)));
+	make_snapshot_dir();
 }
 
 /*
@@ -411,6 +523,56 @@ is_behind(const TestdbTemplate *template, const TemplateRow *row)
 }
 
 /*
+ * Copy the template's files, which are in *now, to a new snapshot, in place of
+ * an old one, whose state does not matter.  Its manifest goes to *copy.
+ *
+ * Errors: 53100, and whatever else the file system says; 42809.
+ */
+static void
+take_anew(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
+		  FilesyncStats *stats)
+{
+	FilesyncOptions options = get_options(false);
+	FilesyncError error;
+	char		target[MAXPGPATH];
+
+	make_snapshot_dir();
+	snapshot_remove(oid);
+	database_check_space(filesync_manifest_space(now, BLCKSZ),
+						 filesync_manifest_count(now));
+	snapshot_path(oid, "", target);
+	if (!filesync_copy_dir(GetDatabasePath(oid, DEFAULTTABLESPACE_OID), now, target,
+						   &options, copy, stats, &error))
+		report_filesync_error(&error);
+	space_release();
+}
+
+/*
+ * The same where the old snapshot is in order, as far as is known, by copying
+ * what has changed.  False, with nothing that could be used left, if it is not.
+ */
+static bool
+update_files(const TestdbTemplate *template, const FilesyncManifest *now,
+			 FilesyncManifest **copy, FilesyncStats *stats)
+{
+	const FilesyncManifest *old = get_manifest(template);
+	FilesyncOptions options = get_options(false);
+	FilesyncError error;
+	char		target[MAXPGPATH];
+
+	snapshot_path(template->oid, "", target);
+	if (old == NULL)
+		return false;
+	if (filesync_refresh(GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID), now,
+						 target, old, &options, copy, stats, &error))
+		return true;
+	if (error.saved_errno == ECANCELED)
+		report_filesync_error(&error);
+	log_damage(template->oid, &error);
+	return false;
+}
+
+/*
  * Copy the template's files to a new snapshot, or bring the snapshot to what
  * they are, with a new version if anything of it was changed.  Both are
  * locked.
@@ -419,33 +581,27 @@ static void
 sync_files(TestdbTemplate *template)
 {
 	char	   *source = GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID);
-	char		target[MAXPGPATH];
 	char		path[MAXPGPATH];
 	FilesyncOptions options = get_options(false);
 	FilesyncStats stats = {0};
 	FilesyncError error;
-	FilesyncManifest *now = NULL;
+	FilesyncManifest *now;
 	FilesyncManifest *copy = NULL;
-	bool		ok;
 
-	snapshot_path(template->oid, "", target);
 	options.filter = is_wanted;
 	if (!filesync_scan(source, &options, &now, &error))
 		report_filesync_error(&error);
-	if (template->has_snapshot)
-		ok = filesync_refresh(source, now, target, get_manifest(template),
-							  &options, &copy, &stats, &error);
-	else
+	PG_TRY();
 	{
-		snapshot_remove(template->oid);
-		database_check_space(filesync_manifest_space(now, BLCKSZ),
-							 filesync_manifest_count(now));
-		ok = filesync_copy_dir(source, now, target, &options, &copy, &stats, &error);
-		space_release();
+		if (!template->has_snapshot || template->damaged ||
+			!update_files(template, now, &copy, &stats))
+			take_anew(template->oid, now, &copy, &stats);
 	}
-	filesync_manifest_free(now);
-	if (!ok)
-		report_filesync_error(&error);
+	PG_FINALLY();
+	{
+		filesync_manifest_free(now);
+	}
+	PG_END_TRY();
 
 	if (stats.copied + stats.created + stats.removed > 0)
 	{
@@ -456,9 +612,9 @@ sync_files(TestdbTemplate *template)
 	template->bytes = filesync_manifest_space(copy, 1);
 	filesync_manifest_set_tag(copy, template->version);
 	debug_point("snapshot-manifest");
+	remove_manifest(template->oid);
 	snapshot_path(template->oid, ".manifest", path);
-	ok = filesync_manifest_write(copy, path, &options, &error);
-	if (ok)
+	if (filesync_manifest_write(copy, path, &options, &error))
 		cache_manifest(template->oid, template->version, copy);
 	else
 	{
@@ -586,6 +742,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 {
 	TemplateRow row;
 	bool		behind;
+	bool		suspect;		/* look at the files, if nobody is in it */
 	bool		idle = false;
 
 	*nprepared = 0;
@@ -607,10 +764,11 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	/*
 	 * Only if nobody is in the template can it be found out what was done
 	 * there without a transaction ID; and only then will
-	 * snapshot_lock_source, which does not wait, find it so.
+	 * snapshot_lock_source, which does not wait, find it so.  A damaged
+	 * snapshot can be taken anew only then, and is not in the way of spares.
 	 */
 	behind = is_behind(template, &row);
-	if (behind || database_is_logged() ||
+	if (behind || template->damaged || database_is_logged() ||
 		(template->unverified && CountDBBackends(oid) == 0))
 	{
 		idle = database_lock_idle(oid, name, nprepared);
@@ -631,7 +789,8 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 		(void) registry_template(oid, template);
 		behind = is_behind(template, &row);
 	}
-	if (!behind && !(idle && template->unverified) &&
+	suspect = template->unverified || template->damaged;
+	if (!behind && !(idle && suspect) &&
 		registry_row_version(oid, &row) != 0)
 		return SNAPSHOT_FRESH;
 
@@ -693,39 +852,72 @@ count_files(Oid template_oid, const FilesyncStats *copied)
 }
 
 /*
- * Copy a snapshot, which is locked, to the directory of a new database.
+ * Report whether files of a snapshot, which is locked, are what was written to
+ * it: those with these names, or all if names is NULL.  It takes a stat for each.
+ * If not, that is noted.
  *
- * Errors: 53100, and whatever the file system says; the directory is then
- * useless.
+ * Errors: if that can't be found out.
  */
-void
+bool
+snapshot_is_intact(const TestdbTemplate *template, const FilesyncNames *names)
+{
+	const FilesyncManifest *manifest = get_manifest(template);
+	FilesyncError error;
+	char		source[MAXPGPATH];
+
+	if (manifest == NULL)
+		return false;
+	snapshot_path(template->oid, "", source);
+	if (filesync_is_intact(source, manifest, names, &error))
+		return true;
+	note_damage(template, &error);
+	return false;
+}
+
+/*
+ * Copy a snapshot, which is locked, to the directory of a new database.  False
+ * if the snapshot was found to be damaged.
+ *
+ * Errors: 53100, and whatever the file system says.  Then, and if it was found
+ * to be damaged, the directory is useless.
+ */
+bool
 snapshot_copy(const TestdbTemplate *template, Oid clone)
 {
+	const FilesyncManifest *manifest = get_manifest(template);
 	char		source[MAXPGPATH];
 	FilesyncOptions options = get_options(true);
 	FilesyncStats stats = {0};
 	FilesyncError error;
+	bool		ok;
 
+	if (manifest == NULL)
+		return false;
 	snapshot_path(template->oid, "", source);
 	database_check_space(template->bytes, template->files);
-	if (!filesync_copy_dir(source, get_manifest(template),
+	ok = filesync_copy_dir(source, manifest,
 						   GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
-						   &options, NULL, &stats, &error))
-		report_filesync_error(&error);
+						   &options, NULL, &stats, &error);
 	space_release();
-	count_files(template->oid, &stats);
+	if (ok)
+		count_files(template->oid, &stats);
+	else
+		note_damage(template, &error);
+	return ok;
 }
 
 /*
  * Bring the directory of a clone to the content of a snapshot, which is
- * locked: the files with these names, or all if names is NULL.
+ * locked: the files with these names, or all if names is NULL.  False if the
+ * snapshot was found to be damaged.
  *
  * Errors: as snapshot_copy.
  */
-void
+bool
 snapshot_restore(const TestdbTemplate *template, Oid clone,
 				 const FilesyncNames *names)
 {
+	const FilesyncManifest *manifest = get_manifest(template);
 	char	   *target = GetDatabasePath(clone, DEFAULTTABLESPACE_OID);
 	char		source[MAXPGPATH];
 	FilesyncOptions options = get_options(true);
@@ -733,15 +925,20 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 	FilesyncError error;
 	bool		ok;
 
+	if (manifest == NULL)
+		return false;
 	snapshot_path(template->oid, "", source);
 	if (names)
-		ok = filesync_restore_changed(source, get_manifest(template), target, names,
+		ok = filesync_restore_changed(source, manifest, target, names,
 									  &options, &stats, &error);
 	else
-		ok = filesync_restore_full(source, get_manifest(template), target,
+		ok = filesync_restore_full(source, manifest, target,
 								   &options, &stats, &error);
 	if (!ok)
-		report_filesync_error(&error);
+	{
+		note_damage(template, &error);
+		return false;
+	}
 	count_files(template->oid, &stats);
 
 #ifdef TESTDB_DEBUG
@@ -749,11 +946,12 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 	{
 		FilesyncStats check = {0};
 
-		if (!filesync_restore_full(source, get_manifest(template), target,
+		if (!filesync_restore_full(source, manifest, target,
 								   &options, &check, &error))
 			report_filesync_error(&error);
 		if (check.copied + check.created + check.removed > 0)
 			elog(PANIC, "a change of database %u was not noticed", clone);
 	}
 #endif
+	return true;
 }

@@ -31,8 +31,10 @@ extern SnapshotStatus snapshot_ensure(Oid oid, const char *name, uint64 lease,
 									  TestdbTemplate *template, int *nprepared);
 extern bool snapshot_lock(Oid oid, TestdbTemplate *template);
 extern bool snapshot_lock_source(const TestdbTemplate *template);
-extern void snapshot_copy(const TestdbTemplate *template, Oid clone);
-extern void snapshot_restore(const TestdbTemplate *template, Oid clone,
+extern bool snapshot_is_intact(const TestdbTemplate *template,
+							   const FilesyncNames *names);
+extern bool snapshot_copy(const TestdbTemplate *template, Oid clone);
+extern bool snapshot_restore(const TestdbTemplate *template, Oid clone,
 							 const FilesyncNames *names);
 extern void snapshot_remove(Oid oid);
 extern void snapshot_measure(Oid oid, uint64 *bytes, uint64 *files);

@@ -186,6 +186,8 @@ describe_state(const TestdbTemplate *template)
 		return "copied by CREATE DATABASE";
 	if (!template->has_snapshot)
 		return "no snapshot";
+	if (template->damaged)
+		return "damaged";
 	if (template->generation != template->snapshot_generation)
 		return "changed since";
 	return "current";
