@@ -666,6 +666,16 @@ database_remove_files(Oid oid)
 }
 
 /*
+ * The connection limit of a template's clones: the template's own, but for 0,
+ * which seals the template against changes and would seal them, too.
+ */
+static int32
+clone_connection_limit(const FormData_pg_database *template)
+{
+	return template->datconnlimit == 0 ? DATCONNLIMIT_UNLIMITED : template->datconnlimit;
+}
+
+/*
  * Read the template's row in pg_database, as it is now; false if there is
  * none.  Any session may call it.
  */
@@ -682,6 +692,7 @@ database_read_row(Oid oid, TemplateRow *row)
 	row->tid = tuple->t_self;
 	row->frozenxid = form->datfrozenxid;
 	row->minmxid = form->datminmxid;
+	row->clone_limit = clone_connection_limit(form);
 	ReleaseSysCache(tuple);
 	return true;
 }
@@ -975,23 +986,14 @@ get_acl(Relation rel, HeapTuple tuple)
 }
 
 /*
- * The connection limit of a template's clones: the template's own, but for 0,
- * which seals the template against changes and would seal them, too.
- */
-static int32
-clone_connection_limit(const FormData_pg_database *template)
-{
-	return template->datconnlimit == 0 ? DATCONNLIMIT_UNLIMITED : template->datconnlimit;
-}
-
-/*
  * The row that a clone should have: the template's, but for the few columns
  * that must differ, so that the columns of later major versions come along.
- * The ACL is what ALTER DATABASE ... OWNER would make of it.
+ * access says whether sessions can connect to it.  The ACL is what ALTER
+ * DATABASE ... OWNER would make of it.
  */
 static HeapTuple
 make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
-				 Oid owner, bool invalid)
+				 Oid owner, RowAccess access)
 {
 	Datum		values[Natts_pg_database] = {0};
 	bool		nulls[Natts_pg_database] = {0};
@@ -1009,10 +1011,12 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 	replaces[Anum_pg_database_datdba - 1] = true;
 	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(false);
 	replaces[Anum_pg_database_datistemplate - 1] = true;
-	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(true);
+	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(access == ROW_OPEN);
 	replaces[Anum_pg_database_datallowconn - 1] = true;
 	values[Anum_pg_database_datconnlimit - 1] =
-		Int32GetDatum(invalid ? DATCONNLIMIT_INVALID_DB : clone_connection_limit(form));
+		Int32GetDatum(access == ROW_INVALID ? DATCONNLIMIT_INVALID_DB :
+					  access == ROW_CLOSED ? DATCONNLIMIT_CLOSED :
+					  clone_connection_limit(form));
 	replaces[Anum_pg_database_datconnlimit - 1] = true;
 	if (acl)
 	{
@@ -1086,7 +1090,8 @@ record_acl(Oid oid, Oid owner, const Acl *old_acl, const Acl *new_acl)
  * Errors: 3D000, 55000 if the template has gone or is invalid.
  */
 void
-database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid)
+database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid,
+					RowAccess access)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
@@ -1094,7 +1099,7 @@ database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid)
 
 	if (!HeapTupleIsValid(template))
 		report_bad_template(template_oid);
-	tuple = make_clone_tuple(rel, template, oid, name, owner, false);
+	tuple = make_clone_tuple(rel, template, oid, name, owner, access);
 	CatalogTupleInsert(rel, tuple);
 	recordDependencyOnOwner(DatabaseRelationId, oid, owner);
 	record_acl(oid, owner, NULL, get_acl(rel, tuple));
@@ -1273,14 +1278,15 @@ database_check_droppable(Oid oid, const char *name)
 
 /*
  * Give a clone the row, and all that belongs to it in shared catalogs, that it
- * would have if it had just been made from the template under this name.  If
- * invalid, nobody can connect to it until database_revive.
+ * would have if it had just been made from the template under this name.
+ * access says who can connect to it: nobody until spare_open if it is
+ * ROW_CLOSED, and nobody until database_revive and that if ROW_INVALID.
  *
  * The caller has the database locked against connections, with none in it.
  * What the database's objects depend on is left to
  * database_sync_dependencies.
  *
- * If invalid, the commit need not reach the disk: the lease says that nobody
+ * If ROW_INVALID, the commit need not reach the disk: the lease says that nobody
  * wants the database.  Otherwise it does.
  *
  * Returns false, with nothing done, if the template has gone.
@@ -1288,7 +1294,7 @@ database_check_droppable(Oid oid, const char *name)
  */
 bool
 database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
-				   bool invalid)
+				   RowAccess access)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
@@ -1309,7 +1315,7 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database with OID %u does not exist", oid)));
 	tid = old->t_self;
-	new = make_clone_tuple(rel, template, oid, name, owner, invalid);
+	new = make_clone_tuple(rel, template, oid, name, owner, access);
 	CatalogTupleUpdate(rel, &tid, new);
 	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
 
@@ -1322,7 +1328,7 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	DeleteSharedComments(oid, DatabaseRelationId);
 	DeleteSharedSecurityLabel(oid, DatabaseRelationId);
 	sync_settings(oid, template_oid);
-	if (!invalid)
+	if (access != ROW_INVALID)
 		ForceSyncCommit();
 	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
 	table_close(rel, RowExclusiveLock);
@@ -1369,12 +1375,12 @@ database_restore_row(Oid oid, Oid template_oid)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(old);
 		Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
 		HeapTuple	new = make_clone_tuple(rel, template, oid, NameStr(form->datname),
-										   form->datdba, false);
+										   form->datdba, ROW_OPEN);
 
 		if (row_differs(rel, old, new))
 		{
 			done = database_reset_row(oid, NameStr(form->datname), form->datdba,
-									  template_oid, false);
+									  template_oid, ROW_OPEN);
 			table_close(rel, NoLock);
 			return done;
 		}
@@ -1383,7 +1389,7 @@ database_restore_row(Oid oid, Oid template_oid)
 		sync_settings(oid, template_oid);
 		if (form->datfrozenxid != from->datfrozenxid ||
 				 form->datminmxid != from->datminmxid)
-			done = database_revive(oid, template_oid);
+			done = database_revive(oid, template_oid, ROW_OPEN);
 	}
 	table_close(rel, NoLock);
 	return done;
@@ -1676,8 +1682,8 @@ database_lock_horizons(void)
 }
 
 /*
- * Let sessions connect to a clone whose files are complete again: its row gets
- * the template's connection limit and horizons.
+ * Make a clone whose files are complete again a valid database, with the
+ * template's horizons: ROW_OPEN, or ROW_CLOSED until spare_open.
  *
  * Done in place, since it is not to be undone, and leaves no dead row.  The
  * horizons are the template's of now, which its files still have to be read
@@ -1689,7 +1695,7 @@ database_lock_horizons(void)
  * Returns false, with nothing done, if the template has gone.
  */
 bool
-database_revive(Oid oid, Oid template_oid)
+database_revive(Oid oid, Oid template_oid, RowAccess access)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
@@ -1714,7 +1720,9 @@ database_revive(Oid oid, Oid template_oid)
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database with OID %u does not exist", oid)));
 	to = (Form_pg_database) GETSTRUCT(tuple);
-	to->datconnlimit = clone_connection_limit(from);
+	to->datallowconn = access == ROW_OPEN;
+	to->datconnlimit = access == ROW_OPEN ? clone_connection_limit(from) :
+		DATCONNLIMIT_CLOSED;
 	to->datfrozenxid = from->datfrozenxid;
 	to->datminmxid = from->datminmxid;
 	systable_inplace_update_finish(state, tuple);

@@ -14,6 +14,21 @@
 #include "registry.h"
 #include "utils/hsearch.h"
 
+/*
+ * datconnlimit of a database that is kept closed until it is handed out.  No
+ * command can set it, so that what testdb has closed is told from what its
+ * owner has; and it is not invalid, so that it goes on holding back pg_xact.
+ */
+#define DATCONNLIMIT_CLOSED	(-3)
+
+/* Who can connect to a clone, by its row in pg_database. */
+typedef enum RowAccess
+{
+	ROW_OPEN,					/* whoever may */
+	ROW_CLOSED,					/* nobody: it is ready to be handed out */
+	ROW_INVALID					/* nobody: its files are not complete */
+} RowAccess;
+
 /* One relation of a set of those that may have changed. */
 typedef struct RelationChange
 {
@@ -64,7 +79,7 @@ extern char *database_obstacle(Oid oid);
 extern uint64 database_dependencies(Oid oid);
 extern uint64 database_settings(Oid oid);
 extern void database_insert_row(Oid oid, const char *name, Oid owner,
-								Oid template_oid);
+								Oid template_oid, RowAccess access);
 extern bool database_is_logged(void);
 extern bool database_is_followed(void);
 extern TestdbMethod database_core_method(void);
@@ -74,7 +89,7 @@ extern List *database_list_dependents(Oid role);
 extern bool database_is_recyclable(Oid oid);
 extern void database_check_droppable(Oid oid, const char *name);
 extern bool database_reset_row(Oid oid, const char *name, Oid owner,
-							   Oid template_oid, bool invalid);
+							   Oid template_oid, RowAccess access);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
 extern void database_drop_statistics(const Oid *oids, int n);
@@ -92,7 +107,7 @@ extern void database_end_autovacuum(Oid oid);
 #ifdef TESTDB_DEBUG
 extern void database_check_buffers(Oid oid);
 #endif
-extern bool database_revive(Oid oid, Oid template_oid);
+extern bool database_revive(Oid oid, Oid template_oid, RowAccess access);
 extern void database_flush(void);
 
 extern uint32 database_vacuum_catalogs(void);

@@ -154,11 +154,16 @@ report_unrestored(void)
  * handed out.
  *
  * Nothing of the session has been seen by its client yet: this is the
- * transaction in which it starts.
+ * transaction in which it starts.  Clients do not get here, since guard.c refuses
+ * them before they are in the database, nor does who may not enter a closed
+ * database, whose transaction is aborted (see below): it is for background
+ * workers that may.
  */
 static void
 check_not_spare(const TestdbClone *clone)
 {
+	DatabaseInfo info;
+
 	if (clone->unrestored)
 		report_unrestored();
 	if (clone->state != CLONE_SPARE && clone->state != CLONE_TOUCHED &&
@@ -170,8 +175,8 @@ check_not_spare(const TestdbClone *clone)
 		request_wake_workers();
 	ereport(FATAL,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("database with OID %u has not been handed out by testdb_clone",
-					MyDatabaseId),
+			 errmsg("database \"%s\" has not been handed out by testdb_clone",
+					database_lookup(MyDatabaseId, &info) ? NameStr(info.name) : "?"),
 			 errdetail("testdb keeps it ready for the next call of testdb_clone.")));
 }
 
@@ -300,6 +305,11 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			forget_notes();
 			break;
 		case XACT_EVENT_ABORT:
+			if (known_epoch == 0 && OidIsValid(MyDatabaseId) &&
+				registry_set_state(MyDatabaseId, CLONE_SPARE, CLONE_TOUCHED))
+				request_wake_workers();
+			forget_notes();
+			break;
 		case XACT_EVENT_PREPARE:
 			forget_notes();
 			break;
@@ -336,6 +346,25 @@ purge_role(Oid role)
 }
 
 /*
+ * This transaction is going to alter a database, or has: if that is a spare, or
+ * about to become one, it is not handed out any more, and goes at the end of the
+ * transaction.  False if it is none.
+ */
+bool
+freshness_note_altered(Oid oid)
+{
+	MemoryContext old;
+
+	if (!registry_set_state(oid, CLONE_SPARE, CLONE_DROPPING) &&
+		!registry_set_state(oid, CLONE_RETURNED, CLONE_DROPPING))
+		return false;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	altered_spares = lappend_oid(altered_spares, oid);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/*
  * object_access_hook: note what is being done to templates and clones.
  */
 static void
@@ -356,15 +385,8 @@ freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 		(registry_lookup(object_id, &clone) || registry_is_template(object_id)))
 		something_dropped = true;
 	if ((access == OAT_POST_ALTER || access == OAT_DROP) &&
-		(class_id == DatabaseRelationId || class_id == DbRoleSettingRelationId) &&
-		(registry_set_state(object_id, CLONE_SPARE, CLONE_DROPPING) ||
-		 registry_set_state(object_id, CLONE_RETURNED, CLONE_DROPPING)))
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		altered_spares = lappend_oid(altered_spares, object_id);
-		MemoryContextSwitchTo(old);
-	}
+		(class_id == DatabaseRelationId || class_id == DbRoleSettingRelationId))
+		(void) freshness_note_altered(object_id);
 	if (access == OAT_DROP && class_id == AuthIdRelationId)
 		purge_role(object_id);
 	if (class_id == DbRoleSettingRelationId)

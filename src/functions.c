@@ -43,6 +43,7 @@
 #include "registry.h"
 #include "request.h"
 #include "snapshot.h"
+#include "spare.h"
 #include "testdb.h"
 
 /* Longest lifetime that can be asked for, in seconds. */
@@ -265,8 +266,10 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
  * in it: no worker is needed for that, no catalog is changed.  Fills *result.
  * waited says that this session has been waiting for one.
  *
- * The lease is on disk before anybody sees that it is LEASED; if this process is
- * killed before, the database is removed when the server starts again.
+ * Its row, which is closed, is opened; then the lease is written, which is on
+ * disk before anybody sees that it is LEASED.  If this process is killed before,
+ * the database is removed when the server starts again; if the server crashes
+ * after, and the opening was not on disk, it is repeated then.
  *
  * Errors: whatever the file system says.
  */
@@ -277,6 +280,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	TemplateRow row;
 	SpareResult answer;
 	bool		refill;
+	volatile bool opened = false;
 	int			n;
 
 	if (!database_read_row(args->database, &row))
@@ -301,7 +305,10 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	PG_TRY();
 	{
 		debug_point("taken");
-		lease_write(&clone, LEASE_HELD);
+		opened = spare_open(&clone, row.clone_limit);
+		debug_point("taken-open");
+		if (opened)
+			lease_write(&clone, LEASE_HELD);
 		debug_point("taken-held");
 	}
 	PG_CATCH();
@@ -311,6 +318,13 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	if (!opened)
+	{
+		/* Somebody has changed it: it goes, and the caller looks for another. */
+		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
+		request_wake_workers();
+		return take_spare(args, waited, result);
+	}
 	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
 	debug_point("taken-leased");
 	if (refill || clone.expires_at != 0 || clone.terms.idle_timeout != 0)

@@ -91,6 +91,7 @@
 #include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
+#include "spare.h"
 
 /* How often to roll back prepared transactions, if there are always new ones. */
 #define PREPARED_TRIES		10
@@ -655,6 +656,18 @@ report_clone_gone(const char *name)
 }
 
 /*
+ * Raise the error that somebody has changed the row of a spare.
+ */
+static void
+report_spare_changed(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("database \"%s\" was changed before it was handed out", name),
+			 errhint("Call the function again: it gets another one.")));
+}
+
+/*
  * Hand out a spare that has been taken from the registry, under the name that
  * was asked for, if one was.  state is what it is in the registry.
  */
@@ -662,6 +675,8 @@ static void
 hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 			   RequestResult *result)
 {
+	TemplateRow row;
+
 	job.clone = clone->oid;
 	job.state = state;
 	if (args->name_given)
@@ -669,11 +684,16 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 		CommandCounterIncrement();
 		check_name_free(NameStr(args->name));
 		if (!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
-								clone->template_oid, false))
+								clone->template_oid, ROW_OPEN))
 			report_template_gone(NameStr(args->name));
 		clone->name = args->name;
 		debug_point("spare-renamed");
 	}
+	else if (database_read_row(clone->template_oid, &row) &&
+			 spare_open(clone, row.clone_limit))
+		database_flush();
+	else
+		report_spare_changed(NameStr(clone->name));
 	job_commit_work();
 	hand_out(args, clone, state, result);
 }
@@ -839,8 +859,10 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		return false;
 	}
 	begin_clone(args, info, clone);
-	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database);
+	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database,
+						args->kind == REQUEST_SPARE ? ROW_CLOSED : ROW_OPEN);
 	CommandCounterIncrement();
+	(void) spare_note_row(clone);
 	if (database_dependencies(clone->oid) != template->dependencies)
 	{
 		abandon_copy(clone);
@@ -1025,7 +1047,7 @@ return_clone(TestdbClone *clone)
 	choose_name(NameStr(info.name), &clone->name);
 	clone->row_version = registry_row_version(clone->template_oid, &row);
 	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
-							clone->template_oid, true))
+							clone->template_oid, ROW_INVALID))
 		return false;
 	database_sync_dependencies(clone->oid, clone->template_oid,
 							   template.dependencies);
@@ -1363,6 +1385,7 @@ job_retire(TestdbClone *clone)
 static bool
 restore_in_place(const RequestArgs *args, TestdbClone *clone)
 {
+	TemplateRow row;
 	TestdbTemplate template;
 	DatabaseInfo info;
 	char	   *message;
@@ -1376,7 +1399,7 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	clone->version = 0;			/* not known: so are its dependencies */
 	clone->row_version = 0;
 	if (!database_reset_row(clone->oid, NameStr(info.name), info.owner,
-							clone->template_oid, true))
+							clone->template_oid, ROW_INVALID))
 		report_template_gone(NameStr(info.name));
 	debug_point("reset-row");
 	job_commit_work();
@@ -1385,7 +1408,10 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 
 	job_begin_work();
 	done = snapshot_lock(clone->template_oid, &template) &&
-		recycle_one(clone, &template);
+		recycle_one(clone, &template) && database_read_row(clone->template_oid, &row) &&
+		spare_open(clone, row.clone_limit);
+	if (done)
+		database_flush();
 	job_commit_work();
 	if (!done)
 		return false;
@@ -1434,7 +1460,7 @@ make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *res
 	if (database_lock(clone->oid, &info))
 		(void) database_end_sessions(clone->oid, NameStr(clone->name), false);
 	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
-							args->database, true))
+							args->database, ROW_INVALID))
 		report_template_gone(NameStr(args->name));
 	database_drop_statistics(&clone->oid, 1);
 	debug_point("replacement-row");
@@ -1474,11 +1500,11 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 	(void) database_lock(new->oid, &unused);
 	choose_name(NameStr(old->template_name), &old->name);
 	if (!database_reset_row(old->oid, NameStr(old->name), info.owner,
-							old->template_oid, true))
+							old->template_oid, ROW_INVALID))
 		report_template_gone(NameStr(info.name));
 	CommandCounterIncrement();
 	if (!database_reset_row(new->oid, NameStr(new->name), new->owner,
-							new->template_oid, false))
+							new->template_oid, ROW_OPEN))
 		report_template_gone(NameStr(info.name));
 	debug_point("replace-row");
 

@@ -70,6 +70,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
@@ -92,6 +93,7 @@
 #include "registry.h"
 #include "request.h"
 #include "snapshot.h"
+#include "spare.h"
 
 /* How long others may take to close their files, in ms. */
 #define BARRIER_TIMEOUT		2000
@@ -369,11 +371,13 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 								   template->dependencies);
 	if (clone->row_version != template->row_version)
 		done = database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
-								  clone->template_oid, false);
+								  clone->template_oid, ROW_CLOSED);
 	else
-		done = database_revive(clone->oid, clone->template_oid);
+		done = database_revive(clone->oid, clone->template_oid, ROW_CLOSED);
 	debug_point("restore-row");
 	database_flush();
+	CommandCounterIncrement();
+	done = spare_note_row(clone) && done;
 	debug_point("restore-flushed");
 
 	clone->version = template->version;

@@ -41,7 +41,7 @@
  *				GARBAGE.
  *	SPARE		Set by the same worker: the database equals the snapshot's
  *				version.  In the template's list of spares.
- *	TOUCHED		Set by a session that was refused in a spare: a worker takes it
+ *	TOUCHED		Set by a process that was refused in a spare: a worker takes it
  *				back, as if it had been dropped.
  *	GARBAGE		Some worker removes whatever there is of the database, then
  *				the entry.  Failing that, it tries again later.
@@ -1468,6 +1468,38 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 		}
 		if (found)
 			hash_seq_term(&scan);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Report whether a spare will be handed out under this name.  Takes and
+ * releases the registry lock and mutexes.
+ */
+bool
+registry_is_spare(const char *name)
+{
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !found; i++)
+	{
+		TemplateEntry *template = &registry->templates[i];
+		dlist_iter	iter;
+
+		if (!OidIsValid(template->template.oid))
+			continue;
+		LWLockAcquire(template->mutex, LW_SHARED);
+		dlist_foreach(iter, &template->spares)
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+			if (strcmp(NameStr(entry->clone.name), name) == 0)
+				found = true;
+		}
+		LWLockRelease(template->mutex);
 	}
 	LWLockRelease(registry->lock);
 

@@ -61,6 +61,9 @@ typedef struct TestdbClone
 	uint64		row_version;	/* the same for its row; 0 if not known */
 	bool		unrestored;		/* REWINDING: its content is neither the old nor
 								 * the new */
+	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database, which
+								 * tells if somebody has changed that */
+	ItemPointerData row_tid;	/* and where it stands */
 	uint64		lease;			/* LEASED: a number that no other lease has */
 	LeaseTerms	terms;			/* LEASED: on what terms */
 	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if never */
@@ -99,6 +102,7 @@ typedef struct TemplateRow
 	ItemPointerData tid;		/* where it stands */
 	TransactionId frozenxid;
 	MultiXactId minmxid;
+	int32		clone_limit;	/* the connection limit that clones get */
 } TemplateRow;
 
 /* A template, as callers of this module get it: always a copy. */
@@ -208,6 +212,7 @@ extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
 								 TestdbClone *clone, bool *coming);
 extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
 										  bool *coming);
+extern bool registry_is_spare(const char *name);
 extern bool registry_take_touched(TestdbClone *clone);
 extern bool registry_is_full(void);
 

@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "freshness.h"
 #include "gate.h"
+#include "guard.h"
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
@@ -107,6 +108,7 @@ _PG_init(void)
 	shmem_startup_hook = testdb_shmem_startup;
 	freshness_install_hooks();
 	gate_install();
+	guard_install_hooks();
 	version_install_hooks();
 
 	/* pg_upgrade wants no other process to write to its clusters. */

@@ -47,6 +47,7 @@
 #include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
+#include "spare.h"
 #include "worker.h"
 
 /* How long an idle worker sleeps at most, in ms. */
@@ -141,6 +142,9 @@ restore_clone(Oid oid)
 	}
 	lives = (state == LEASE_HELD || state == LEASE_REWINDING) && exists &&
 		!database_is_invalid(oid);
+
+	if (lives)
+		spare_repair(&clone);
 	clone.state = !lives ? CLONE_CREATING :
 		state == LEASE_HELD ? CLONE_LEASED : CLONE_REWINDING;
 	if (!registry_add(&clone, true, LOG))

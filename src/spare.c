@@ -1,0 +1,256 @@
+/*-------------------------------------------------------------------------
+ *
+ * spare.c
+ *	  Opening a spare: its row in pg_database.
+ *
+ * A database that nobody has got is closed in its row, so that what loops over
+ * pg_database (vacuumdb --all, pg_dumpall, exporters, scripts) passes it over:
+ *
+ *	datallowconn	false
+ *	datconnlimit	DATCONNLIMIT_CLOSED, which no command can set, so that it is
+ *					told from a database that its owner has closed.  It does not
+ *					mark the database as invalid: its horizons go on holding back
+ *					the truncation of pg_xact.
+ *
+ * While it is being restored it is marked as invalid as well (database.c).
+ *
+ * It is opened by whoever hands it out: a session that finds it ready, in its
+ * own process, or a worker.  That is an update in place, as VACUUM makes them,
+ * since there is no time for a transaction ID and a commit: it holds whatever
+ * becomes of the transaction, leaves no dead row, and works in a transaction of
+ * any isolation level.  Who connects reads the row afresh, and sees it.
+ *
+ * Its owner is the role that it was made for, all the time, so that pg_shdepend
+ * is right at every moment.  If the row is not as testdb has left it (by its
+ * xmin and place), somebody has changed it: then the spare is not opened but
+ * removed.  What else can be done to a spare is met by guard.c.
+ *
+ * After a crash:
+ *
+ *	step							if the server crashes after it
+ *	1  registry: CREATING			removed: the lease says UNWANTED
+ *	2  row opened in place			the same
+ *	3  lease: HELD					leased; if the update is not on disk, it is
+ *									repeated when worker 0 reads the lease
+ *	4  registry: LEASED				the same
+ *
+ * Locks.  RowExclusiveLock on pg_database, kept until the end of the
+ * transaction, as others who update it; its row's for the moment of the update.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_database.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "database.h"
+#include "spare.h"
+
+/*
+ * Note in *clone how its row is, as this transaction sees it, for spare_open.
+ * False if there is none.
+ */
+bool
+spare_note_row(TestdbClone *clone)
+{
+	TemplateRow row;
+
+	if (!database_read_row(clone->oid, &row))
+		return false;
+	clone->row_xmin = row.xmin;
+	clone->row_tid = row.tid;
+	return true;
+}
+
+/*
+ * Report whether a row is that of this clone as testdb has left it.
+ */
+static bool
+is_as_left(HeapTuple tuple, const TestdbClone *clone)
+{
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+	return form->oid == clone->oid &&
+		form->datconnlimit == DATCONNLIMIT_CLOSED && !form->datallowconn &&
+		form->datdba == clone->owner &&
+		(!TransactionIdIsValid(clone->row_xmin) ||
+		 HeapTupleHeaderGetRawXmin(tuple->t_data) == clone->row_xmin);
+}
+
+/*
+ * Change a copy of the row.
+ */
+static void
+open_row(HeapTuple tuple, int32 limit)
+{
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+	form->datallowconn = true;
+	form->datconnlimit = limit;
+}
+
+/*
+ * For heap_inplace_lock, before it waits.
+ */
+static void
+release_buffer(void *arg)
+{
+	ReleaseBuffer(*(Buffer *) arg);
+}
+
+/*
+ * Open a clone by the place that its row had.  False, with nothing done, if it
+ * is not there any more, or somebody is at work on it.
+ */
+static bool
+open_at_place(Relation rel, const TestdbClone *clone, int32 limit)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&clone->row_tid);
+	OffsetNumber offset = ItemPointerGetOffsetNumberNoCheck(&clone->row_tid);
+	Buffer		buffer;
+	Page		page;
+	HeapTupleData old = {0};
+	HeapTuple	new;
+	bool		ok = false;
+
+	if (!TransactionIdIsValid(clone->row_xmin) || offset == InvalidOffsetNumber ||
+		block >= RelationGetNumberOfBlocks(rel))
+		return false;
+
+	/* As long as it is pinned, what is found in it stays where it is. */
+	buffer = ReadBuffer(rel, block);
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
+	if (!PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page))
+	{
+		ItemId		item = PageGetItemId(page, offset);
+
+		if (ItemIdIsNormal(item))
+		{
+			old.t_data = (HeapTupleHeader) PageGetItem(page, item);
+			old.t_len = ItemIdGetLength(item);
+			old.t_self = clone->row_tid;
+			old.t_tableOid = RelationGetRelid(rel);
+			ok = is_as_left(&old, clone);
+		}
+	}
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (!ok)
+	{
+		ReleaseBuffer(buffer);
+		return false;
+	}
+	if (!heap_inplace_lock(rel, &old, buffer, release_buffer, &buffer))
+		return false;
+	ok = is_as_left(&old, clone);
+	if (ok)
+	{
+		new = heap_copytuple(&old);
+		open_row(new, limit);
+		heap_inplace_update_and_unlock(rel, &old, new, buffer);
+		heap_freetuple(new);
+	}
+	else
+		heap_inplace_unlock(rel, &old, buffer);
+	ReleaseBuffer(buffer);
+	return ok;
+}
+
+/*
+ * The same by an index scan, wherever the row is now; waits for a transaction
+ * that is changing it.
+ */
+static bool
+open_by_index(Relation rel, const TestdbClone *clone, int32 limit)
+{
+	ScanKeyData key;
+	HeapTuple	tuple;
+	void	   *state;
+	bool		ok;
+
+	/* A row that was committed a moment ago must be found. */
+	AcceptInvalidationMessages();
+	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(clone->oid));
+	systable_inplace_update_begin(rel, DatabaseOidIndexId, true, NULL, 1, &key,
+								  &tuple, &state);
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	ok = is_as_left(tuple, clone);
+	if (ok)
+	{
+		open_row(tuple, limit);
+		systable_inplace_update_finish(state, tuple);
+	}
+	else
+		systable_inplace_update_cancel(state);
+	heap_freetuple(tuple);
+	return ok;
+}
+
+/*
+ * Let sessions connect to a clone that is closed; limit is its connection limit.
+ * For any process, in a transaction, which needs no transaction ID for that.
+ *
+ * The caller that can't rely on spare_repair calls database_flush.
+ *
+ * False, with nothing done, if the row is not as testdb has left it.
+ */
+bool
+spare_open(const TestdbClone *clone, int32 limit)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	bool		done = open_at_place(rel, clone, limit) ||
+		open_by_index(rel, clone, limit);
+
+	table_close(rel, NoLock);
+	return done;
+}
+
+/*
+ * Report whether a database is closed as testdb closes it.
+ */
+bool
+spare_is_closed(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	bool		closed;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	closed = ((Form_pg_database) GETSTRUCT(tuple))->datconnlimit == DATCONNLIMIT_CLOSED;
+	ReleaseSysCache(tuple);
+	return closed;
+}
+
+/*
+ * At the server's start: open a clone that was handed out just before a crash,
+ * when its row was not on disk yet.
+ */
+void
+spare_repair(const TestdbClone *clone)
+{
+	TestdbClone copy = *clone;
+	DatabaseInfo info;
+	TemplateRow row;
+
+	if (!spare_is_closed(clone->oid) || !database_lookup(clone->oid, &info))
+		return;
+	copy.owner = info.owner;
+	copy.row_xmin = InvalidTransactionId;
+	if (spare_open(&copy, database_read_row(clone->template_oid, &row) ?
+				   row.clone_limit : DATCONNLIMIT_UNLIMITED))
+		database_flush();
+}

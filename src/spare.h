@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * spare.h
+ *	  Opening a spare: its row in pg_database.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_SPARE_H
+#define TESTDB_SPARE_H
+
+#include "registry.h"
+
+extern bool spare_note_row(TestdbClone *clone);
+extern bool spare_open(const TestdbClone *clone, int32 limit);
+extern bool spare_is_closed(Oid oid);
+extern void spare_repair(const TestdbClone *clone);
+
+#endif							/* TESTDB_SPARE_H */
