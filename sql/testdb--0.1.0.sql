@@ -92,6 +92,22 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION testdb_stats_reset() IS
 'set the counters in testdb_stats to zero';
 
+CREATE FUNCTION testdb_uninstall(OUT name name, OUT template name, OUT owner name)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'testdb_uninstall'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_uninstall() IS
+'remove all that testdb keeps ready in the server, make no more databases, and return those that are in use';
+
+CREATE FUNCTION testdb_install()
+RETURNS void
+AS 'MODULE_PATHNAME', 'testdb_install'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_install() IS
+'make databases again after testdb_uninstall, as CREATE EXTENSION testdb does';
+
 REVOKE ALL ON FUNCTION testdb_clone(text, text, text, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_drop(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_drop_all(text, text) FROM PUBLIC;
@@ -102,6 +118,8 @@ REVOKE ALL ON FUNCTION testdb_keep(text, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_prewarm(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_template_set(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_stats_reset() FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_uninstall() FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_install() FROM PUBLIC;
 
 --
 -- Views: open to everybody, as pg_database is.

@@ -78,6 +78,16 @@ check_callable(const char *function)
 }
 
 /*
+ * The same, for what makes databases or takes snapshots.
+ */
+static void
+check_usable(const char *function)
+{
+	check_callable(function);
+	registry_check_installed();
+}
+
+/*
  * Argument number argno as the name of a database; what names it in messages.
  *
  * Errors: 22004 if it is NULL, 42602 if it is empty or too long.
@@ -564,7 +574,7 @@ testdb_clone(PG_FUNCTION_ARGS)
 	RequestResult result;
 	Name		name;
 
-	check_callable("testdb_clone()");
+	check_usable("testdb_clone()");
 	get_template_request(fcinfo, REQUEST_CLONE, &args);
 	if (!PG_ARGISNULL(1))
 	{
@@ -910,7 +920,7 @@ testdb_reset(PG_FUNCTION_ARGS)
 	TestdbClone clone;
 	char	   *name;
 
-	check_callable("testdb_reset()");
+	check_usable("testdb_reset()");
 	name = get_name_argument(fcinfo, 0, "database name");
 	do
 	{
@@ -1099,7 +1109,7 @@ testdb_prewarm(PG_FUNCTION_ARGS)
 	int			ready;
 	int			ncoming;
 
-	check_callable("testdb_prewarm()");
+	check_usable("testdb_prewarm()");
 	get_template_request(fcinfo, REQUEST_SPARE, &args);
 	wanted = get_spares_argument(fcinfo, 1, 0);
 	if (args.method != TESTDB_METHOD_NATIVE)
@@ -1137,7 +1147,7 @@ testdb_template_set(PG_FUNCTION_ARGS)
 	DatabaseInfo info;
 	int			spares = -1;
 
-	check_callable("testdb_template_set()");
+	check_usable("testdb_template_set()");
 	name = get_name_argument(fcinfo, 0, "template name");
 	oid = get_template(name, &lease);
 	if (!database_lookup(oid, &info) ||
@@ -1214,7 +1224,7 @@ testdb_rewind(PG_FUNCTION_ARGS)
 	RequestArgs args;
 	char	   *name;
 
-	check_callable("testdb_rewind()");
+	check_usable("testdb_rewind()");
 	name = get_name_argument(fcinfo, 0, "database name");
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -1252,7 +1262,7 @@ testdb_rewind_current(PG_FUNCTION_ARGS)
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
 	RequestArgs args;
 
-	check_callable("testdb_rewind()");
+	check_usable("testdb_rewind()");
 	if (!is_nonatomic(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

@@ -203,6 +203,9 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 nunrestored;	/* the same; clones whose rewinding was
 									 * interrupted */
 	pg_atomic_uint32 ntouched;
+	pg_atomic_uint32 uninstalled;	/* may no databases be made?  changed under the
+									 * registry lock and all mutexes, read under
+									 * either, or without as a hint */
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
@@ -280,6 +283,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u32(&registry->nreturned, 0);
 		pg_atomic_init_u32(&registry->nunrestored, 0);
 		pg_atomic_init_u32(&registry->ntouched, 0);
+		pg_atomic_init_u32(&registry->uninstalled, 0);
 		pg_atomic_init_u64(&registry->settings_generation, 1);
 		pg_atomic_init_u32(&registry->settings_prepared, 0);
 		pg_atomic_init_u32(&registry->stuck, 0);
@@ -413,6 +417,9 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 {
 	TemplateEntry *template = clone_template(entry);
 
+	/* What was begun before testdb_uninstall() is of no use. */
+	if ((state == CLONE_SPARE || state == CLONE_RETURNED) && registry_is_uninstalled())
+		state = CLONE_GARBAGE;
 	entry->clone.state = state;
 	template->template.nclones[state]++;
 	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
@@ -615,13 +622,26 @@ registry_check_share(Oid template_oid, Oid role, bool spare)
 }
 
 /*
+ * Raise the error that no databases may be made.
+ */
+static void
+report_uninstalled(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("testdb has been uninstalled from this server"),
+			 errdetail("testdb_uninstall() was called; clones in use can still be kept and dropped."),
+			 errhint("A superuser can call testdb_install() to use it again.")));
+}
+
+/*
  * Enter a clone, in state CREATING or LEASED, and its template, if that has
  * no entry.  replaces says that it will take the place of another, so that it
  * is not to count.  Takes and releases the registry lock.
  *
  * If testdb.max_clones or testdb.max_templates is reached, that is reported
  * as 53400 with the given elevel, and, if that is below ERROR, false is
- * returned.
+ * returned.  After testdb_uninstall(), 55000, unless it replaces another.
  */
 bool
 registry_add(const TestdbClone *clone, bool replaces, int elevel)
@@ -633,6 +653,11 @@ registry_add(const TestdbClone *clone, bool replaces, int elevel)
 	bool		found = false;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	if (!replaces && registry_is_uninstalled())
+	{
+		LWLockRelease(registry->lock);
+		report_uninstalled();
+	}
 	full = registry->nclones >= (replaces ? clone_capacity() : testdb_max_clones);
 	if (!full)
 		template = template_enter(clone->template_oid, &evicted);
@@ -1973,6 +1998,8 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 	bool		found = false;
 	bool		full;
 
+	if (registry_is_uninstalled())
+		return false;
 	pg_atomic_write_u32(&registry->refill_told, 0);
 	pg_memory_barrier();
 	LWLockAcquire(registry->lock, LW_SHARED);
@@ -2068,6 +2095,55 @@ registry_purge_role(Oid role, const List *oids)
 	LWLockRelease(registry->lock);
 
 	return n;
+}
+
+/*
+ * Say whether databases may be made, from now on.  If not, what nobody has got
+ * becomes garbage: now, or when it would become a spare.  Takes and releases the
+ * registry lock, which keeps everybody from all mutexes.
+ */
+void
+registry_set_uninstalled(bool uninstalled)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&registry->uninstalled, uninstalled);
+	if (uninstalled)
+	{
+		for (int i = 0; i < testdb_max_templates; i++)
+			want_none(&registry->templates[i]);
+		hash_seq_init(&scan, clone_hash);
+		while ((entry = hash_seq_search(&scan)) != NULL)
+			if (entry->clone.state == CLONE_SPARE ||
+				entry->clone.state == CLONE_RETURNED)
+			{
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_GARBAGE);
+			}
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * May no databases be made?  Takes no lock; see the field.
+ */
+bool
+registry_is_uninstalled(void)
+{
+	return pg_atomic_read_u32(&registry->uninstalled) != 0;
+}
+
+/*
+ * Raise an error, 55000, if no databases may be made.  Not while a clone must be
+ * restored whose rewinding was interrupted.  Takes no lock.
+ */
+void
+registry_check_installed(void)
+{
+	if (registry_is_uninstalled() && !registry_has_unrestored())
+		report_uninstalled();
 }
 
 /*
@@ -2264,6 +2340,8 @@ registry_wants_clone_back(Oid template_oid, Oid owner)
 	TemplateEntry *entry;
 	bool		result = false;
 
+	if (registry_is_uninstalled())
+		return false;
 	LWLockAcquire(registry->lock, LW_SHARED);
 	entry = template_find(template_oid);
 	if (entry != NULL)

@@ -215,6 +215,9 @@ extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
 extern bool registry_is_spare(const char *name);
 extern bool registry_take_touched(TestdbClone *clone);
 extern bool registry_is_full(void);
+extern void registry_set_uninstalled(bool uninstalled);
+extern void registry_check_installed(void);
+extern bool registry_is_uninstalled(void);
 
 /* spares */
 extern SpareResult registry_take_spare(Oid template_oid, Oid owner,

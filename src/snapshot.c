@@ -85,9 +85,6 @@
 #include "snapshot.h"
 #include "space.h"
 
-/* Sub-object that stands for a template's snapshot, see above. */
-#define SNAPSHOT_SUBID	1
-
 /* A manifest that this process has read. */
 typedef struct CachedManifest
 {
@@ -394,6 +391,20 @@ make_snapshot_dir(void)
 }
 
 /*
+ * Remove the directory for snapshots, with all that is in it.
+ *
+ * Errors: whatever the file system says.
+ */
+void
+snapshot_remove_dir(void)
+{
+	if (!remove_tree(TESTDB_SNAPSHOT_DIR))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove directory \"%s\": %m", TESTDB_SNAPSHOT_DIR)));
+}
+
+/*
  * Make an empty directory for snapshots, in place of an old one.
  *
  * Errors: as make_snapshot_dir.
@@ -402,10 +413,7 @@ void
 snapshot_remove_all(void)
 {
 	make_snapshot_dir();
-	if (!remove_tree(TESTDB_SNAPSHOT_DIR))
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not remove directory \"%s\": %m", TESTDB_SNAPSHOT_DIR)));
+	snapshot_remove_dir();
 	make_snapshot_dir();
 }
 
@@ -638,6 +646,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	uint64		settings;
 
 	LockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
+	registry_check_installed();
 	if (!registry_template(template->oid, template) ||
 		!database_read_row(template->oid, &row))
 		ereport(ERROR,
@@ -734,7 +743,8 @@ refuse_native(Oid oid)
  * and lease as for snapshot_check_identity, *nprepared as in
  * database_lock_idle.
  *
- * Errors: 3D000 if it has gone; 53100, 53400; 55P03 after lock_timeout.
+ * Errors: 3D000 if it has gone; 53100, 53400; 55000 after testdb_uninstall();
+ * 55P03 after lock_timeout.
  */
 SnapshotStatus
 snapshot_ensure(Oid oid, const char *name, uint64 lease,
@@ -746,6 +756,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	bool		idle = false;
 
 	*nprepared = 0;
+	registry_check_installed();
 	AcceptInvalidationMessages();
 	snapshot_check_identity(oid, name, lease);
 	if (registry_has_settings_prepared() && database_count_prepared(NULL) == 0)

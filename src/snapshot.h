@@ -15,6 +15,9 @@
 
 #define TESTDB_SNAPSHOT_DIR		"pg_testdb/snapshots"
 
+/* Sub-object of a template that stands for its snapshot, see snapshot.c. */
+#define SNAPSHOT_SUBID	1
+
 /* What snapshot_ensure found. */
 typedef enum SnapshotStatus
 {
@@ -37,6 +40,7 @@ extern bool snapshot_copy(const TestdbTemplate *template, Oid clone);
 extern bool snapshot_restore(const TestdbTemplate *template, Oid clone,
 							 const FilesyncNames *names);
 extern void snapshot_remove(Oid oid);
+extern void snapshot_remove_dir(void);
 extern void snapshot_measure(Oid oid, uint64 *bytes, uint64 *files);
 
 extern void snapshot_path(Oid oid, const char *suffix, char *path);

@@ -39,6 +39,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "lease.h"
+#include "registry.h"
 #include "space.h"
 
 #define SPACE_TRANCHE		"testdb_space"
@@ -218,7 +219,7 @@ make_reserve_file(int number)
 void
 space_keep_reserve(void)
 {
-	if (note_reserve(true))
+	if (registry_is_uninstalled() || note_reserve(true))
 		return;
 	(void) MakePGDirectory(RESERVE_DIR);
 	for (int i = 0; i < SPACE_RESERVE_FILES; i++)
@@ -227,6 +228,18 @@ space_keep_reserve(void)
 			(void) space_give_reserve();
 			break;
 		}
+	if (registry_is_uninstalled())
+		space_remove_reserve();
+}
+
+/*
+ * Remove the reserve with its directory: none will be made.
+ */
+void
+space_remove_reserve(void)
+{
+	(void) space_give_reserve();
+	(void) rmdir(RESERVE_DIR);
 }
 
 /*

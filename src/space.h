@@ -21,6 +21,7 @@ extern void space_get_reserved(uint64 *bytes, uint64 *files);
 extern void space_release(void);
 extern void space_keep_reserve(void);
 extern bool space_give_reserve(void);
+extern void space_remove_reserve(void);
 
 /* What is kept in reserve, in files of equal size. */
 #define SPACE_RESERVE_FILES		32

@@ -24,7 +24,8 @@
  *	  which may not have it, unless it is known that the versions are the same.
  *	- The hook asks it before the script of a newer version is run, since that
  *	  may declare functions that the library does not have.  An older version
- *	  is let pass: it may be the first step of an update.
+ *	  is let pass: it may be the first step of an update.  Whoever creates the
+ *	  extension wants to use it, so that is told to uninstall.c, too.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -49,6 +50,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "uninstall.h"
 #include "version.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
@@ -240,6 +242,8 @@ version_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 		version = read_extension_version(SnapshotSelf, &oid);
 		if (version != NULL && oid == object_id && is_newer(version))
 			report_mismatch(version);
+		if (access == OAT_POST_CREATE && version != NULL && oid == object_id)
+			uninstall_undo();
 	}
 }
 

@@ -48,6 +48,7 @@
 #include "snapshot.h"
 #include "space.h"
 #include "spare.h"
+#include "uninstall.h"
 #include "worker.h"
 
 /* How long an idle worker sleeps at most, in ms. */
@@ -197,6 +198,7 @@ rebuild_registry(void)
 		ereport(LOG,
 				(errmsg("testdb found %d databases that it made earlier, and %d leftovers",
 						nlive, list_length(oids) - nlive)));
+	uninstall_restore();
 	debug_point("start-rebuilt");
 	job_commit_work();
 	request_set_ready();

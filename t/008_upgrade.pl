@@ -135,7 +135,7 @@ sub all_say
 		q{testdb_clone('regression_template')}, q{testdb_drop('regression_1')},
 		q{testdb_drop_all()}, q{testdb_reset('regression_1')},
 		q{testdb_keep('regression_1')}, q{testdb_prewarm('regression_template', 0)},
-		q{testdb_template_set('regression_template', 0)}, 'testdb_stats_reset()',
+		q{testdb_template_set('regression_template', 0)}, 'testdb_stats_reset()', 'testdb_uninstall()', 'testdb_install()',
 		'count(*) FROM testdb_clones', 'count(*) FROM testdb_templates',
 		'count(*) FROM testdb_stats')
 	{
