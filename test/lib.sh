@@ -223,9 +223,9 @@ can_execute() {
     return "$status"
 }
 
-# on_tmpfs FOLDER: what is written there stays in memory.
+# on_tmpfs FOLDER: what is written there stays in memory, and the server's user gets there.
 on_tmpfs() {
-    [ "$(stat -f -c %T "$1" 2>/dev/null)" = tmpfs ]
+    [ "$(stat -f -c %T "$1" 2>/dev/null)" = tmpfs ] && (cd / && run=$1 as_user test -w "$1")
 }
 
 # prepare MEGABYTES: makes $build and $run, with that much room in the latter.
