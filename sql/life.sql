@@ -367,7 +367,7 @@ SELECT testdb_drop_all();
 \connect - :superuser
 SELECT testdb_clone('regression_template', 'regression_' || n) FROM generate_series(4, 6) n;
 SELECT testdb_drop_all();
--- One that is given away with plain SQL counts for who has it now.
+-- One that is given away with plain SQL still counts for the role that asked for it.
 ALTER DATABASE regression_3 OWNER TO regress_testdb_stranger;
 \connect - regress_testdb_user
 SELECT outcome($$SELECT testdb_clone('regression_template', 'regression_7')$$);

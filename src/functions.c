@@ -1193,6 +1193,11 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 			break;
 		if (!registry_lookup(args->database, &clone))
 			continue;
+
+		/* Its snapshot was found to be damaged, say. */
+		if (pause_ms == 1 && CountDBBackends(clone.template_oid) == 0)
+			template_deadline = Max(template_deadline,
+									TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2));
 		if (!wait_for_template(clone.template_oid, pause_ms,
 							   Min(deadline, template_deadline)))
 			report_template_in_use(clone.template_oid, NameStr(clone.template_name),

@@ -440,6 +440,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	clone->owner = args->role;
 	clone->created_at = GetCurrentTimestamp();
 	clone->state = CLONE_CREATING;
+	clone->ahead = args->kind == REQUEST_SPARE;
 	(void) registry_add(clone, args->kind == REQUEST_RESET, ERROR);
 	if (args->kind == REQUEST_RESET)
 		job.made = clone->oid;
@@ -1281,6 +1282,12 @@ note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata)
 	char	   *text = psprintf("%s %s", edata->message, edata->detail ? edata->detail : "");
 	int			delay;
 
+	/* All other workers wait for locks; that says nothing of this clone. */
+	if (database_lock_was_refused())
+	{
+		registry_extend(clone->oid, 1);
+		return;
+	}
 	registry_note_error(clone->template_oid, edata->message);
 	if (registry_note_failure(clone->oid, hash_bytes((unsigned char *) text, strlen(text)),
 							  &delay))
@@ -1310,6 +1317,7 @@ job_reap(TestdbClone *clone)
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
 	job.resetting = false;
+	(void) database_lock_was_refused();
 	PG_TRY();
 	{
 		job_begin_work();
@@ -1749,6 +1757,7 @@ job_collect_garbage(const TestdbClone *clone)
 			 clone->oid);
 	job_report(activity);
 	job.garbage = clone->oid;
+	(void) database_lock_was_refused();
 	PG_TRY();
 	{
 		job_begin_work();

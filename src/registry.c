@@ -1414,7 +1414,8 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 			most = nspares;
 		}
 		else if (state == CLONE_DROPPING || state == CLONE_RETURNED ||
-				 state == CLONE_RESTORING || state == CLONE_GARBAGE)
+				 state == CLONE_RESTORING || state == CLONE_GARBAGE ||
+				 (state == CLONE_CREATING && entry->clone.ahead))
 			*coming = true;
 		LWLockRelease(template->mutex);
 	}
@@ -1478,6 +1479,9 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 		hash_seq_init(&scan, clone_hash);
 		while (!found && (entry = hash_seq_search(&scan)) != NULL)
 		{
+			if (entry->clone.state == CLONE_CREATING && entry->clone.ahead &&
+				clone_template(entry)->template.nclones[CLONE_LEASED] == 0)
+				*coming = true;
 			if (!template_is_spare(clone_template(entry)))
 				continue;
 			*coming = true;

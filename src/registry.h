@@ -54,6 +54,7 @@ typedef struct TestdbClone
 	Oid			owner;			/* the role that asked for it */
 	TimestampTz created_at;		/* when it was handed out, or begun */
 	CloneState	state;
+	bool		ahead;			/* CREATING: to become a spare */
 	bool		native;			/* its files came from a snapshot */
 	NameData	name;			/* SPARE: what it will be handed out as */
 	uint64		version;		/* of the snapshot that its files equal, or did

@@ -418,7 +418,7 @@ run($admin, 'SELECT testdb_drop_all()');
 		{
 			poll(sub { is_idle($admin) });
 			$admin->do("SELECT testdb_prewarm('$other', 5)");
-			ok(run($admin, $spares) >= 4, "max_clones, ten at once, $round: there are spares");
+			ok(poll(sub { run($admin, $spares) >= 4 }), "max_clones, ten at once, $round: there are spares");
 		}
 		$_->send("SELECT testdb_clone('$template')") for @clients;
 		my @results = map { $_->result } @clients;
