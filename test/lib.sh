@@ -114,7 +114,7 @@ need() {
     if [ "$(id -u)" -ne 0 ] || ! is_debian; then
         die "Missing on this machine (by the names of Debian's packages): $*
 Install them, as root on Debian or Ubuntu:
-    apt-get install --no-install-recommends $*
+    apt-get update && apt-get install --no-install-recommends $*
 or set PG_CONFIG to the pg_config of a PostgreSQL $lowest_major or newer that has its development files."
     fi
     say "Installing from Debian: $*"
@@ -138,6 +138,23 @@ use_postgres() {
     pg_config=$1
 }
 
+# default_major: prints the major that the distribution has: by its package lists, or where there are none, as on a fresh
+# machine, by what is known of it. Nothing if that is not known.
+default_major() (
+    major=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p')
+    ID='' VERSION_ID=''
+    # shellcheck source=/dev/null
+    [ -n "$major" ] || [ ! -r /etc/os-release ] || . /etc/os-release
+    case $ID-$VERSION_ID in
+    ubuntu-22.04) major=14 ;;
+    debian-12) major=15 ;;
+    ubuntu-24.04) major=16 ;;
+    debian-13 | ubuntu-25.*) major=17 ;;
+    ubuntu-26.04) major=18 ;;
+    esac
+    printf '%s' "$major"
+)
+
 # find_postgres: picks the PostgreSQL to work with: $PG_CONFIG and no other, else pg_config in the PATH, else the newest
 # of Debian's. On failure $major is the one to install: the newest server that is here, else the distribution's default.
 find_postgres() {
@@ -154,7 +171,7 @@ find_postgres() {
         use_postgres "$candidate" && return 0
         [ "$major" -ge "$lowest_major" ] && found=${found:-$major}
     done < <(find /usr/lib/postgresql -maxdepth 3 -path '*/bin/pg_config' 2>/dev/null | sort -t/ -k5,5nr)
-    major=${found:-$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p')}
+    major=${found:-$(default_major)}
     return 1
 }
 
@@ -167,6 +184,8 @@ need_postgres() {
             step 'Fetching package lists' apt-get -q update || die 'Could not fetch package lists.'
             find_postgres || true
         fi
+        [ -z "$major" ] || [ "$major" -ge "$lowest_major" ] ||
+            die "This system has packages of PostgreSQL $major, and $lowest_major or newer is needed: see https://apt.postgresql.org"
         packages+=("postgresql${major:+-$major}" "postgresql-server-dev-${major:-all}")
     fi
     need "${packages[@]}"
