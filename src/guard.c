@@ -27,6 +27,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "nodes/parsenodes.h"
 #include "nodes/value.h"
