@@ -260,5 +260,27 @@ for my $step (map { [ "uninstall-$_", 'kill' ], [ "uninstall-$_", 'error' ] } qw
 	run($admin, "SELECT testdb_drop('$_')") for @mine;
 }
 
+# A crash while a clone is rewound and the server has been uninstalled already: the clone gets its content all the same.
+if ($ENV{TESTDB_DEBUG_CONFIG})
+{
+	my ($name) = prepare(1);
+	my $client = session($node, $name);
+	run($client, 'DELETE FROM t');
+	$client->close;
+	set_point('rewind-files kill');
+	run($admin, 'SELECT pg_reload_conf()');
+	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq 'rewind-files kill' }) or die 'not reloaded';
+	ok(!$admin->do("SELECT testdb_rewind('$name')"), 'crash in a rewind: the call fails');
+	set_point('');
+	open my $mark, '>', "$data/pg_testdb/uninstalled" or die $!;
+	close $mark;
+	$node->{_pid} = undef;
+	start_again($node);
+	$admin = connect_to($node, 'postgres');
+	is(session($node, $name)->query('SELECT count(*) FROM t'), '100', 'crash in a rewind: the clone gets its content');
+	is(uninstall(), $name, 'crash in a rewind: it is a clone in use');
+	is_clear('crash in a rewind', $name);
+}
+
 $node->stop;
 done_testing();
