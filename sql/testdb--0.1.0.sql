@@ -187,7 +187,10 @@ CREATE FUNCTION testdb_templates(
 	OUT files integer,
 	OUT bytes bigint,
 	OUT checked_at timestamptz,
-	OUT last_error text)
+	OUT last_error text,
+	OUT served bigint,
+	OUT passed_on bigint,
+	OUT passed_on_reason text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'testdb_templates'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -208,7 +211,10 @@ SELECT d.datname AS name,
 	t.files,
 	t.bytes,
 	t.checked_at,
-	t.last_error
+	t.last_error,
+	t.served,
+	t.passed_on,
+	t.passed_on_reason
 FROM testdb_templates() t
 	JOIN pg_catalog.pg_database d ON d.oid = t.oid;
 
@@ -235,6 +241,12 @@ COMMENT ON COLUMN testdb_templates.checked_at IS
 'when the snapshot was last compared with the template';
 COMMENT ON COLUMN testdb_templates.last_error IS
 'last error of what was done in the background, or null';
+COMMENT ON COLUMN testdb_templates.served IS
+'number of CREATE DATABASE commands that testdb has served';
+COMMENT ON COLUMN testdb_templates.passed_on IS
+'number of those that PostgreSQL has executed itself';
+COMMENT ON COLUMN testdb_templates.passed_on_reason IS
+'why that was so for the last of them, or null';
 
 CREATE FUNCTION testdb_stats(
 	OUT oid oid,

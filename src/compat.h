@@ -14,6 +14,7 @@
 #define TESTDB_COMPAT_H
 
 #include "access/xlog.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_tablespace_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -26,9 +27,11 @@
 #include "storage/bufmgr.h"
 #include "storage/shmem.h"
 #include "storage/smgr.h"
+#include "utils/acl.h"
 #include "utils/backend_status.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/pg_locale.h"
 #include "utils/relmapper.h"
 #include "utils/pgstat_internal.h"
 #if PG_VERSION_NUM >= 170000
@@ -319,6 +322,66 @@ invalidate_storage_compat(Oid db, Oid rel)
 	/* No backend's temporary relation; the name for that changed in 17. */
 	address.backend = -1;
 	CacheInvalidateSmgr(address);
+}
+
+/*
+ * The columns of pg_database that have the locale of a provider other than libc,
+ * and ICU's rules; 0 if there is none.  17 renamed the first, 16 brought the
+ * other.
+ */
+#if PG_VERSION_NUM >= 170000
+#define ANUM_DATLOCALE_COMPAT	Anum_pg_database_datlocale
+#else
+#define ANUM_DATLOCALE_COMPAT	Anum_pg_database_daticulocale
+#endif
+#if PG_VERSION_NUM >= 160000
+#define ANUM_DATICURULES_COMPAT	Anum_pg_database_daticurules
+#else
+#define ANUM_DATICURULES_COMPAT	0
+#endif
+
+/*
+ * Report whether CREATE DATABASE takes this locale of ICU as it is.  From 16 on
+ * it makes a language tag of it, and says so.
+ */
+static inline bool
+is_canonical_locale_compat(const char *locale)
+{
+#if PG_VERSION_NUM >= 160000
+	char	   *tag = icu_language_tag(locale, -1);
+
+	return tag != NULL && strcmp(tag, locale) == 0;
+#else
+	(void) locale;
+	return true;
+#endif
+}
+
+/*
+ * Report whether a role owns a database.  16 has one function for all objects.
+ */
+static inline bool
+database_ownercheck_compat(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
+/*
+ * Report whether a role may make another the owner of what it creates.  16 brought
+ * an option of memberships for that.
+ */
+static inline bool
+can_set_role_compat(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
 }
 
 #endif							/* TESTDB_COMPAT_H */

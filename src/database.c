@@ -1029,6 +1029,36 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 }
 
 /*
+ * The row that CREATE DATABASE would make of a template's: without its
+ * privileges.
+ */
+static HeapTuple
+make_served_tuple(Relation rel, HeapTuple template, const TestdbClone *clone,
+				  const RowOptions *options)
+{
+	Datum		values[Natts_pg_database] = {0};
+	bool		nulls[Natts_pg_database] = {0};
+	bool		replaces[Natts_pg_database] = {0};
+	HeapTuple	tuple = make_clone_tuple(rel, template, clone->oid,
+										 NameStr(clone->name), clone->owner, ROW_OPEN);
+	const char *version = NameStr(options->collation_version);
+
+	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(options->is_template);
+	replaces[Anum_pg_database_datistemplate - 1] = true;
+	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(options->allow_connections);
+	replaces[Anum_pg_database_datallowconn - 1] = true;
+	values[Anum_pg_database_datconnlimit - 1] = Int32GetDatum(options->connection_limit);
+	replaces[Anum_pg_database_datconnlimit - 1] = true;
+	nulls[Anum_pg_database_datacl - 1] = true;
+	replaces[Anum_pg_database_datacl - 1] = true;
+	nulls[Anum_pg_database_datcollversion - 1] = version[0] == '\0';
+	if (version[0] != '\0')
+		values[Anum_pg_database_datcollversion - 1] = CStringGetTextDatum(version);
+	replaces[Anum_pg_database_datcollversion - 1] = true;
+	return heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replaces);
+}
+
+/*
  * A copy of the template's row; NULL if it has gone, or is invalid, because it
  * is being dropped.
  */
@@ -1333,6 +1363,95 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
 	table_close(rel, RowExclusiveLock);
 	return true;
+}
+
+/*
+ * Give a clone, which is locked against connections, the row that CREATE DATABASE
+ * would have made for it from its template, under its name and for its owner, and
+ * all that would belong to that in shared catalogs.  Sessions can connect to it
+ * when this is committed, which reaches the disk.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ * Errors: 3D000 if the database has.
+ */
+bool
+database_serve_row(const TestdbClone *clone, const RowOptions *options)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(clone->template_oid);
+	HeapTuple	old;
+	ItemPointerData tid;
+	Acl		   *acl;
+
+	if (!HeapTupleIsValid(template))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+	old = SearchSysCacheLockedCopy1(DATABASEOID, ObjectIdGetDatum(clone->oid));
+	if (!HeapTupleIsValid(old))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", clone->oid)));
+	tid = old->t_self;
+	CatalogTupleUpdate(rel, &tid, make_served_tuple(rel, template, clone, options));
+	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
+
+	if (((Form_pg_database) GETSTRUCT(old))->datdba != clone->owner)
+		changeDependencyOnOwner(DatabaseRelationId, clone->oid, clone->owner);
+	acl = get_acl(rel, old);
+	if (acl)
+		record_acl(clone->oid, clone->owner, acl, NULL);
+	DeleteSharedComments(clone->oid, DatabaseRelationId);
+	DeleteSharedSecurityLabel(clone->oid, DatabaseRelationId);
+	DropSetting(clone->oid, InvalidOid);
+	ForceSyncCommit();
+	InvokeObjectPostAlterHook(DatabaseRelationId, clone->oid, 0);
+	table_close(rel, RowExclusiveLock);
+	return true;
+}
+
+/*
+ * The options of a database that CREATE DATABASE made, as far as its row still
+ * says them, for giving it its template's content again.
+ */
+static void
+get_row_options(HeapTuple tuple, Relation rel, RowOptions *options)
+{
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+	bool		isnull;
+	Datum		version = heap_getattr(tuple, Anum_pg_database_datcollversion,
+									   RelationGetDescr(rel), &isnull);
+
+	memset(options, 0, sizeof(*options));
+	options->allow_connections = true;
+	options->connection_limit = form->datconnlimit >= DATCONNLIMIT_UNLIMITED ?
+		form->datconnlimit : DATCONNLIMIT_UNLIMITED;
+	if (!isnull)
+		strlcpy(NameStr(options->collation_version), TextDatumGetCString(version),
+				NAMEDATALEN);
+}
+
+/*
+ * Do again for a database that CREATE DATABASE made what database_serve_row did,
+ * with the same name, owner and connection limit.
+ */
+bool
+database_serve_again(Oid oid, Oid template_oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	TestdbClone clone = {.oid = oid,.template_oid = template_oid};
+	RowOptions	options;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		clone.name = ((Form_pg_database) GETSTRUCT(tuple))->datname;
+		clone.owner = ((Form_pg_database) GETSTRUCT(tuple))->datdba;
+		get_row_options(tuple, rel, &options);
+	}
+	table_close(rel, NoLock);
+	return HeapTupleIsValid(tuple) && database_serve_row(&clone, &options);
 }
 
 /*

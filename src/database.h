@@ -12,6 +12,7 @@
 
 #include "guc.h"
 #include "registry.h"
+#include "request.h"
 #include "utils/hsearch.h"
 
 /*
@@ -103,6 +104,8 @@ extern void database_relations_add_dirty(HTAB *relations, Oid *oids, int noids);
 extern void database_relations_discard(HTAB *relations);
 extern RelationChange *database_relations_list(HTAB *relations, Oid oid, int *n);
 extern bool database_restore_row(Oid oid, Oid template_oid);
+extern bool database_serve_row(const TestdbClone *clone, const RowOptions *options);
+extern bool database_serve_again(Oid oid, Oid template_oid);
 extern void database_end_autovacuum(Oid oid);
 #ifdef TESTDB_DEBUG
 extern void database_check_buffers(Oid oid);

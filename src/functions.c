@@ -39,6 +39,7 @@
 #include "database.h"
 #include "debug.h"
 #include "guc.h"
+#include "handout.h"
 #include "lease.h"
 #include "registry.h"
 #include "request.h"
@@ -246,11 +247,12 @@ report_template_in_use(Oid template, const char *name, int nprepared)
 }
 
 /*
- * Sleep until nobody seems to be connected to the template, pause_ms
- * milliseconds at least, or until the deadline; false if that has passed.
+ * Sleep until nobody seems to be connected to the template, *pause_ms
+ * milliseconds at least, or until the deadline; false if that has passed.  The
+ * next pause is longer.
  */
-static bool
-wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
+bool
+handout_wait_for_template(Oid template, long *pause_ms, TimestampTz deadline)
 {
 	static uint32 wait_event = 0;
 	uint32		event = wait_event_compat(&wait_event, "TestdbTemplate");
@@ -264,11 +266,31 @@ wait_for_template(Oid template, long pause_ms, TimestampTz deadline)
 			return false;
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(pause_ms, left), event);
+						 Min(*pause_ms, left), event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	} while (CountDBBackends(template) > 0);
+	*pause_ms = Min(*pause_ms * 2, TEMPLATE_POLL_MAX);
 	return true;
+}
+
+/*
+ * The detail of an error that says how many others use a database, as core has
+ * it.
+ */
+int
+handout_errdetail_busy(int nsessions, int nprepared)
+{
+	if (nsessions > 0 && nprepared > 0)
+		return errdetail("There are %d other session(s) and %d prepared transaction(s) using the database.",
+						 nsessions, nprepared);
+	if (nprepared > 0)
+		return errdetail_plural("There is %d prepared transaction using the database.",
+								"There are %d prepared transactions using the database.",
+								nprepared, nprepared);
+	return errdetail_plural("There is %d other session using the database.",
+							"There are %d other sessions using the database.",
+							nsessions, nsessions);
 }
 
 /*
@@ -418,9 +440,9 @@ perform_with_template(RequestArgs *args, Oid template, const char *name,
 			return;
 		if (template == MyDatabaseId)
 			report_own_database();
-		if (!wait_for_template(template, pause_ms, Min(deadline, template_deadline)))
+		if (!handout_wait_for_template(template, &pause_ms,
+									   Min(deadline, template_deadline)))
 			report_template_in_use(template, name, result->nprepared);
-		pause_ms = Min(pause_ms * 2, TEMPLATE_POLL_MAX);
 	}
 }
 
@@ -545,10 +567,12 @@ check_role_limit(Oid role)
 }
 
 /*
- * Log a call that took long, if that is wanted.  start may be 0 if it is not.
+ * Log a call that took long, if that is wanted; command is what was called.
+ * start may be 0 if it is not.
  */
-static void
-log_slow_clone(const RequestArgs *args, const RequestResult *result, TimestampTz start)
+void
+handout_log_slow(const char *command, const RequestArgs *args,
+				 const RequestResult *result, TimestampTz start)
 {
 	int64		us;
 
@@ -557,7 +581,7 @@ log_slow_clone(const RequestArgs *args, const RequestResult *result, TimestampTz
 	us = GetCurrentTimestamp() - start;
 	if (us / 1000 >= testdb_log_min_duration)
 		ereport(LOG,
-				(errmsg("testdb_clone: \"%s\" from \"%s\": %lld.%03d ms",
+				(errmsg("%s: \"%s\" from \"%s\": %lld.%03d ms", command,
 						NameStr(result->name), NameStr(args->database_name),
 						(long long) (us / 1000), (int) (us % 1000))));
 }
@@ -594,7 +618,7 @@ testdb_clone(PG_FUNCTION_ARGS)
 	perform_with_template(&args, args.database, NameStr(args.database_name),
 						  &result);
 	*name = result.name;
-	log_slow_clone(&args, &result, start);
+	handout_log_slow("testdb_clone", &args, &result, start);
 	PG_RETURN_NAME(name);
 }
 
@@ -827,13 +851,13 @@ report_kept(List *names, List *errors, int64 ndropped)
 }
 
 /*
- * Is a clone one of those that testdb_drop_all is about: the caller's, of this
- * template unless that is InvalidOid, with this label unless that is NULL?
+ * Is a clone one of those that testdb_drop_all is about: the caller's, not made by
+ * CREATE DATABASE, of this template unless that is InvalidOid, with this label unless that is NULL?
  */
 static bool
 is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
 {
-	return clone->state == CLONE_LEASED &&
+	return clone->state == CLONE_LEASED && !clone->terms.database &&
 		(!OidIsValid(template) || clone->template_oid == template) &&
 		(label == NULL || strcmp(clone->terms.label, label) == 0) &&
 		database_lookup(clone->oid, info) && info->owner == GetUserId();
@@ -1198,11 +1222,10 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 		if (pause_ms == 1 && CountDBBackends(clone.template_oid) == 0)
 			template_deadline = Max(template_deadline,
 									TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2));
-		if (!wait_for_template(clone.template_oid, pause_ms,
-							   Min(deadline, template_deadline)))
+		if (!handout_wait_for_template(clone.template_oid, &pause_ms,
+									   Min(deadline, template_deadline)))
 			report_template_in_use(clone.template_oid, NameStr(clone.template_name),
 								   result.nprepared);
-		pause_ms = Min(pause_ms * 2, TEMPLATE_POLL_MAX);
 	}
 }
 

@@ -36,6 +36,7 @@ int			testdb_log_min_duration = -1;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
 int			testdb_rewind_timeout = 5000;
+bool		testdb_serve_create_database = true;
 int			testdb_method = TESTDB_METHOD_NATIVE;
 
 static const struct config_enum_entry method_options[] = {
@@ -189,6 +190,14 @@ guc_define(void)
 							 &testdb_method,
 							 TESTDB_METHOD_NATIVE, method_options,
 							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("testdb.serve_create_database",
+							 "Lets testdb serve CREATE DATABASE and DROP DATABASE.",
+							 "What it cannot serve, and everything if this is off, PostgreSQL does itself.",
+							 &testdb_serve_create_database,
+							 true,
+							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 
 	debug_define();

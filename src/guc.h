@@ -40,6 +40,7 @@ extern char *testdb_recycle_statement;
 extern int	testdb_timeout;		/* ms */
 extern int	testdb_template_timeout;
 extern int	testdb_rewind_timeout;	/* ms */
+extern bool testdb_serve_create_database;
 extern int	testdb_method;
 extern int	testdb_lifetime;	/* s */
 extern int	testdb_idle_timeout;	/* s */

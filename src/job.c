@@ -68,6 +68,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -684,10 +685,11 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 	{
 		CommandCounterIncrement();
 		check_name_free(NameStr(args->name));
-		if (!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
+		clone->name = args->name;
+		if (args->served ? !database_serve_row(clone, &args->row) :
+			!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
 								clone->template_oid, ROW_OPEN))
 			report_template_gone(NameStr(args->name));
-		clone->name = args->name;
 		debug_point("spare-renamed");
 	}
 	else if (database_read_row(clone->template_oid, &row) &&
@@ -799,7 +801,8 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 	if (status == SNAPSHOT_FRESH)
 	{
 		if (check_rights)
-			check_template_rights(args->database, args->role, info);
+			check_template_rights(args->database,
+								  args->served ? args->caller : args->role, info);
 		database_lock_horizons();
 		if (snapshot_lock(args->database, template) &&
 			database_read_row(args->database, &row) &&
@@ -862,6 +865,9 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	begin_clone(args, info, clone);
 	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database,
 						args->kind == REQUEST_SPARE ? ROW_CLOSED : ROW_OPEN);
+	CommandCounterIncrement();
+	if (args->served && !database_serve_row(clone, &args->row))
+		report_template_gone(NameStr(clone->name));
 	CommandCounterIncrement();
 	(void) spare_note_row(clone);
 	if (database_dependencies(clone->oid) != template->dependencies)
@@ -1000,7 +1006,11 @@ make_spare(const RequestArgs *args, RequestResult *result)
 static void
 make_clone(const RequestArgs *args, RequestResult *result)
 {
-	if (args->method != TESTDB_METHOD_NATIVE || !make_native_clone(args, result))
+	if (args->method == TESTDB_METHOD_NATIVE && make_native_clone(args, result))
+		return;
+	if (args->served)
+		result->missing = true;
+	else
 		make_core_clone(args, result);
 }
 
@@ -1247,7 +1257,19 @@ take_back(TestdbClone *clone, bool let_left)
 }
 
 /*
- * Drop a clone.  *result says if it has gone in the meantime.
+ * Report whether anybody is in the clone that a request means, or has left a
+ * prepared transaction there.  In a transaction, with the clone locked.
+ */
+static bool
+is_occupied(const RequestArgs *args)
+{
+	return CountDBBackends(args->database) > 0 ||
+		database_count_prepared(NameStr(args->database_name)) > 0;
+}
+
+/*
+ * Drop a clone.  *result says if it has gone in the meantime, or if it is in use,
+ * which matters if the request is served for DROP DATABASE.
  *
  * Errors: those of take_back.
  */
@@ -1263,7 +1285,16 @@ drop_clone(const RequestArgs *args, RequestResult *result)
 
 	job_begin_work();
 	if (claim_clone(args, &clone))
-		take_back(&clone, args->let_left);
+	{
+		if (args->served && is_occupied(args))
+		{
+			result->busy = true;
+			job_commit_work();
+			give_back(args->database);
+		}
+		else
+			take_back(&clone, args->let_left);
+	}
 	else
 	{
 		result->missing = true;
@@ -1418,6 +1449,8 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone)
 	done = snapshot_lock(clone->template_oid, &template) &&
 		recycle_one(clone, &template) && database_read_row(clone->template_oid, &row) &&
 		spare_open(clone, row.clone_limit);
+	if (done && clone->terms.database)
+		done = database_serve_again(clone->oid, clone->template_oid);
 	if (done)
 		database_flush();
 	job_commit_work();
@@ -1513,6 +1546,10 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 	CommandCounterIncrement();
 	if (!database_reset_row(new->oid, NameStr(new->name), new->owner,
 							new->template_oid, ROW_OPEN))
+		report_template_gone(NameStr(info.name));
+	CommandCounterIncrement();
+	if (new->terms.database &&
+		!database_serve_again(new->oid, new->template_oid))
 		report_template_gone(NameStr(info.name));
 	debug_point("replace-row");
 

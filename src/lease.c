@@ -51,7 +51,7 @@
 #include "lease.h"
 
 #define LEASE_MAGIC		0x7465737A
-#define LEASE_VERSION	1
+#define LEASE_VERSION	2
 
 /* The content of a file. */
 typedef struct LeaseFile
@@ -68,6 +68,7 @@ typedef struct LeaseFile
 	int32		idle_timeout;
 	bool		session;		/* ends with a session, and so with the server */
 	bool		native;
+	bool		database;		/* made by CREATE DATABASE */
 	NameData	template_name;
 	char		label[TESTDB_MAX_LABEL + 1];
 	pg_crc32c	crc;			/* of all before it */
@@ -153,6 +154,7 @@ lease_write(const TestdbClone *clone, LeaseState state)
 	file.idle_timeout = clone->terms.idle_timeout;
 	file.session = clone->terms.session_pid != 0;
 	file.native = clone->native;
+	file.database = clone->terms.database;
 	file.template_name = clone->template_name;
 	strlcpy(file.label, clone->terms.label, sizeof(file.label));
 	file.crc = lease_checksum(&file);
@@ -244,6 +246,7 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	clone->terms.idle_timeout = file.idle_timeout;
 	strlcpy(clone->terms.label, file.label, sizeof(clone->terms.label));
 	clone->native = file.native;
+	clone->terms.database = file.database;
 	*state = file.session ? LEASE_UNWANTED : (LeaseState) file.state;
 	return true;
 }

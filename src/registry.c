@@ -65,7 +65,8 @@
  * exclusively, so that no two calls are both the last, until it is dropped; also
  * while it is DROPPING, as that may be refused, and its replacement does after a
  * reset.  Spares have no payer: they make way for others.  A crash leaves the
- * owner that the lease has as the payer.
+ * owner that the lease has as the payer.  A database that CREATE DATABASE made has
+ * none.
  *
  * The last eighth of testdb.max_clones and of testdb.max_templates, which is
  * none if that is below 8, is not for a role that is no superuser and that
@@ -424,7 +425,9 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 	template->template.nclones[state]++;
 	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
 		entry->failures = 0;	/* another life */
-	if (state == CLONE_LEASED && !OidIsValid(entry->payer))
+	if (state == CLONE_LEASED && entry->clone.terms.database)
+		entry->payer = InvalidOid;
+	else if (state == CLONE_LEASED && !OidIsValid(entry->payer))
 		entry->payer = entry->clone.owner;
 	else if (state != CLONE_LEASED && state != CLONE_DROPPING)
 		entry->payer = InvalidOid;
@@ -2785,6 +2788,8 @@ registry_add_stats(Oid oid, const TemplateStats *stats)
 		sum->rewinds += stats->rewinds;
 		sum->rewind_waits += stats->rewind_waits;
 		sum->rewind_us += stats->rewind_us;
+		sum->served += stats->served;
+		sum->passed_on += stats->passed_on;
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);
@@ -2868,6 +2873,44 @@ registry_note_error(Oid oid, const char *message)
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		memcpy(entry->template.last_error, message, len);
 		entry->template.last_error[len] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Count a CREATE DATABASE command that was served.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_note_served(Oid oid)
+{
+	TemplateStats stats = {.served = 1};
+
+	registry_add_stats(oid, &stats);
+}
+
+/*
+ * Count one that was passed on to core, and note why.  Nothing happens if the
+ * template has no entry.  Takes and releases the registry lock and a mutex.
+ */
+void
+registry_note_passed_on(Oid oid, const char *reason)
+{
+	TemplateStats stats = {.passed_on = 1};
+	TemplateEntry *entry;
+
+	registry_add_stats(oid, &stats);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		int			len = pg_mbcliplen(reason, strlen(reason),
+									   sizeof(entry->template.passed_on_reason) - 1);
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memcpy(entry->template.passed_on_reason, reason, len);
+		entry->template.passed_on_reason[len] = '\0';
 		LWLockRelease(entry->mutex);
 	}
 	LWLockRelease(registry->lock);

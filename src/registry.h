@@ -43,6 +43,7 @@ typedef struct LeaseTerms
 	int			idle_timeout;	/* dropped when nobody was in it for so many
 								 * seconds; 0 if not */
 	char		label[TESTDB_MAX_LABEL + 1];	/* the caller's words */
+	bool		database;		/* made by CREATE DATABASE: its owner's alone */
 } LeaseTerms;
 
 /* One clone, as callers of this module get it: always a copy. */
@@ -84,6 +85,8 @@ typedef struct TemplateStats
 	int64		rewinds;		/* restored under open sessions */
 	int64		rewind_waits;	/* transactions that waited for one */
 	int64		rewind_us;		/* time from the request to the answer */
+	int64		served;			/* CREATE DATABASE that was served */
+	int64		passed_on;		/* or passed on to core */
 	int64		files;			/* copied, to clones */
 	int64		bytes;
 	int64		copy_us;		/* time spent in making copies */
@@ -136,6 +139,7 @@ typedef struct TestdbTemplate
 								 * owners together; set by
 								 * registry_list_templates */
 	char		last_error[128];	/* of what was done ahead or behind, or "" */
+	char		passed_on_reason[128];	/* of the last one, or "" */
 	TemplateStats stats;
 } TestdbTemplate;
 
@@ -269,5 +273,7 @@ extern void registry_add_stats(Oid oid, const TemplateStats *stats);
 extern void registry_reset_stats(void);
 extern void registry_audit(RegistryAudit *audit);
 extern void registry_note_error(Oid oid, const char *message);
+extern void registry_note_served(Oid oid);
+extern void registry_note_passed_on(Oid oid, const char *reason);
 
 #endif							/* TESTDB_REGISTRY_H */

@@ -530,8 +530,28 @@ copy_error_text(char *field, Size size, const char *text)
 }
 
 /*
- * Take the result of a request that is DONE, and free its slot.  Takes and
- * releases the request lock.
+ * Take the result of a request that is DONE, and free its slot; false if it has
+ * failed, with the worker's error in *error.  Takes and releases the request
+ * lock.
+ */
+static bool
+take_outcome(RequestSlot *slot, RequestResult *result, RequestError *error)
+{
+	bool		failed;
+
+	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
+	failed = slot->failed;
+	if (failed)
+		*error = slot->error;
+	*result = slot->result;
+	slot_free(slot);
+	LWLockRelease(requests->lock);
+
+	return !failed;
+}
+
+/*
+ * The same, but a failure is an error.
  *
  * Errors: the worker's own.
  */
@@ -539,18 +559,28 @@ static void
 take_result(RequestSlot *slot, RequestResult *result)
 {
 	RequestError error;
-	bool		failed;
 
-	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
-	failed = slot->failed;
-	if (failed)
-		error = slot->error;
-	*result = slot->result;
-	slot_free(slot);
-	LWLockRelease(requests->lock);
-
-	if (failed)
+	if (!take_outcome(slot, result, &error))
 		raise_worker_error(&error);
+}
+
+/*
+ * Wait until deadline for a worker to serve a request.
+ *
+ * Errors: as request_perform, but for the worker's own.
+ */
+static RequestSlot *
+await_worker(const RequestArgs *args, TimestampTz deadline)
+{
+	RequestSlot *slot = request_enqueue(args);
+
+	PG_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
+	{
+		request_wait(slot, deadline);
+		check_client();
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
+	return slot;
 }
 
 /*
@@ -568,17 +598,27 @@ void
 request_perform(const RequestArgs *args, TimestampTz deadline,
 				RequestResult *result)
 {
-	RequestSlot *slot = request_enqueue(args);
-
-	PG_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
-	{
-		request_wait(slot, deadline);
-		check_client();
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
+	RequestSlot *slot = await_worker(args, deadline);
 
 	/* Nothing between the wait and here can fail, so nothing is lost. */
 	take_result(slot, result);
+}
+
+/*
+ * The same for whoever can do without: if the worker has failed, its error's
+ * message is returned, in the current memory context, else NULL.
+ */
+char *
+request_try_perform(const RequestArgs *args, TimestampTz deadline,
+					RequestResult *result)
+{
+	RequestSlot *slot = await_worker(args, deadline);
+	RequestError error;
+
+	if (take_outcome(slot, result, &error))
+		return NULL;
+	return pstrdup(pg_any_to_server(error.message, strlen(error.message),
+									error.encoding));
 }
 
 /*

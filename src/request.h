@@ -23,11 +23,23 @@ typedef enum RequestKind
 	REQUEST_REWIND				/* the same, by worker 0 only */
 } RequestKind;
 
+/* How the row of a database is to be that CREATE DATABASE makes. */
+typedef struct RowOptions
+{
+	bool		is_template;
+	bool		allow_connections;
+	int			connection_limit;
+	NameData	collation_version;	/* "" if it has none */
+} RowOptions;
+
 /* What is asked for. */
 typedef struct RequestArgs
 {
 	RequestKind kind;
-	Oid			role;			/* who asks */
+	Oid			role;			/* who asks; CLONE, served: who is to own it */
+	bool		served;			/* CLONE, DROP: by CREATE or DROP DATABASE */
+	Oid			caller;			/* CLONE, served: who asks */
+	RowOptions	row;			/* CLONE, served */
 	Oid			database;		/* CLONE: the template; DROP: the clone */
 	uint64		lease;			/* which lease of database is meant; 0 if it is
 								 * not one that testdb made */
@@ -50,10 +62,11 @@ typedef struct RequestArgs
 /* What comes back. */
 typedef struct RequestResult
 {
-	bool		busy;			/* CLONE: somebody is using the template */
+	bool		busy;			/* CLONE: somebody is using the template; DROP,
+								 * served: somebody is in the database */
 	int			nprepared;		/* CLONE, busy: prepared transactions in it */
-	bool		missing;		/* DROP: it has gone in the meantime; SPARE:
-								 * none can be made ahead */
+	bool		missing;		/* DROP: it has gone in the meantime; SPARE, and
+								 * CLONE if served: none can be made natively */
 	Oid			oid;			/* CLONE: the new database */
 	uint64		lease;			/* CLONE: the number of its lease */
 	NameData	name;			/* CLONE: its name */
@@ -66,6 +79,8 @@ extern void request_shmem_init(void);
 /* For sessions. */
 extern void request_perform(const RequestArgs *args, TimestampTz deadline,
 							RequestResult *result);
+extern char *request_try_perform(const RequestArgs *args, TimestampTz deadline,
+								 RequestResult *result);
 extern void request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 								   RequestResult *result);
 extern void request_wait_until_ready(TimestampTz deadline);

@@ -553,7 +553,9 @@ restore_rows(Rewind *rewind, HTAB *relations)
 	if (rewind->catalogs || clone->version != template->version)
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
-	return database_restore_row(clone->oid, clone->template_oid);
+	return clone->terms.database ?
+		database_serve_again(clone->oid, clone->template_oid) :
+		database_restore_row(clone->oid, clone->template_oid);
 }
 
 /*

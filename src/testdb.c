@@ -24,6 +24,7 @@
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
+#include "serve.h"
 #include "space.h"
 #include "testdb.h"
 #include "version.h"
@@ -109,6 +110,7 @@ _PG_init(void)
 	freshness_install_hooks();
 	gate_install();
 	guard_install_hooks();
+	serve_install_hooks();
 	version_install_hooks();
 
 	/* pg_upgrade wants no other process to write to its clusters. */

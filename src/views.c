@@ -161,7 +161,8 @@ testdb_clones(PG_FUNCTION_ARGS)
 		put_time(&values[3], &nulls[3], clone->created_at);
 		values[4] = Int32GetDatum(sessions ? sessions->count : 0);
 		values[5] = CStringGetTextDatum(clone_state_name(clone->state));
-		values[6] = CStringGetTextDatum(clone->terms.session_pid ? "session" : "manual");
+		values[6] = CStringGetTextDatum(clone->terms.database ? "database" :
+										clone->terms.session_pid ? "session" : "manual");
 		values[7] = Int32GetDatum(clone->terms.session_pid);
 		nulls[7] = clone->terms.session_pid == 0;
 		put_time(&values[8], &nulls[8], clone->expires_at);
@@ -221,8 +222,8 @@ testdb_templates(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		TestdbTemplate *template = &templates[i];
-		Datum		values[13];
-		bool		nulls[13] = {false};
+		Datum		values[16];
+		bool		nulls[16] = {false};
 		int			c = 0;
 
 		values[c++] = ObjectIdGetDatum(template->oid);
@@ -243,6 +244,10 @@ testdb_templates(PG_FUNCTION_ARGS)
 		values[c++] = TimestampTzGetDatum(template->taken_at);
 		nulls[c] = template->last_error[0] == '\0';
 		values[c++] = CStringGetTextDatum(template->last_error);
+		values[c++] = Int64GetDatum(template->stats.served);
+		values[c++] = Int64GetDatum(template->stats.passed_on);
+		nulls[c] = template->passed_on_reason[0] == '\0';
+		values[c++] = CStringGetTextDatum(template->passed_on_reason);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * handout.h
+ *	  What a session does while it waits for a database to be made or dropped.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_HANDOUT_H
+#define TESTDB_HANDOUT_H
+
+#include "request.h"
+
+extern bool handout_wait_for_template(Oid template, long *pause_ms,
+									  TimestampTz deadline);
+extern void handout_log_slow(const char *command, const RequestArgs *args,
+							 const RequestResult *result, TimestampTz start);
+extern int	handout_errdetail_busy(int nsessions, int nprepared);
+
+#endif							/* TESTDB_HANDOUT_H */

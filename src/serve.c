@@ -1,0 +1,619 @@
+/*-------------------------------------------------------------------------
+ *
+ * serve.c
+ *	  CREATE DATABASE and DROP DATABASE, served by testdb.
+ *
+ * A ProcessUtility hook has the workers do what these commands ask for, where
+ * the result is what it would be without testdb.  Everything else is passed on:
+ * what this file does not know, what testdb can't do, and every error.  So that
+ * the errors are core's own, the hook raises almost none: where a check fails, or
+ * a worker reports a failure, core gets the command, finds the same, and says it
+ * in its own words and order; or succeeds, where only testdb could not do it
+ * (testdb.max_clones, no room for a snapshot, a lock).
+ *
+ * A database made so belongs to its owner alone (LeaseTerms.database): it has no
+ * lifetime, no idle timeout, and no session that it would end with; it does not
+ * count to testdb.max_clones_per_role; and its row is the one that core would
+ * make, without the template's privileges and settings.  Its lease says so, so
+ * that it is the same after a crash.
+ *
+ * CREATE DATABASE:
+ *
+ *	step								if the session or the server ends here
+ *	1  checks, here						nothing has happened
+ *	2  worker: a clone, with its row,	as testdb_clone does it (job.c): either
+ *	   its files and its lease			the database is there and whole when the
+ *										server starts again, or nothing of it is
+ *	3  command tag						the database is there
+ *
+ * DROP DATABASE:
+ *
+ *	1  checks, here						nothing has happened
+ *	2  sessions in it have left, or,	the same
+ *	   with FORCE, are terminated
+ *	3  worker: locks it, finds nobody	as testdb_drop does it
+ *	   in it, takes it back
+ *
+ * Like core, DROP DATABASE gives others 5 s to leave, but looks more often.  Of
+ * two commands that look for the same name at the same time the worker's lock on
+ * the database, or the unique index on pg_database, lets one win, as in core.
+ *
+ * Differences that are meant: a template can be copied while somebody is
+ * connected to it, if what is committed there is known (snapshot.c); and a
+ * template that is in use and has changed is waited for during
+ * testdb.template_timeout instead of 5 s.
+ *
+ * Locks: none are held here while a worker is waited for.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_tablespace_d.h"
+#include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/value.h"
+#include "storage/procarray.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "database.h"
+#include "guc.h"
+#include "handout.h"
+#include "registry.h"
+#include "request.h"
+#include "serve.h"
+
+/* How long others may take to leave a database that is dropped, in ms: as core. */
+#define LEAVE_TIMEOUT	5000
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+/*
+ * Note that a command on a template, if that is known, is passed on to core, and
+ * why.  Returns false.
+ */
+static bool
+pass_on(Oid template, const char *command, const char *reason)
+{
+	ereport(DEBUG1,
+			(errmsg_internal("testdb passes on %s: %s", command, reason)));
+	if (OidIsValid(template))
+		registry_note_passed_on(template, reason);
+	return false;
+}
+
+/*
+ * Report whether a value of an option is this string, in any case if
+ * ignore_case.
+ */
+static bool
+is_string(const Node *arg, const char *value, bool ignore_case)
+{
+	if (value == NULL || !IsA(arg, String))
+		return false;
+	return (ignore_case ? pg_strcasecmp : strcmp) (strVal(arg), value) == 0;
+}
+
+/*
+ * Read a boolean option, as defGetBoolean does, into *value; false if it is not
+ * one.
+ */
+static bool
+read_boolean(const Node *arg, bool *value)
+{
+	if (IsA(arg, Integer) && (intVal(arg) == 0 || intVal(arg) == 1))
+		*value = intVal(arg) != 0;
+	else if (is_string(arg, "true", true) || is_string(arg, "on", true))
+		*value = true;
+	else if (is_string(arg, "false", true) || is_string(arg, "off", true))
+		*value = false;
+	else
+		return false;
+	return true;
+}
+
+/* What a template's row says. */
+typedef struct SourceRow
+{
+	Oid			oid;
+	Oid			tablespace;
+	bool		usable;			/* by the current user, and valid */
+	int			encoding;
+	char		provider;
+	char	   *collate;
+	char	   *ctype;
+	char	   *locale;			/* NULL if the provider is libc */
+	char	   *rules;
+	char	   *version;		/* of the collation; NULL if there is none */
+} SourceRow;
+
+/*
+ * A text column of a template's row, or NULL; anum is 0 if there is no such
+ * column.
+ */
+static char *
+get_text(HeapTuple tuple, AttrNumber anum)
+{
+	bool		isnull = true;
+	Datum		datum = 0;
+
+	if (anum != 0)
+		datum = SysCacheGetAttr(DATABASEOID, tuple, anum, &isnull);
+	return isnull ? NULL : TextDatumGetCString(datum);
+}
+
+/*
+ * Read the row of the template of that name; false if there is none.
+ */
+static bool
+read_source(const char *name, SourceRow *source)
+{
+	Oid			oid = get_database_oid(name, true);
+	HeapTuple	tuple = OidIsValid(oid) ?
+		SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid)) : NULL;
+	Form_pg_database form;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_database) GETSTRUCT(tuple);
+	source->oid = oid;
+	source->tablespace = form->dattablespace;
+	source->usable = form->datconnlimit >= DATCONNLIMIT_UNLIMITED &&
+		(form->datistemplate || database_ownercheck_compat(oid, GetUserId()));
+	source->encoding = form->encoding;
+	source->provider = form->datlocprovider;
+	source->collate = get_text(tuple, Anum_pg_database_datcollate);
+	source->ctype = get_text(tuple, Anum_pg_database_datctype);
+	source->locale = get_text(tuple, ANUM_DATLOCALE_COMPAT);
+	source->rules = get_text(tuple, ANUM_DATICURULES_COMPAT);
+	source->version = get_text(tuple, Anum_pg_database_datcollversion);
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/*
+ * Report whether a locale option, or the encoding, is the template's.
+ */
+static bool
+matches_source(const char *option, const Node *arg, const SourceRow *source)
+{
+	bool		icu = source->provider == COLLPROVIDER_ICU;
+
+	if (strcmp(option, "encoding") == 0)
+		return IsA(arg, Integer) ? intVal(arg) == source->encoding :
+			IsA(arg, String) && pg_valid_server_encoding(strVal(arg)) == source->encoding;
+	if (strcmp(option, "locale") == 0)
+		return is_string(arg, source->collate, false) &&
+			is_string(arg, source->ctype, false) &&
+			(source->provider == COLLPROVIDER_LIBC || is_string(arg, source->locale, false));
+	if (strcmp(option, "lc_collate") == 0)
+		return is_string(arg, source->collate, false);
+	if (strcmp(option, "lc_ctype") == 0)
+		return is_string(arg, source->ctype, false);
+	if (strcmp(option, "icu_locale") == 0)
+		return icu && is_string(arg, source->locale, false) &&
+			is_canonical_locale_compat(source->locale);
+	if (strcmp(option, "icu_rules") == 0)
+		return icu && is_string(arg, source->rules, false);
+	if (strcmp(option, "builtin_locale") == 0)
+		return !icu && source->provider != COLLPROVIDER_LIBC &&
+			is_string(arg, source->locale, false);
+	if (strcmp(option, "locale_provider") == 0)
+		return is_string(arg, icu ? "icu" :
+						 source->provider == COLLPROVIDER_LIBC ? "libc" : "builtin", true);
+	return false;
+}
+
+/*
+ * Take an option of CREATE DATABASE that says how the row is to be, or who is to
+ * own it, into *args; false if it is another one, or has a value that core would
+ * refuse.
+ */
+static bool
+take_option(const DefElem *option, RequestArgs *args)
+{
+	RowOptions *row = &args->row;
+	Node	   *arg = option->arg;
+
+	if (strcmp(option->defname, "owner") == 0)
+	{
+		args->role = IsA(arg, String) ? get_role_oid(strVal(arg), true) : InvalidOid;
+		return OidIsValid(args->role);
+	}
+	if (strcmp(option->defname, "is_template") == 0)
+		return read_boolean(arg, &row->is_template);
+	if (strcmp(option->defname, "allow_connections") == 0)
+		return read_boolean(arg, &row->allow_connections);
+	if (strcmp(option->defname, "connection_limit") == 0)
+	{
+		row->connection_limit = IsA(arg, Integer) ? intVal(arg) : DATCONNLIMIT_UNLIMITED;
+		return IsA(arg, Integer) && intVal(arg) >= DATCONNLIMIT_UNLIMITED;
+	}
+	if (strcmp(option->defname, "strategy") == 0)
+		return is_string(arg, "wal_log", true) || is_string(arg, "file_copy", true);
+	return false;
+}
+
+/*
+ * The value of the option that names the template.  NULL if it has another form
+ * than a name, or is there twice, as any option may not be.
+ */
+static const char *
+get_template_name(const CreatedbStmt *stmt)
+{
+	const char *name = "template1";
+	ListCell   *lc;
+	ListCell   *other;
+
+	foreach(lc, stmt->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		for_each_cell(other, stmt->options, lnext(stmt->options, lc))
+			if (strcmp(lfirst_node(DefElem, other)->defname, option->defname) == 0)
+				return NULL;
+		if (strcmp(option->defname, "template") != 0 || option->arg == NULL)
+			continue;
+		if (!IsA(option->arg, String))
+			return NULL;
+		name = strVal(option->arg);
+	}
+	return name;
+}
+
+/*
+ * Go through the options of CREATE DATABASE, after read_source; NULL, or why
+ * the command can't be served.
+ */
+static const char *
+read_options(const CreatedbStmt *stmt, const SourceRow *source, RequestArgs *args)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+		const char *name = option->defname;
+
+		if (strcmp(name, "oid") == 0 || strcmp(name, "location") == 0 ||
+			strcmp(name, "collation_version") == 0)
+			return "an option that is not served";
+		if (option->arg == NULL || strcmp(name, "template") == 0)
+			continue;
+		if (strcmp(name, "tablespace") == 0)
+		{
+			if (!superuser() || !is_string(option->arg, "pg_default", false))
+				return "a tablespace";
+		}
+		else if (!take_option(option, args) &&
+				 !matches_source(name, option->arg, source))
+			return "an option with a value that is not served";
+	}
+	return NULL;
+}
+
+/*
+ * Find out the version of the collation that core would record for the new
+ * database; false if it would refuse the template for that.
+ */
+static bool
+read_collation_version(const SourceRow *source, RowOptions *row)
+{
+	char	   *actual = get_collation_actual_version(source->provider,
+													  source->provider == COLLPROVIDER_LIBC ?
+													  source->collate : source->locale);
+
+	if (actual && strlen(actual) >= NAMEDATALEN)
+		return false;
+	if (source->version && (actual == NULL || strcmp(actual, source->version) != 0))
+		return false;
+	if (actual)
+		namestrcpy(&row->collation_version, actual);
+	return true;
+}
+
+/*
+ * Report whether a database that testdb has made, if it is one, has been handed
+ * out; its lease, or 0, in *lease.
+ */
+static bool
+is_anybodys(Oid oid, uint64 *lease)
+{
+	TestdbClone clone;
+
+	*lease = 0;
+	if (!registry_lookup(oid, &clone))
+		return true;
+	*lease = clone.lease;
+	return clone.state == CLONE_LEASED;
+}
+
+/*
+ * Report whether testdb can serve anything now, for this session: NULL, or why
+ * not.
+ */
+static const char *
+check_serving(void)
+{
+	if (testdb_method != TESTDB_METHOD_NATIVE)
+		return "testdb.method is not native";
+	if (!request_is_ready() || request_workers_running() == 0)
+		return "the workers are not ready";
+	if (registry_is_uninstalled())
+		return "testdb has been uninstalled";
+	return NULL;
+}
+
+/*
+ * Fill *args for a CREATE DATABASE statement, and *source; NULL, or why it can't
+ * be served.
+ */
+static const char *
+decide_create(const CreatedbStmt *stmt, RequestArgs *args, SourceRow *source)
+{
+	const char *template = get_template_name(stmt);
+	const char *reason;
+
+	AcceptInvalidationMessages();
+	InvalidateCatalogSnapshot();
+	if (template == NULL || !read_source(template, source))
+		return "there is no such template, or an option is repeated";
+	if ((reason = check_serving()) != NULL)
+		return reason;
+	if (!source->usable || !have_createdb_privilege())
+		return "a privilege is missing, or the template is invalid";
+	if (source->tablespace != DEFAULTTABLESPACE_OID)
+		return "a tablespace";
+	if (source->oid == MyDatabaseId || source->oid == request_worker_database())
+		return "the template is the current database, or the workers'";
+
+	memset(args, 0, sizeof(*args));
+	args->kind = REQUEST_CLONE;
+	args->served = true;
+	args->caller = GetUserId();
+	args->role = args->caller;
+	args->database = source->oid;
+	namestrcpy(&args->database_name, template);
+	args->method = TESTDB_METHOD_NATIVE;
+	args->name_given = true;
+	namestrcpy(&args->name, stmt->dbname);
+	args->terms.database = true;
+	args->row.allow_connections = true;
+	args->row.connection_limit = DATCONNLIMIT_UNLIMITED;
+	if (!is_anybodys(source->oid, &args->lease))
+		return "the template has not been handed out";
+	if ((reason = read_options(stmt, source, args)) != NULL)
+		return reason;
+	if (!can_set_role_compat(args->caller, args->role))
+		return "a privilege is missing";
+	if (!read_collation_version(source, &args->row))
+		return "the version of the template's collation";
+	if (strpbrk(stmt->dbname, "\r\n") != NULL ||
+		OidIsValid(get_database_oid(stmt->dbname, true)))
+		return "the name is in use, or not allowed";
+	return NULL;
+}
+
+/*
+ * Raise core's error for a template that others use.
+ */
+static void
+report_template_busy(const RequestArgs *args, int nprepared)
+{
+	int			nsessions = CountDBBackends(args->database);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("source database \"%s\" is being accessed by other users",
+					NameStr(args->database_name)),
+			 handout_errdetail_busy(nsessions, nprepared)));
+}
+
+/*
+ * Serve a CREATE DATABASE statement, or pass it on: then false.
+ */
+static bool
+serve_create(const CreatedbStmt *stmt)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz deadline = TimestampTzPlusMilliseconds(start, testdb_timeout);
+	TimestampTz template_deadline =
+		TimestampTzPlusMilliseconds(start, testdb_template_timeout);
+	SourceRow	source = {0};
+	RequestArgs args;
+	RequestResult result;
+	const char *reason = decide_create(stmt, &args, &source);
+	char	   *failure;
+	long		pause_ms = 1;
+
+	if (reason)
+		return pass_on(source.oid, "CREATE DATABASE", reason);
+	PreventInTransactionBlock(true, "CREATE DATABASE");
+	for (;;)
+	{
+		failure = request_try_perform(&args, deadline, &result);
+		if (failure)
+			return pass_on(source.oid, "CREATE DATABASE", failure);
+		if (result.missing)
+			return pass_on(source.oid, "CREATE DATABASE", "the template cannot be cloned by the native method");
+		if (!result.busy)
+			break;
+		if (!handout_wait_for_template(source.oid, &pause_ms,
+									   Min(deadline, template_deadline)))
+			report_template_busy(&args, result.nprepared);
+	}
+	handout_log_slow("CREATE DATABASE", &args, &result, start);
+	registry_note_served(source.oid);
+	return true;
+}
+
+/*
+ * Fill *args for a DROP DATABASE statement; NULL, or why it can't be served.
+ */
+static const char *
+decide_drop(const DropdbStmt *stmt, RequestArgs *args, bool *force)
+{
+	TestdbClone clone;
+	DatabaseInfo info;
+	ListCell   *lc;
+	Oid			oid;
+
+	*force = false;
+	foreach(lc, stmt->options)
+	{
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "force") != 0)
+			return "an option that is not served";
+		*force = true;
+	}
+	AcceptInvalidationMessages();
+	InvalidateCatalogSnapshot();
+	oid = get_database_oid(stmt->dbname, true);
+	if (!OidIsValid(oid) || !registry_lookup(oid, &clone) || clone.state != CLONE_LEASED)
+		return "it was not made by testdb";
+	if (check_serving() != NULL)
+		return check_serving();
+	if (!database_lookup(oid, &info) || info.is_template ||
+		!database_ownercheck_compat(oid, GetUserId()))
+		return "a privilege is missing, or it is a template";
+	if (oid == MyDatabaseId || oid == request_worker_database() ||
+		!database_is_recyclable(oid))
+		return "it is in use";
+
+	memset(args, 0, sizeof(*args));
+	args->kind = REQUEST_DROP;
+	args->served = true;
+	args->role = GetUserId();
+	args->database = oid;
+	args->lease = clone.lease;
+	args->let_left = true;
+	namestrcpy(&args->database_name, stmt->dbname);
+	return NULL;
+}
+
+/*
+ * Wait until nobody is in a database that is to be dropped, at most until
+ * deadline.  With force those who are in it are terminated.
+ *
+ * Errors: 55006, as core's; with force those of TerminateOtherDBBackends.
+ */
+static void
+wait_for_leaving(const RequestArgs *args, bool force, TimestampTz deadline)
+{
+	int			nsessions;
+	int			nprepared;
+
+	if (force)
+		TerminateOtherDBBackends(args->database);
+	for (;;)
+	{
+		if (CountDBBackends(args->database) > 0)
+			database_let_leave(args->database);
+		nsessions = CountDBBackends(args->database);
+		nprepared = database_count_prepared(NameStr(args->database_name));
+		if (nsessions == 0 && nprepared == 0)
+			return;
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("database \"%s\" is being accessed by other users",
+							NameStr(args->database_name)),
+					 handout_errdetail_busy(nsessions, nprepared)));
+		database_end_autovacuum(args->database);
+		pg_usleep(1000);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Serve a DROP DATABASE statement, or pass it on: then false.
+ */
+static bool
+serve_drop(const DropdbStmt *stmt)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz leave_deadline = TimestampTzPlusMilliseconds(now, LEAVE_TIMEOUT);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(now, testdb_timeout);
+	RequestArgs args;
+	RequestResult result;
+	bool		force;
+	const char *reason = decide_drop(stmt, &args, &force);
+	char	   *failure;
+
+	if (reason)
+		return pass_on(InvalidOid, "DROP DATABASE", reason);
+	PreventInTransactionBlock(true, "DROP DATABASE");
+	do
+	{
+		wait_for_leaving(&args, force, leave_deadline);
+		failure = request_try_perform(&args, deadline, &result);
+		if (failure)
+			return pass_on(InvalidOid, "DROP DATABASE", failure);
+		if (result.missing)
+			return pass_on(InvalidOid, "DROP DATABASE", "it has gone, or changed hands");
+	} while (result.busy);
+	return true;
+}
+
+/*
+ * Report whether a command may be served where it stands: as a statement of its
+ * own.  Elsewhere core raises an error.
+ */
+static bool
+may_serve(ProcessUtilityContext context)
+{
+	return testdb_serve_create_database && IsUnderPostmaster &&
+		context == PROCESS_UTILITY_TOPLEVEL &&
+		!IsTransactionBlock() && !IsSubTransaction() &&
+		!RecoveryInProgress() && !XactReadOnly && !IsInParallelMode();
+}
+
+/*
+ * ProcessUtility_hook: see the head of this file.
+ */
+static void
+serve_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+					  ProcessUtilityContext context, ParamListInfo params,
+					  QueryEnvironment *env, DestReceiver *dest,
+					  QueryCompletion *qc)
+{
+	Node	   *stmt = pstmt->utilityStmt;
+
+	if (IsA(stmt, CreatedbStmt) && may_serve(context) &&
+		serve_create((CreatedbStmt *) stmt))
+		return;
+	if (IsA(stmt, DropdbStmt) && may_serve(context) &&
+		serve_drop((DropdbStmt *) stmt))
+		return;
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query, read_only_tree, context, params, env,
+							 dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env,
+								dest, qc);
+}
+
+/*
+ * Install the hook; called once per process, from _PG_init.
+ */
+void
+serve_install_hooks(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = serve_process_utility;
+}
