@@ -31,7 +31,6 @@
 #include "utils/backend_status.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
-#include "utils/pg_locale.h"
 #include "utils/relmapper.h"
 #include "utils/pgstat_internal.h"
 #if PG_VERSION_NUM >= 170000
@@ -341,6 +340,15 @@ invalidate_storage_compat(Oid db, Oid rel)
 #endif
 
 /*
+ * Of utils/pg_locale.h, which needs the headers of the ICU that the server was
+ * built with.
+ */
+extern char *get_collation_actual_version(char collprovider, const char *collcollate);
+#if PG_VERSION_NUM >= 160000
+extern char *icu_language_tag(const char *loc_str, int elevel);
+#endif
+
+/*
  * Report whether CREATE DATABASE takes this locale of ICU as it is.  From 16 on
  * it makes a language tag of it, and says so.
  */
@@ -348,7 +356,7 @@ static inline bool
 is_canonical_locale_compat(const char *locale)
 {
 #if PG_VERSION_NUM >= 160000
-	char	   *tag = icu_language_tag(locale, -1);
+	char	   *tag = icu_language_tag(locale, DEBUG5);
 
 	return tag != NULL && strcmp(tag, locale) == 0;
 #else
