@@ -102,7 +102,7 @@ sub readable
 sub result
 {
 	my ($self) = @_;
-	my %answer = (rows => [], error => undef);
+	my %answer = (rows => [], error => undef, tags => [], notices => []);
 
 	for (;;)
 	{
@@ -115,6 +115,8 @@ sub result
 		if    ($type eq 'Z') { last }
 		elsif ($type eq 'T') { $answer{rows} = [] }
 		elsif ($type eq 'D') { push @{ $answer{rows} }, _row($body) }
+		elsif ($type eq 'C') { push @{ $answer{tags} }, unpack 'Z*', $body }
+		elsif ($type eq 'N') { push @{ $answer{notices} }, _fields($body) }
 		elsif ($type eq 'E') { $answer{error} ||= _fields($body) }
 		elsif ($type eq 'K') { $self->{pid} = unpack 'N', $body }
 		elsif ($type eq 'A') { push @{ $self->{notifications} }, $body }
