@@ -43,7 +43,7 @@ AS 'MODULE_PATHNAME', 'testdb_reset'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_reset(text) IS
-'give a database that testdb_clone made its template''s content again, ending the sessions in it';
+'give a database that testdb_clone made what a new one would have: the template''s content and settings, and its first owner; ending the sessions in it';
 
 CREATE FUNCTION testdb_rewind(name text, force boolean DEFAULT false)
 RETURNS void

@@ -110,6 +110,10 @@
 #define LOOK_INTERVAL		1
 #define END_INTERVAL		100
 
+/* How long a client may take to get from the lock on its database to its first
+ * command before it is told to end, too, in ms. */
+#define START_TIME			1000
+
 /* How long a visitor waits for a lock, in ms. */
 #define VISITOR_LOCK_TIMEOUT 1000
 
@@ -212,11 +216,15 @@ database_choose_oid(void)
  * Tell the processes in a database to end: all, or only the autovacuum workers.
  * createdb() and dropdb() end those, too: they come back by themselves.
  *
+ * If spare_starting, a client is not told that is still connecting, since it
+ * would hear that it was refused; true if there is one.
+ *
  * Who is so new that it is not in the table of sessions is told the next time.
  */
-static void
-tell_to_end(Oid oid, bool all)
+static bool
+tell_to_end(Oid oid, bool all, bool spare_starting)
 {
+	bool		spared = false;
 	int			n;
 
 	pgstat_clear_backend_activity_snapshot();
@@ -228,6 +236,12 @@ tell_to_end(Oid oid, bool all)
 		if (status->st_databaseid != oid || status->st_procpid == 0 ||
 			(!all && status->st_backendType != B_AUTOVAC_WORKER))
 			continue;
+		if (spare_starting && status->st_backendType == B_BACKEND &&
+			status->st_state == STATE_UNDEFINED)
+		{
+			spared = true;
+			continue;
+		}
 
 		/* With what it has started itself, as pg_terminate_backend() does. */
 #ifdef HAVE_SETSID
@@ -236,6 +250,7 @@ tell_to_end(Oid oid, bool all)
 		(void) kill(status->st_procpid, SIGTERM);
 #endif
 	}
+	return spared;
 }
 
 /*
@@ -244,7 +259,7 @@ tell_to_end(Oid oid, bool all)
 void
 database_end_autovacuum(Oid oid)
 {
-	tell_to_end(oid, false);
+	(void) tell_to_end(oid, false, false);
 }
 
 /*
@@ -345,7 +360,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 
 	if (CountDBBackends(oid) > 0)
 	{
-		tell_to_end(oid, false);
+		(void) tell_to_end(oid, false, false);
 		return false;
 	}
 	*nprepared = database_count_prepared(NameStr(info.name));
@@ -370,7 +385,7 @@ database_try_lock_idle(Oid oid)
 		return false;
 	if (CountDBBackends(oid) > 0)
 	{
-		tell_to_end(oid, false);
+		(void) tell_to_end(oid, false, false);
 		return false;
 	}
 	return database_count_prepared(NameStr(info.name)) == 0;
@@ -466,6 +481,7 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 	instr_time	start;
 	double		told_at = 0;
 	bool		told = false;
+	bool		starting = false;
 
 	INSTR_TIME_SET_CURRENT(start);
 	if (!let_left)
@@ -486,9 +502,9 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
 							 testdb_lock_timeout, "testdb.lock_timeout")));
 		}
-		if (!told || elapsed - told_at > END_INTERVAL)
+		if (!told || starting || elapsed - told_at > END_INTERVAL)
 		{
-			tell_to_end(oid, true);
+			starting = tell_to_end(oid, true, elapsed < START_TIME);
 			told_at = elapsed;
 			told = true;
 		}
@@ -989,7 +1005,9 @@ get_acl(Relation rel, HeapTuple tuple)
  * The row that a clone should have: the template's, but for the few columns
  * that must differ, so that the columns of later major versions come along.
  * access says whether sessions can connect to it.  The ACL is what ALTER
- * DATABASE ... OWNER would make of it.
+ * DATABASE ... OWNER would make of it, but that the clone's owner has all
+ * privileges on it, as the owner of a new database has, even if those of the
+ * template's owner were revoked.
  */
 static HeapTuple
 make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
@@ -1020,8 +1038,14 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 	replaces[Anum_pg_database_datconnlimit - 1] = true;
 	if (acl)
 	{
-		values[Anum_pg_database_datacl - 1] =
-			PointerGetDatum(aclnewowner(acl, form->datdba, owner));
+		AclItem		item;
+
+		item.ai_grantee = owner;
+		item.ai_grantor = owner;
+		ACLITEM_SET_PRIVS_GOPTIONS(item, ACL_ALL_RIGHTS_DATABASE, ACL_NO_RIGHTS);
+		acl = aclupdate(aclnewowner(acl, form->datdba, owner), &item,
+						ACL_MODECHG_ADD, owner, DROP_CASCADE);
+		values[Anum_pg_database_datacl - 1] = PointerGetDatum(acl);
 		replaces[Anum_pg_database_datacl - 1] = true;
 	}
 	return heap_modify_tuple(template, RelationGetDescr(rel),
@@ -1466,7 +1490,8 @@ row_differs(Relation rel, HeapTuple old, HeapTuple new)
 	Acl		   *old_acl = get_acl(rel, old);
 	Acl		   *new_acl = get_acl(rel, new);
 
-	return from->datconnlimit != to->datconnlimit ||
+	return from->datdba != to->datdba ||
+		from->datconnlimit != to->datconnlimit ||
 		from->datallowconn != to->datallowconn ||
 		from->datistemplate != to->datistemplate ||
 		(old_acl == NULL) != (new_acl == NULL) ||
@@ -1475,14 +1500,14 @@ row_differs(Relation rel, HeapTuple old, HeapTuple new)
 
 /*
  * Bring a clone's row, with what belongs to it in shared catalogs, to what
- * database_reset_row would make of it under its name and owner; but write only
- * what is not so already.  The caller has the database locked against
+ * database_reset_row would make of it under its name for this owner; but write
+ * only what is not so already.  The caller has the database locked against
  * connections.
  *
  * Returns false, with nothing done, if the template has gone.
  */
 bool
-database_restore_row(Oid oid, Oid template_oid)
+database_restore_row(Oid oid, Oid owner, Oid template_oid)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
@@ -1494,11 +1519,11 @@ database_restore_row(Oid oid, Oid template_oid)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(old);
 		Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
 		HeapTuple	new = make_clone_tuple(rel, template, oid, NameStr(form->datname),
-										   form->datdba, ROW_OPEN);
+										   owner, ROW_OPEN);
 
 		if (row_differs(rel, old, new))
 		{
-			done = database_reset_row(oid, NameStr(form->datname), form->datdba,
+			done = database_reset_row(oid, NameStr(form->datname), owner,
 									  template_oid, ROW_OPEN);
 			table_close(rel, NoLock);
 			return done;
@@ -1957,11 +1982,11 @@ database_has_space(uint64 bytes, uint64 files)
 }
 
 /*
- * Raise an error, 53100, if there is not.  Else that room is this worker's
- * until space_release, unless the transaction fails.
+ * The same; if there is, that room is this worker's until space_release, unless
+ * the transaction fails.
  */
-void
-database_check_space(uint64 bytes, uint64 files)
+bool
+database_reserve_space(uint64 bytes, uint64 files)
 {
 	int64		free_bytes;
 	int64		free_files;
@@ -1970,27 +1995,67 @@ database_check_space(uint64 bytes, uint64 files)
 
 	space_reserve(bytes, files, &other_bytes, &other_files);
 	get_space(&free_bytes, &free_files);
+	if (free_bytes >= (int64) (bytes + other_bytes) &&
+		free_files >= (int64) (files + other_files))
+		return true;
+	space_release();
+	return false;
+}
+
+/*
+ * The error, 53100, that there is no room for so many bytes and files: to restore
+ * the database of that name, or for another one if it is NULL.  In the current
+ * memory context.
+ */
+ErrorData *
+database_space_error(const char *name, uint64 bytes, uint64 files)
+{
+	ErrorData  *edata = palloc0(sizeof(ErrorData));
+	const char *what = name ? psprintf("to restore database \"%s\"", name) :
+		"for another database";
+	int64		free_bytes;
+	int64		free_files;
+	uint64		other_bytes;
+	uint64		other_files;
+
+	space_get_reserved(&other_bytes, &other_files);
+	get_space(&free_bytes, &free_files);
 	free_bytes -= (int64) other_bytes;
 	if (free_files != PG_INT64_MAX)
 		free_files -= (int64) other_files;
-	if (free_bytes < (int64) bytes)
-		ereport(ERROR,
-				(errcode(ERRCODE_DISK_FULL),
-				 errmsg("not enough free space for another database"),
-				 errdetail("It needs %llu kB more than the %d MB of \"%s\"; %lld kB are free.",
-						   (unsigned long long) bytes / 1024,
-						   testdb_min_free_space, "testdb.min_free_space",
-						   (long long) free_bytes / 1024 +
-						   (long long) testdb_min_free_space * 1024),
-				 errhint("Drop databases that are no longer needed, or make the file system of the data directory larger.")));
-	if (free_files < (int64) files)
-		ereport(ERROR,
-				(errcode(ERRCODE_DISK_FULL),
-				 errmsg("not enough free files for another database"),
-				 errdetail("It has %llu files; the file system can take %lld more.",
-						   (unsigned long long) files,
-						   (long long) Max(free_files, 0)),
-				 errhint("Drop databases that are no longer needed, or give the file system of the data directory more inodes.")));
+	edata->elevel = ERROR;
+	edata->sqlerrcode = ERRCODE_DISK_FULL;
+	if (free_bytes < (int64) bytes || free_files >= (int64) files)
+	{
+		edata->message = psprintf("not enough free space %s", what);
+		edata->detail = psprintf("It needs %llu kB more than the %d MB of \"%s\"; %lld kB are free.",
+								 (unsigned long long) bytes / 1024,
+								 testdb_min_free_space, "testdb.min_free_space",
+								 (long long) free_bytes / 1024 +
+								 (long long) testdb_min_free_space * 1024);
+		edata->hint = "Drop databases that are no longer needed, or make the file system of the data directory larger.";
+	}
+	else
+	{
+		edata->message = psprintf("not enough free files %s", what);
+		edata->detail = psprintf(name ? "It needs %llu more files; the file system can take %lld more." :
+								 "It has %llu files; the file system can take %lld more.",
+								 (unsigned long long) files,
+								 (long long) Max(free_files, 0));
+		edata->hint = "Drop databases that are no longer needed, or give the file system of the data directory more inodes.";
+	}
+	return edata;
+}
+
+/*
+ * Raise that error if there is no such room.  Else it is this worker's until
+ * space_release, unless the transaction fails.
+ */
+void
+database_check_space(const char *name, uint64 bytes, uint64 files)
+{
+	if (!database_reserve_space(bytes, files))
+		ThrowErrorData(database_space_error(name, bytes, files));
 }
 
 /*

@@ -78,6 +78,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "connect.h"
 #include "database.h"
 #include "freshness.h"
 #include "gate.h"
@@ -282,6 +283,7 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			if (!OidIsValid(MyDatabaseId))
 				break;
 			gate_learn();
+			connect_arrived();
 			if (known_epoch != registry_epoch())
 				look_around();
 			if (settings_changed)

@@ -43,6 +43,7 @@
 #include "libpq/auth.h"
 #include "libpq/libpq-be.h"
 
+#include "connect.h"
 #include "freshness.h"
 #include "guard.h"
 #include "registry.h"
@@ -59,6 +60,9 @@ guard_client_authentication(Port *port, int status)
 	if (prev_client_authentication)
 		prev_client_authentication(port, status);
 
+	if (status == STATUS_OK && port->database_name != NULL &&
+		port->database_name[0] != '\0')
+		connect_wait(port->database_name);
 	if (status == STATUS_OK && port->database_name != NULL &&
 		registry_is_spare(port->database_name))
 		ereport(FATAL,

@@ -121,7 +121,7 @@ guc_define(void)
 							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.timeout",
-							"Sets the maximum time that a call of testdb_clone or testdb_drop may take.",
+							"Sets the maximum time that a call of testdb_clone or testdb_drop may take, and that a connection waits for a reset of its database.",
 							"What the call asked for is undone or finished in the background.",
 							&testdb_timeout,
 							60000, 1, INT_MAX,

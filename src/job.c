@@ -40,8 +40,10 @@
  * If the drop is refused (a session that does not end, say), the lease is HELD
  * again, and the clone stays as it was.
  *
- * A reset restores a clone as recycle.c does, with its lease HELD.  Where that
- * can't be, another one is made, as above up to step 4, and put into its place:
+ * A reset closes the clone's name (connect.c), makes it DROPPING, ends its
+ * sessions, and restores it as restore.c says.  What ends in the middle of that
+ * is REWINDING, and left to worker 0.  Where a clone can't be restored, another
+ * one is made, as above up to step 4, and put into its place:
  *
  *	1  new one marked as invalid		a clone as before; the new one is garbage
  *	2  registry: DROPPING				the same
@@ -78,6 +80,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "connect.h"
 #include "database.h"
 #include "debug.h"
 #include "droppable.h"
@@ -89,6 +92,7 @@
 #include "recycle.h"
 #include "registry.h"
 #include "request.h"
+#include "restore.h"
 #include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
@@ -96,6 +100,9 @@
 
 /* How often to roll back prepared transactions, if there are always new ones. */
 #define PREPARED_TRIES		10
+
+/* How long clients that are on their way to a database are waited for, in ms. */
+#define ARRIVAL_TIMEOUT		1000
 
 /* How often, and how long, to wait for what others are about to free. */
 #define ROOM_NAPS			400
@@ -116,6 +123,8 @@ typedef struct WorkerJob
 	bool		spoiled;		/* DROPPING: its content is lost */
 	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
 								 * still HELD */
+	bool		unrestored;		/* DROPPING: its content is to be restored; its
+								 * lease on disk is REWINDING */
 	bool		damaged;		/* a snapshot was found to be damaged: the same
 								 * again takes it anew */
 	bool		had_room;		/* when make_room() ended, the registry had a
@@ -307,6 +316,19 @@ discard_others(void)
 }
 
 /*
+ * Leave a clone that is DROPPING, and whose content is neither the old nor the
+ * new, to worker 0, which restores it.
+ */
+static void
+leave_unrestored(Oid oid)
+{
+	job.unrestored = false;
+	registry_set_unrestored(oid);
+	(void) registry_set_state(oid, CLONE_DROPPING, CLONE_REWINDING);
+	request_wake_workers();
+}
+
+/*
  * Give back what this worker has in hand, because it must end: the request gets
  * an error, an unfinished clone becomes garbage, and garbage is free to be
  * removed by others at once.
@@ -322,7 +344,9 @@ job_exit(void)
 		request_wake_workers();
 	}
 	discard_others();
-	if (OidIsValid(job.clone) &&
+	if (OidIsValid(job.clone) && job.unrestored)
+		leave_unrestored(job.clone);
+	else if (OidIsValid(job.clone) &&
 		registry_set_state(job.clone, job.state,
 						   job.state == CLONE_DROPPING && job.resetting &&
 						   !job.spoiled ? CLONE_LEASED : CLONE_GARBAGE))
@@ -607,7 +631,7 @@ create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 		check_template_rights(args->database, args->role, &template);
 	else
 		(void) database_lookup(args->database, &template);
-	database_check_space(bytes, files);
+	database_check_space(NULL, bytes, files);
 	begin_clone(args, &template, clone);
 	database_create(clone->oid, NameStr(clone->name), args->role,
 					NameStr(template.name), method);
@@ -1171,10 +1195,21 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 		return false;
 	}
 	job.spoiled = false;
+	job.unrestored = false;
 	job.resetting = args->kind == REQUEST_RESET;
 	job.clone = args->database;
 	job.state = CLONE_DROPPING;
 	return true;
+}
+
+/*
+ * Let a clone that claim_clone has claimed go on as it was.  It is HELD still.
+ */
+static void
+release_clone(Oid oid)
+{
+	(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
+	job.clone = InvalidOid;
 }
 
 /*
@@ -1413,57 +1448,40 @@ job_retire(TestdbClone *clone)
 }
 
 /*
- * Restore a clone in place, under its own name, which is DROPPING and locked
- * by the transaction that was begun; template is locked, too.  False if its
- * content is lost, but the snapshot was of no use, because it was changed in
- * this very instant.
- *
- * While its files are restored its row says that it is invalid.  After a crash
- * it is removed.
+ * Restore a clone in place, which is DROPPING and locked by the transaction that
+ * was begun, as restore.c says; its template's snapshot is locked, too.  False if
+ * that was not done: *lost says whether its content is lost, so that it stays
+ * DROPPING; *result, if not, that the template has been changed.
  */
 static bool
-restore_in_place(const RequestArgs *args, TestdbClone *clone)
+restore_in_place(const RequestArgs *args, TestdbClone *clone, bool *lost,
+				 RequestResult *result)
 {
-	TemplateRow row;
-	TestdbTemplate template;
 	DatabaseInfo info;
+	RestoreResult done;
 	char	   *message;
-	bool		done;
 
 	if (!empty_database(clone->oid, args->let_left, &info))
 		report_clone_gone(NameStr(args->database_name));
-	recycle_check_barrier();
-	clone->name = info.name;
-	clone->owner = info.owner;
-	clone->version = 0;			/* not known: so are its dependencies */
-	clone->row_version = 0;
-	if (!database_reset_row(clone->oid, NameStr(info.name), info.owner,
-							clone->template_oid, ROW_INVALID))
-		report_template_gone(NameStr(info.name));
-	debug_point("reset-row");
-	job_commit_work();
-	job.spoiled = true;
-	debug_point("reset-committed");
-
-	job_begin_work();
-	done = snapshot_lock(clone->template_oid, &template) &&
-		recycle_one(clone, &template) && database_read_row(clone->template_oid, &row) &&
-		spare_open(clone, row.clone_limit);
-	if (done && clone->terms.database)
-		done = database_serve_again(clone->oid, clone->template_oid);
-	if (done)
-		database_flush();
-	job_commit_work();
-	if (!done)
+	debug_point("reset-empty");
+	done = restore_database(clone, &job.unrestored);
+	if (done != RESTORE_DONE)
+	{
+		*lost = done == RESTORE_FAILED;
+		if (*lost)
+			registry_set_unrestored(clone->oid);
+		else
+			release_clone(clone->oid);
+		result->busy = !*lost;
+		job_commit_work();
 		return false;
-
+	}
+	job.clone = InvalidOid;
 	if (!forget_former_lives(&clone->oid, 1, &message))
 		registry_note_error(clone->template_oid, message);
 
 	/* It may be a template itself: nobody committed what has changed there. */
 	registry_template_changed(clone->oid);
-	registry_finish_reset(clone);
-	job.clone = InvalidOid;
 	request_wake_workers();
 	return true;
 }
@@ -1530,7 +1548,6 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 	database_check_droppable(old->oid, NameStr(info.name));
 	new->state = CLONE_LEASED;
 	new->name = info.name;
-	new->owner = info.owner;
 	new->row_version = 0;
 	new->terms = old->terms;
 	new->created_at = old->created_at;
@@ -1558,6 +1575,7 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 	job_commit_work();
 	debug_point("replace-committed");
 	job.spoiled = true;
+	job.unrestored = false;
 	registry_replace(old->oid, new);
 	RESUME_INTERRUPTS();
 	debug_point("replace-entered");
@@ -1593,6 +1611,7 @@ reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *c
 		job_commit_work();
 		return false;
 	}
+	connect_close(NameStr(args->database_name));
 	if (!claim_clone(args, clone))
 	{
 		result->missing = true;
@@ -1600,14 +1619,34 @@ reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *c
 		return false;
 	}
 	if (database_is_recyclable(clone->oid) && !recycle_is_locked(clone->oid))
-	{
-		*lost = !restore_in_place(args, clone);
-		return !*lost;
-	}
-	(void) registry_set_state(clone->oid, CLONE_DROPPING, CLONE_LEASED);
-	job.clone = InvalidOid;
+		return restore_in_place(args, clone, lost, result);
+	release_clone(clone->oid);
 	job_commit_work();
 	return false;
+}
+
+/*
+ * Make room for restoring a clone in place, as args say, and for the snapshot if
+ * there is none: whether that was enough is found out when the clone is locked.
+ */
+static void
+make_reset_room(const RequestArgs *args, Oid clone)
+{
+	TestdbTemplate template;
+	uint64		bytes;
+	uint64		files;
+
+	job_begin_work();
+	if (snapshot_lock(args->database, &template) && !template.damaged)
+		snapshot_room(&template, clone, NULL, &bytes, &files);
+	else
+	{
+		snapshot_measure(args->database, &bytes, &files);
+		bytes *= 2;
+		files *= 2;
+	}
+	job_commit_work();
+	make_room(args, false, bytes, files);
 }
 
 /*
@@ -1631,17 +1670,17 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 			 NameStr(args->database_name));
 	job_report(activity);
 
-	database_check_space(0, 0);
+	database_check_space(NameStr(args->database_name), 0, 0);
 	if (!registry_lookup(args->database, &clone))
 	{
 		result->missing = true;
 		return;
 	}
 	job_begin_work();
-	if (!database_lookup(args->database, &info))
-		info.owner = clone.owner;
+	if (database_lookup(args->database, &info))
+		clone.owner = restore_owner(&clone, info.owner);
 	job_commit_work();
-	again.role = info.owner;
+	again.role = clone.owner;
 	again.database = clone.template_oid;
 	again.database_name = clone.template_name;
 	again.lease = registry_lease(clone.template_oid);
@@ -1649,6 +1688,8 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	again.name_given = false;
 	again.name = args->database_name;
 
+	if (clone.native)
+		make_reset_room(&again, clone.oid);
 	if (clone.native && reset_in_place(args, &again, &clone, &lost, result))
 		return;
 	if (result->busy || result->missing)
@@ -1662,6 +1703,8 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 							NameStr(args->database_name))));
 		return;
 	}
+	connect_close(NameStr(args->database_name));
+	connect_await_arrivals(NameStr(args->database_name), ARRIVAL_TIMEOUT);
 	job_begin_work();
 	if (!lost && !claim_clone(args, &clone))
 	{
@@ -1741,8 +1784,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 			edata->detail = NULL;
 		}
 
-		if (args->kind == REQUEST_RESET && OidIsValid(job.clone) && job.spoiled)
-			edata->detail = psprintf("%s%sThe content of the database was lost, and it is being removed.",
+		if (args->kind == REQUEST_RESET && OidIsValid(job.clone) && job.unrestored)
+			edata->detail = psprintf("%s%sThe database is being restored, and new sessions wait until it is.",
 									 edata->detail ? edata->detail : "",
 									 edata->detail ? " " : "");
 
@@ -1751,7 +1794,9 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 		 * that what the caller does next comes after it has been seen.
 		 */
 		discard_others();
-		if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
+		if (OidIsValid(job.clone) && job.unrestored)
+			leave_unrestored(job.clone);
+		else if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
 			give_back(job.clone);
 		else if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
@@ -1764,6 +1809,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 		}
 	}
 	PG_END_TRY();
+	connect_open();
 	return served;
 }
 

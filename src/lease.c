@@ -12,8 +12,8 @@
  *	HELD		when it is complete, before its name is handed out
  *	UNWANTED	before the first irreversible step of its removal, or of its
  *				being made ready for the next caller; also while it is ready
- *	REWINDING	from before its files are restored under open sessions until
- *				they are
+ *	REWINDING	from before the files of a clone that somebody has are restored
+ *				until they are: found at start-up, that is done again
  *	(removed)	after the removal of its row was committed
  *
  * After a crash, then: CREATING and UNWANTED mean that whatever there is of

@@ -20,7 +20,7 @@
  * and then for each of them:
  *
  *	4  drops its statistics, and restores the files that differ from the
- *	   snapshot's;
+ *	   snapshot's, if there is room for that; if not, the clone is removed;
  *	5  lets sessions connect to it again, in its row;
  *	6  after the commit, has other libraries forget its former life (forget.c),
  *	   for all of them together;
@@ -93,6 +93,7 @@
 #include "registry.h"
 #include "request.h"
 #include "snapshot.h"
+#include "space.h"
 #include "spare.h"
 
 /* How long others may take to close their files, in ms. */
@@ -326,6 +327,21 @@ recycle_log_restored(const TestdbClone *clone)
 }
 
 /*
+ * Reserve the room that restoring these files of a clone takes, until
+ * space_release; false if it is not there.
+ */
+static bool
+reserve_room(const TestdbClone *clone, const TestdbTemplate *template,
+			 const FilesyncNames *names)
+{
+	uint64		bytes;
+	uint64		files;
+
+	snapshot_room(template, clone->oid, names, &bytes, &files);
+	return database_reserve_space(bytes, files);
+}
+
+/*
  * Bring a clone to the content of its template's snapshot, in files and
  * catalogs: steps 4 and 5 above.  It is RESTORING; false if it is of no use.
  * names are the files that may differ, or NULL for all; clone gets the
@@ -357,9 +373,13 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 
 	if (!snapshot_lock_source(template))
 		return false;
+	if (!reserve_room(clone, template, names))
+		return false;
 	if (names == NULL)
 		database_discard_buffers(clone->oid);
-	if (!snapshot_restore(template, clone->oid, names))
+	done = snapshot_restore(template, clone->oid, names);
+	space_release();
+	if (!done)
 		return false;
 #ifdef TESTDB_DEBUG
 	database_check_buffers(clone->oid);
@@ -820,22 +840,6 @@ void
 recycle_check_barrier(void)
 {
 	close_files_everywhere(BARRIER_TIMEOUT);
-}
-
-/*
- * Restore one clone for the one who has it, at once; its row is marked as
- * invalid, and its template's snapshot locked.  False if that is of no use.
- * For any worker, in a transaction.
- */
-bool
-recycle_one(TestdbClone *clone, const TestdbTemplate *template)
-{
-	if (!database_is_checkpointing())
-		database_discard_buffers(clone->oid);
-	database_drop_statistics(&clone->oid, 1);
-	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	close_files_everywhere(BARRIER_TIMEOUT);
-	return recycle_update_spare(clone, template);
 }
 
 /*

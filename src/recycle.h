@@ -26,7 +26,6 @@ extern void recycle_abandon(void);
 extern void recycle_listen(void);
 extern bool recycle_is_locked(Oid oid);
 extern void recycle_check_barrier(void);
-extern bool recycle_one(TestdbClone *clone, const TestdbTemplate *template);
 extern bool recycle_update_spare(TestdbClone *clone,
 								 const TestdbTemplate *template);
 

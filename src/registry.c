@@ -34,7 +34,8 @@
  *	LEASED		Set by the same process when the database is complete and its
  *				lease is on disk; found so at server start.
  *	DROPPING	Set by the worker that drops or resets it, so that no other
- *				does.  LEASED again if that is refused.
+ *				does.  LEASED again if that is refused, and REWINDING, marked as
+ *				unrestored, if a reset fails in the middle.
  *	RETURNED	Set by the worker that dropped it: the row in pg_database has
  *				the name of the next life, and is marked invalid.
  *	RESTORING	Set by the worker that restores; its exit callback makes it
@@ -925,6 +926,32 @@ registry_has_unrestored(void)
 }
 
 /*
+ * Report whether the clone of this name, as far as the registry knows it, is one
+ * of those.  Takes and releases the registry lock and mutexes, if there are any.
+ */
+bool
+registry_is_unrestored(const char *name)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	bool		found = false;
+
+	if (!registry_has_unrestored())
+		return false;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
+		found = found || (entry->clone.unrestored &&
+						  strcmp(NameStr(entry->clone.name), name) == 0);
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+	return found;
+}
+
+/*
  * The clone new, which is CREATING, is LEASED on the terms of the clone old,
  * which stays DROPPING.  Takes and releases the registry lock.
  */
@@ -948,6 +975,9 @@ registry_replace(Oid old, const TestdbClone *new)
 		to->clone.created_at = from->clone.created_at;
 		to->clone.expires_at = from->clone.expires_at;
 		to->clone.used_at = GetCurrentTimestamp();
+		if (from->clone.unrestored)
+			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
+		from->clone.unrestored = false;
 		clone_enter_state(to, CLONE_LEASED);
 		to->payer = from->payer;
 		if (clone_due(&to->clone) != 0)

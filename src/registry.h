@@ -194,6 +194,7 @@ extern bool registry_end_lease(Oid oid, uint64 lease, CloneState to,
 extern void registry_finish_reset(const TestdbClone *clone);
 extern void registry_set_unrestored(Oid oid);
 extern bool registry_has_unrestored(void);
+extern bool registry_is_unrestored(const char *name);
 extern void registry_replace(Oid old, const TestdbClone *new);
 extern uint64 registry_lease(Oid oid);
 extern void registry_remove(Oid oid);

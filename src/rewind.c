@@ -19,7 +19,8 @@
  *	   not have come to the end of
  *	   its last commit, or if
  *	   relations' files came or went
- *	6  rows in shared catalogs			the same: they are not committed yet
+ *	6  room for the files is reserved;	the same: they are not committed yet
+ *	   rows in shared catalogs
  *	7  lease: REWINDING					a clone that must be restored
  *	8  changed pages dropped from		the same
  *	   shared buffers
@@ -36,9 +37,9 @@
  * that are dropped there: one that is, is waited for before.
  *
  * From step 7 to 13 interrupts are held: the worker ends or fails afterwards.
- * If restoring fails all the same (an I/O error), or if the server crashes
- * meanwhile and finds the lease when it starts again, nobody may see what there
- * is.  The clone stays REWINDING, marked as unrestored, with its gate SHUT if
+ * If restoring fails all the same (an I/O error), in a reset (restore.c) as well,
+ * or if the server crashes meanwhile and finds the lease when it starts again,
+ * nobody may see what there is.  The clone stays REWINDING, marked as unrestored, with its gate SHUT if
  * anybody can be waiting there, and restoring it is tried again until that
  * succeeds: all its files, from a fresh snapshot.  New sessions wait, and so do
  * those at the gate.  Only if the template has gone meanwhile is the content
@@ -81,6 +82,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "connect.h"
 #include "database.h"
 #include "debug.h"
 #include "gate.h"
@@ -91,6 +93,7 @@
 #include "registry.h"
 #include "relfiles.h"
 #include "request.h"
+#include "restore.h"
 #include "rewind.h"
 #include "snapshot.h"
 #include "space.h"
@@ -129,6 +132,9 @@ typedef struct Rewind
 	TimestampTz deadline;		/* of the waiting */
 	bool		forced;			/* those in the way have been terminated */
 	bool		catalogs;		/* ENTERED: catalogs have changed, perhaps */
+	bool		cramped;		/* ENTERED: there is no room to restore it */
+	uint64		bytes;			/* ENTERED: the room that restoring it takes */
+	uint64		files;
 	char	   *ended;			/* who they were; in TopMemoryContext, or NULL */
 } Rewind;
 
@@ -525,8 +531,34 @@ catalogs_changed(const TestdbClone *clone, const TestdbTemplate *template,
 }
 
 /*
+ * Reserve the room that restoring a clone takes, besides that of all that have
+ * been through this; false if it is not there, which is noted.
+ */
+static bool
+hold_room(Rewind *rewind)
+{
+	uint64		bytes = 0;
+	uint64		files = 0;
+
+	snapshot_room(&rewind->template, rewind->clone.oid,
+				  watch_names(&rewind->clone, &rewind->template),
+				  &rewind->bytes, &rewind->files);
+	for (int i = 0; i < npending; i++)
+		if (pending[i].stage == REWIND_ENTERED && !pending[i].cramped)
+		{
+			bytes += pending[i].bytes;
+			files += pending[i].files;
+		}
+	rewind->cramped = !database_reserve_space(bytes, files);
+	if (rewind->cramped)
+		(void) database_reserve_space(bytes - rewind->bytes, files - rewind->files);
+	return !rewind->cramped;
+}
+
+/*
  * Step 6: give a clone what belongs to it in shared catalogs.  False if its
- * template or the snapshot has changed since step 1.
+ * template or the snapshot has changed since step 1, or if there is no room for
+ * its files.
  */
 static bool
 restore_rows(Rewind *rewind, HTAB *relations)
@@ -545,17 +577,18 @@ restore_rows(Rewind *rewind, HTAB *relations)
 		!snapshot_lock_source(template) ||
 		!database_lookup(clone->oid, &info) ||
 		!snapshot_is_intact(template, relfiles_are_known(template) ?
-							watch_names(clone, template) : NULL))
+							watch_names(clone, template) : NULL) ||
+		!hold_room(rewind))
 		return false;
 	clone->name = info.name;
-	clone->owner = info.owner;
+	clone->owner = restore_owner(clone, info.owner);
 	rewind->catalogs = catalogs_changed(clone, template, relations);
 	if (rewind->catalogs || clone->version != template->version)
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
 	return clone->terms.database ?
 		database_serve_again(clone->oid, clone->template_oid) :
-		database_restore_row(clone->oid, clone->template_oid);
+		database_restore_row(clone->oid, clone->owner, clone->template_oid);
 }
 
 /*
@@ -787,6 +820,12 @@ restore_shared(bool idle, HTAB *relations)
 
 		if (pending[i].stage != REWIND_ENTERED || restore_rows(&pending[i], relations))
 			continue;
+		if (pending[i].cramped)
+		{
+			fail(&pending[i], database_space_error(NameStr(pending[i].args.database_name),
+												   pending[i].bytes, pending[i].files));
+			continue;
+		}
 		memset(&result, 0, sizeof(result));
 		result.busy = true;
 		let_go(&pending[i]);
@@ -826,6 +865,7 @@ run_batch(void)
 	HOLD_INTERRUPTS();
 	if (n > 0)
 		restore_files(batch, oids, n, relations);
+	space_release();
 	job_commit_work();
 	debug_point("rewind-committed");
 	watch_drain();
@@ -842,16 +882,16 @@ run_batch(void)
 }
 
 /*
- * Restore all files of a clone whose rewinding was interrupted.  False if that
- * must wait, because its template is in use.
+ * Restore all files of a clone whose rewinding or restoring was interrupted.
+ * False if that must wait, because its template is in use.
  */
 static bool
 restore_again(TestdbClone *clone)
 {
-	Rewind		rewind = {.clone = *clone,.stage = REWIND_ENTERED};
-	HTAB	   *relations;
+	TestdbTemplate source;
 	DatabaseInfo template;
 	int			nprepared;
+	bool		begun = false;
 
 	job_begin_work();
 	if (!database_lookup(clone->template_oid, &template))
@@ -860,38 +900,25 @@ restore_again(TestdbClone *clone)
 				 errmsg("template database \"%s\" does not exist",
 						NameStr(clone->template_name))));
 	LockSharedObject(DatabaseRelationId, clone->oid, 0, AccessExclusiveLock);
+	list_catalogs();
 	if (snapshot_ensure(clone->template_oid, NameStr(template.name),
 						registry_lease(clone->template_oid),
-						&rewind.template, &nprepared) != SNAPSHOT_FRESH)
-	{
-		job_commit_work();
-		return false;
-	}
-	list_catalogs();
-	relations = database_relations_create();
-	rewind.clone.version = 0;
-	if (!restore_rows(&rewind, relations))
+						&source, &nprepared) != SNAPSHOT_FRESH ||
+		restore_database(clone, &begun) != RESTORE_DONE)
 	{
 		job_commit_work();
 		return false;
 	}
 	HOLD_INTERRUPTS();
-	database_discard_buffers(clone->oid);
-	RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	restore_from(&rewind.template, clone->oid, NULL);
-	database_flush();
-	job_commit_work();
-	lease_write(&rewind.clone, LEASE_HELD);
 	invalidate_all(clone->oid);
 	gate_announce(clone->oid);
-	rewind.clone.version = rewind.template.version;
-	rewind.clone.row_version = rewind.template.row_version;
-	registry_finish_reset(&rewind.clone);
 	(void) gate_open(clone->oid);
+	connect_wake();
 	RESUME_INTERRUPTS();
+	registry_template_changed(clone->oid);
 	ereport(LOG,
 			(errmsg("restored database \"%s\", whose rewinding had been interrupted",
-					NameStr(rewind.clone.name))));
+					NameStr(clone->name))));
 	return true;
 }
 

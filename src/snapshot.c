@@ -82,6 +82,7 @@
 #include "debug.h"
 #include "lease.h"
 #include "registry.h"
+#include "room.h"
 #include "snapshot.h"
 #include "space.h"
 
@@ -546,7 +547,7 @@ take_anew(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
 
 	make_snapshot_dir();
 	snapshot_remove(oid);
-	database_check_space(filesync_manifest_space(now, BLCKSZ),
+	database_check_space(NULL, filesync_manifest_space(now, BLCKSZ),
 						 filesync_manifest_count(now));
 	snapshot_path(oid, "", target);
 	if (!filesync_copy_dir(GetDatabasePath(oid, DEFAULTTABLESPACE_OID), now, target,
@@ -567,12 +568,19 @@ update_files(const TestdbTemplate *template, const FilesyncManifest *now,
 	FilesyncOptions options = get_options(false);
 	FilesyncError error;
 	char		target[MAXPGPATH];
+	uint64		bytes;
+	uint64		files;
+	bool		ok;
 
 	snapshot_path(template->oid, "", target);
 	if (old == NULL)
 		return false;
-	if (filesync_refresh(GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID), now,
-						 target, old, &options, copy, stats, &error))
+	room_to_refresh(now, old, &bytes, &files);
+	database_check_space(NULL, bytes, files);
+	ok = filesync_refresh(GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID), now,
+						  target, old, &options, copy, stats, &error);
+	space_release();
+	if (ok)
 		return true;
 	if (error.saved_errno == ECANCELED)
 		report_filesync_error(&error);
@@ -656,7 +664,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 
 	if (with_files)
 	{
-		database_check_space(0, 0);
+		database_check_space(NULL, 0, 0);
 
 		/*
 		 * A checkpoint also carries out pending removals of files, which
@@ -905,7 +913,7 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 	if (manifest == NULL)
 		return false;
 	snapshot_path(template->oid, "", source);
-	database_check_space(template->bytes, template->files);
+	database_check_space(NULL, template->bytes, template->files);
 	ok = filesync_copy_dir(source, manifest,
 						   GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
 						   &options, NULL, &stats, &error);
@@ -915,6 +923,34 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 	else
 		note_damage(template, &error);
 	return ok;
+}
+
+/*
+ * How much more room, in bytes and files, a clone will take when its directory
+ * has been brought to the content of a snapshot, which is locked: in the files
+ * with these names, or in all if names is NULL.  Where there is plenty, not so
+ * much is counted: it may be as much as the whole takes.
+ *
+ * Errors: if that can't be found out.
+ */
+void
+snapshot_room(const TestdbTemplate *template, Oid clone, const FilesyncNames *names,
+			  uint64 *bytes, uint64 *files)
+{
+	const FilesyncManifest *manifest = get_manifest(template);
+	char	   *target = GetDatabasePath(clone, DEFAULTTABLESPACE_OID);
+
+	*bytes = template->bytes + (uint64) template->files * BLCKSZ;
+	*files = template->files;
+
+	/* Of a damaged snapshot nothing will be copied. */
+	if (manifest == NULL || (names == NULL && database_has_space(2 * *bytes, 2 * *files)))
+		return;
+	if (!room_to_restore(manifest, target, names, bytes, files))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read directory \"%s\": %m", target)));
+	pfree(target);
 }
 
 /*

@@ -37,6 +37,8 @@ extern bool snapshot_lock_source(const TestdbTemplate *template);
 extern bool snapshot_is_intact(const TestdbTemplate *template,
 							   const FilesyncNames *names);
 extern bool snapshot_copy(const TestdbTemplate *template, Oid clone);
+extern void snapshot_room(const TestdbTemplate *template, Oid clone,
+						  const FilesyncNames *names, uint64 *bytes, uint64 *files);
 extern bool snapshot_restore(const TestdbTemplate *template, Oid clone,
 							 const FilesyncNames *names);
 extern void snapshot_remove(Oid oid);

@@ -18,6 +18,7 @@
 #include "storage/lwlock.h"
 
 #include "compat.h"
+#include "connect.h"
 #include "freshness.h"
 #include "gate.h"
 #include "guard.h"
@@ -52,6 +53,7 @@ testdb_shmem_request(void)
 	request_shmem_request();
 	space_shmem_request();
 	gate_shmem_request();
+	connect_shmem_request();
 }
 
 /*
@@ -68,6 +70,7 @@ testdb_shmem_startup(void)
 	request_shmem_init();
 	space_shmem_init();
 	gate_shmem_init();
+	connect_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

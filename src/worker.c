@@ -34,6 +34,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "connect.h"
 #include "database.h"
 #include "debug.h"
 #include "gate.h"
@@ -108,6 +109,7 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 	rewind_exit();
 	gate_open_all();
 	job_exit();
+	connect_open();
 	request_worker_detach(worker_index);
 }
 
@@ -145,7 +147,10 @@ restore_clone(Oid oid)
 		!database_is_invalid(oid);
 
 	if (lives)
+	{
+		clone.name = info.name;
 		spare_repair(&clone);
+	}
 	clone.state = !lives ? CLONE_CREATING :
 		state == LEASE_HELD ? CLONE_LEASED : CLONE_REWINDING;
 	if (!registry_add(&clone, true, LOG))
@@ -416,6 +421,7 @@ testdb_worker_main(Datum main_arg)
 {
 	worker_index = DatumGetInt32(main_arg);
 	space_take_place(worker_index);
+	connect_take_place(worker_index);
 	before_shmem_exit(worker_exit, (Datum) 0);
 
 	pqsignal(SIGTERM, die);

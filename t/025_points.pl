@@ -228,9 +228,13 @@ my @cases = (
 		prepare => sub { my $name = clone(); write_to($name); return $name },
 		act => sub {
 			my ($name) = @_;
-			$held{$name} = $admin->do("SELECT testdb_reset('$name')") ? $number : 'unknown';
+			$admin->do("SELECT testdb_reset('$name')");
+			$held{$name} = $number;
 		},
-		points => [qw(reset-row reset-committed restore-files restore-row restore-flushed)],
+		points => [
+			qw(reset-empty restore-rows restore-recorded restore-discarded restore-closed restore-content restore-committed
+			  restore-held)
+		],
 		logged => [qw(restore-logged restore-checkpoint)]
 	},
 	{

@@ -177,6 +177,9 @@ for my $who ('the session itself', 'another session')
 	my $name = clone(q{NULL, 'session'}, $client);
 	my $caller = $who eq 'another session' ? connect_to($node, 'postgres') : $client;
 	my $lock = connect_to($node, 'postgres');
+
+	# What has been changed must be written, for which it is locked.
+	run($lock, "ALTER DATABASE $name CONNECTION LIMIT 50");
 	run($lock, "BEGIN; GRANT CONNECT ON DATABASE $name TO regress_user");
 	$caller->send("SELECT testdb_reset('$name')");
 	wait_held($node, 1);
@@ -413,7 +416,7 @@ for my $call ('testdb_drop', 'testdb_reset')
 	run($admin, q{SELECT testdb_keep('regression_renamed', '1 second')});
 	ok(goes('regression_renamed'), 'RENAME: it expires under the new name');
 
-	# A new owner has all that the old one had, and the old one has not.
+	# A new owner has all that the old one had, and the old one has not; a reset gives it back, as it does all the rest.
 	run($admin, "ALTER DATABASE $given OWNER TO regress_user");
 	my $user = connect_to($node, 'postgres', user => 'regress_user');
 	my $label = "SELECT owner, label, sessions FROM testdb_clones WHERE name = '$given'";
@@ -421,8 +424,9 @@ for my $call ('testdb_drop', 'testdb_reset')
 	is(run($user, "SELECT testdb_keep('$given')"), '', 'OWNER TO: the new owner may keep it');
 	in_database($given, 'DELETE FROM t', user => 'regress_user');
 	is($user->query("SELECT testdb_reset('$given')"), '', 'OWNER TO: the new owner may reset it');
-	is(shown($given, 'owner'), 'regress_user', 'OWNER TO: a reset does not give it back');
+	is(shown($given, 'owner'), run($admin, 'SELECT current_user'), 'OWNER TO: a reset gives it back');
 	is(count_rows($given), 100, 'OWNER TO: content is back');
+	run($admin, "ALTER DATABASE $given OWNER TO regress_user");
 	is(run($admin, 'SELECT testdb_drop_all()'), 1, 'OWNER TO: the old owner drops his own only');
 	is(run($user, 'SELECT testdb_drop_all()'), 1, 'OWNER TO: it is among all of the new owner');
 	is(run($user, 'SELECT count(*) FROM testdb_clones'), 0, 'OWNER TO: nothing is left');

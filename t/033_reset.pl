@@ -1,6 +1,7 @@
 
 # After testdb_reset a clone is what a new one would be, in shared catalogs, too; and it gets nothing that its owner could
-# not get by testdb_clone. A clone that somebody has marked as a template can be dropped and reset all the same.
+# not get by testdb_clone. It belongs to the role that it was made for again, which has all privileges on it. A clone that
+# somebody has marked as a template can be dropped and reset all the same.
 
 use strict;
 use warnings;
@@ -54,6 +55,7 @@ for my $method ('native', 'file_copy')
 }
 $admin->query('DROP ROLE regress_carl');
 is($admin->sqlstate, '00000', 'the role of what was made in clones is not') or diag $admin->message;
+run($admin, 'CREATE ROLE regress_carl');
 
 # Whoever may not clone a template any more may not get its content by a reset either.
 {
@@ -71,6 +73,64 @@ is($admin->sqlstate, '00000', 'the role of what was made in clones is not') or d
 	run($admin, "ALTER DATABASE $template IS_TEMPLATE true");
 	is($user->query("SELECT testdb_reset('$name')"), '', 'when it is a template again, it is not') or diag $user->message;
 	is($user->query("SELECT testdb_drop('$name')"), 't', 'and the clone is dropped');
+}
+
+# A clone that was given away belongs to the role that it was made for again, as a new one would.
+for my $function ('testdb_reset', 'testdb_rewind')
+{
+	for my $method ('native', $function eq 'testdb_reset' ? 'file_copy' : ())
+	{
+		my $title = "$function, $method, given away";
+		run($admin, 'CREATE ROLE regress_maker SUPERUSER LOGIN');
+		my $maker = session($node, 'postgres', user => 'regress_maker');
+		run($maker, "SET testdb.method = $method");
+		my $name = run($maker, "SELECT testdb_clone('$template')");
+		run($admin, $_)
+		  for "ALTER DATABASE $name OWNER TO regress_dora", "GRANT CREATE ON DATABASE $name TO regress_user", "ALTER DATABASE $name SET work_mem = '7MB'";
+		is($maker->query("SELECT $function('$name')"), '', $title) or diag $maker->message;
+		my $oid = oid_of($admin, $name);
+		is($admin->query("SELECT datdba::regrole FROM pg_database WHERE oid = $oid"), 'regress_maker', "$title: owner");
+		is(differences($template_rows, catalog_rows($admin, $oid)), '', "$title: catalogs");
+		is($admin->query("SELECT owner FROM testdb_clones WHERE name = '$name'"), 'regress_maker', "$title: in the view");
+
+		# If that role has gone, the clone stays with who has it.
+		run($admin, "ALTER DATABASE $name OWNER TO regress_dora");
+		$maker->close;
+		is($admin->query('DROP ROLE regress_maker'), '', "$title: the role is dropped") or diag $admin->message;
+		is($admin->query("SELECT $function('$name')"), '', "$title: after that") or diag $admin->message;
+		$oid = oid_of($admin, $name);
+		is($admin->query("SELECT datdba::regrole FROM pg_database WHERE oid = $oid"), 'regress_dora', "$title: it stays with who has it");
+		run($admin, "SELECT testdb_drop('$name')");
+	}
+}
+
+# What the template's owner has revoked from itself, the clone's owner has.
+{
+	my $sealed = 'regression_sealed';
+	run($admin, $_)
+	  for "CREATE DATABASE $sealed OWNER regress_dora IS_TEMPLATE true", "REVOKE ALL ON DATABASE $sealed FROM regress_dora, PUBLIC",
+	  "GRANT CONNECT ON DATABASE $sealed TO regress_carl";
+	my $user = session($node, 'postgres', user => 'regress_user');
+	my $name = run($user, "SELECT testdb_clone('$sealed')");
+	for my $how ('made', 'reset', 'recycled')
+	{
+		my $client = session($node, $name, user => 'regress_user');
+		is($client->query('CREATE SCHEMA mine'), '', "a sealed template, a clone that was $how: its owner makes a schema") or diag $client->message;
+		is($client->query('CREATE TEMP TABLE t ()'), '', "a sealed template, a clone that was $how: and a temporary table") or diag $client->message;
+		is($admin->query("SELECT datacl FROM pg_database WHERE datname = '$name'"),
+			'{regress_carl=c/regress_user,regress_user=CTc/regress_user}', "a sealed template, a clone that was $how: privileges");
+		$client->close;
+		if ($how eq 'made') { run($user, "SELECT testdb_reset('$name')") }
+		elsif ($how eq 'reset')
+		{
+			my $oid = oid_of($admin, $name);
+			run($user, "SELECT testdb_drop('$name')");
+			spare_of($admin, $oid, $name);
+			$name = run($user, "SELECT testdb_clone('$sealed')");
+		}
+	}
+	run($user, "SELECT testdb_drop('$name')");
+	run($admin, $_) for "ALTER DATABASE $sealed IS_TEMPLATE false", "DROP DATABASE $sealed";
 }
 
 # A clone that is marked as a template.
