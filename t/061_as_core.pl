@@ -75,13 +75,16 @@ sub made { return grep { !$at_first{$_} } map { $_->[0] } $admin->rows('SELECT d
 # What the catalogs say of the new databases: all but OIDs and horizons.
 sub catalogs
 {
-	return join "\n", map { join '|', map { $_ // '' } @$_ } $admin->rows(q{
+	my $names = join ', ', map { my $name = $_; $name =~ s/'/''/g; "'$name'" } made() or return 'none';
+	my @rows = $admin->rows(qq[
 		SELECT to_jsonb(d) - 'oid' - 'datfrozenxid' - 'datminmxid' - 'datdba' - 'datlastsysoid', datdba::regrole,
-			(SELECT string_agg(classid::regclass || ' ' || refobjid::regrole || ' ' || deptype, ', ' ORDER BY 1)
+			(SELECT string_agg(classid::regclass || ' ' || refobjid::regrole || ' ' || deptype::text, ', ' ORDER BY 1)
 				FROM pg_shdepend WHERE dbid = 0 AND objid = d.oid),
 			(SELECT count(*) FROM pg_shdepend WHERE dbid = d.oid),
 			(SELECT count(*) FROM pg_db_role_setting WHERE setdatabase = d.oid), shobj_description(d.oid, 'pg_database')
-		FROM pg_database d WHERE datname = ANY ('{} . join(',', map { s/(["\\])/\\$1/gr =~ s/(.*)/"$1"/sr =~ s/'/''/gr } made()) . q{}') ORDER BY datname});
+		FROM pg_database d WHERE datname IN ($names) ORDER BY datname]);
+	die 'nothing is seen: ' . $admin->message unless @rows;
+	return join "\n", map { join '|', map { $_ // '' } @$_ } @rows;
 }
 
 sub clean_up
