@@ -299,6 +299,22 @@ database_count_prepared(const char *name)
 }
 
 /*
+ * Begin to wait for a lock on a database, or its row, unless this is the last
+ * worker that does not wait for one: 55P03 then, and database_lock_was_refused
+ * says so once.
+ */
+static void
+begin_wait_or_refuse(Oid oid)
+{
+	if (request_begin_lock_wait())
+		return;
+	lock_refused = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not obtain lock on database with OID %u", oid)));
+}
+
+/*
  * Lock a database until the end of the transaction.  The last worker that does
  * not wait for a lock does not begin to; database_lock_was_refused then says so
  * once.
@@ -317,13 +333,7 @@ lock_or_refuse(Oid oid, LOCKMODE mode)
 		AcceptInvalidationMessages();
 		return;
 	}
-	if (!request_begin_lock_wait())
-	{
-		lock_refused = true;
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("could not obtain lock on database with OID %u", oid)));
-	}
+	begin_wait_or_refuse(oid);
 	PG_TRY();
 	{
 		LockSharedObject(DatabaseRelationId, oid, 0, mode);
@@ -333,6 +343,65 @@ lock_or_refuse(Oid oid, LOCKMODE mode)
 		request_end_lock_wait();
 	}
 	PG_END_TRY();
+}
+
+/*
+ * The transaction in progress, other than this one, that has changed or locked
+ * the row of a database, or InvalidTransactionId.
+ */
+static TransactionId
+find_row_changer(Oid oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	TransactionId xid = InvalidTransactionId;
+
+	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, DatabaseOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple) &&
+		!(tuple->t_data->t_infomask & HEAP_XMAX_INVALID) &&
+		!((tuple->t_data->t_infomask & HEAP_XMAX_IS_MULTI) &&
+		  HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_data->t_infomask)))
+		xid = HeapTupleHeaderGetUpdateXid(tuple->t_data);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	if (TransactionIdIsValid(xid) &&
+		(TransactionIdIsCurrentTransactionId(xid) || !TransactionIdIsInProgress(xid)))
+		xid = InvalidTransactionId;
+	return xid;
+}
+
+/*
+ * Wait for whoever has changed a database's row, as GRANT and ALTER DATABASE do
+ * without a lock on the database; the same rule as in lock_or_refuse.  The
+ * database is locked.
+ *
+ * Errors: 55P03 after lock_timeout, or at once.
+ */
+static void
+wait_for_row_or_refuse(Oid oid)
+{
+	TransactionId xid;
+
+	while (TransactionIdIsValid(xid = find_row_changer(oid)))
+	{
+		begin_wait_or_refuse(oid);
+		PG_TRY();
+		{
+			XactLockTableWait(xid, NULL, NULL, XLTW_None);
+		}
+		PG_FINALLY();
+		{
+			request_end_lock_wait();
+		}
+		PG_END_TRY();
+		AcceptInvalidationMessages();
+	}
 }
 
 /*
@@ -523,6 +592,7 @@ bool
 database_lock(Oid oid, DatabaseInfo *info)
 {
 	lock_or_refuse(oid, AccessExclusiveLock);
+	wait_for_row_or_refuse(oid);
 	return database_lookup(oid, info);
 }
 

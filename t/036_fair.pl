@@ -96,40 +96,44 @@ for my $way ('clones', 'spares')
 	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 }
 
-# Drops that wait for a lock leave a worker for others.
+# Drops that wait for a lock, or for who has changed the row, leave a worker for others.
+$greedy->close;
+run($admin, 'ALTER ROLE regress_greedy RESET testdb.max_clones_per_role');
+for my $held ("COMMENT ON DATABASE %s IS 'held'", 'GRANT CONNECT ON DATABASE %s TO regress_modest', 'ALTER DATABASE %s CONNECTION LIMIT 5')
 {
+	my $title = "blocked drops, $held";
 	set_conf($node, 'reload', 'testdb.lock_timeout' => '30s');
-	$greedy->close;
-	run($admin, 'ALTER ROLE regress_greedy RESET testdb.max_clones_per_role');
 	my @holders = map { connect_to($node, 'postgres', user => 'regress_greedy') } 1 .. 2;
 	my @owned = map { run($holders[0], q{SELECT testdb_clone('regression_template')}) } 1 .. 8;
 	run($holders[0], 'BEGIN');
-	run($holders[0], "COMMENT ON DATABASE $_ IS 'held'") for @owned;
+	run($holders[0], sprintf($held, $_)) for @owned;
 	my @droppers = map { connect_to($node, 'postgres', user => 'regress_greedy') } @owned;
 	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
 	ok(poll(sub { run($admin, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-		WHERE NOT l.granted AND a.backend_type = 'testdb worker'}) }), 'blocked drops: a worker waits');
+		WHERE NOT l.granted AND a.backend_type = 'testdb worker'}) }), "$title: a worker waits");
 	run($modest, q{SET statement_timeout = '15s'});
 	for my $n (1 .. 3)
 	{
-		ok($modest->do("SELECT testdb_clone('regression_template', 'regression_modest_$n')"), 'blocked drops: another role gets a clone')
+		ok($modest->do("SELECT testdb_clone('regression_template', 'regression_modest_$n')"), "$title: another role gets a clone")
 		  or diag told($modest);
-		ok($modest->do("SELECT testdb_drop('regression_modest_$n')"), 'blocked drops: and drops it') or diag told($modest);
+		ok($modest->do("SELECT testdb_drop('regression_modest_$n')"), "$title: and drops it") or diag told($modest);
 	}
 	is(run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT testdb_drop%' AND usename = 'regress_greedy'}),
-		8, 'blocked drops: all the while');
+		8, "$title: all the while");
 	run($holders[0], 'ROLLBACK');
-	is(join(' ', map { my $r = $_->result; $r->{error} ? $r->{error}{M} : 'ok' } @droppers), join(' ', ('ok') x 8), 'blocked drops: done at last');
+	is(join(' ', map { my $r = $_->result; $r->{error} ? $r->{error}{M} : 'ok' } @droppers), join(' ', ('ok') x 8), "$title: done at last");
 
 	# Each fails after testdb.lock_timeout.
 	set_conf($node, 'reload', 'testdb.lock_timeout' => '500ms');
 	@owned = map { run($holders[1], q{SELECT testdb_clone('regression_template')}) } 1 .. 4;
 	run($holders[0], 'BEGIN');
-	run($holders[0], "COMMENT ON DATABASE $_ IS 'held'") for @owned;
+	run($holders[0], sprintf($held, $_)) for @owned;
 	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
 	is(join(' ', map { my $r = $droppers[$_]->result; $r->{error} ? $r->{error}{C} : 'ok' } 0 .. $#owned), join(' ', ('55P03') x 4),
-		'blocked drops: each fails after testdb.lock_timeout');
+		"$title: each fails after testdb.lock_timeout");
 	run($holders[0], 'ROLLBACK');
+	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
+	poll(sub { is_idle($admin) }) or die 'not idle';
 }
 
 $node->stop;
