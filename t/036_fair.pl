@@ -125,6 +125,8 @@ for my $held ("COMMENT ON DATABASE %s IS 'held'", 'GRANT CONNECT ON DATABASE %s 
 
 	# Each fails after testdb.lock_timeout.
 	set_conf($node, 'reload', 'testdb.lock_timeout' => '500ms');
+	poll(sub { run($admin, 'SHOW testdb.lock_timeout') eq '500ms' && is_idle($admin) }) or die 'not reloaded';
+	run($admin, q{SELECT testdb_drop(testdb_clone('regression_template', 'regression_any'))}) for 1 .. 4;
 	@owned = map { run($holders[1], q{SELECT testdb_clone('regression_template')}) } 1 .. 4;
 	run($holders[0], 'BEGIN');
 	run($holders[0], sprintf($held, $_)) for @owned;
