@@ -67,13 +67,17 @@ typedef enum Step
 	STEP_DROP,					/* until the caller has the answer */
 	STEP_READY,					/* dropping, and having another one */
 	STEP_SELECT_1,
-	STEP_COPY					/* of the template's directory */
+	STEP_COPY,					/* of the template's directory */
+	STEP_REWIND,				/* until the database is as the template again */
+	STEP_REWIND_DDL,			/* the same after a table was made */
+	STEP_CHECKPOINT
 } Step;
 
-#define NSTEPS	(STEP_COPY + 1)
+#define NSTEPS	(STEP_CHECKPOINT + 1)
 
 static const char *const step_names[NSTEPS] = {
-	"cycle", "clone", "connect", "statements", "drop", "ready", "select_1", "copy"
+	"cycle", "clone", "connect", "statements", "drop", "ready", "select_1", "copy",
+	"rewind", "rewind_ddl", "checkpoint"
 };
 
 /* A way of making a database. */
@@ -83,17 +87,19 @@ typedef struct Method
 	const char *testdb_method;	/* value of testdb.method; NULL for core's
 								 * CREATE DATABASE */
 	const char *strategy;		/* what is added to CREATE DATABASE */
+	bool		served;			/* let testdb serve CREATE DATABASE */
 	bool		no_spares;		/* needs testdb.spares = 0 */
 } Method;
 
 static const Method methods[] = {
-	{"none", NULL, "", false},
-	{"core_default", NULL, "", false},
-	{"core_file_copy", NULL, " STRATEGY file_copy", false},
-	{"wal_log", "wal_log", NULL, false},
-	{"file_copy", "file_copy", NULL, false},
-	{"native", "native", NULL, false},
-	{"native_no_spares", "native", NULL, true}
+	{.name = "none", .strategy = ""},
+	{.name = "core_default", .strategy = ""},
+	{.name = "core_file_copy", .strategy = " STRATEGY file_copy"},
+	{.name = "create_database", .strategy = "", .served = true},
+	{.name = "wal_log", .testdb_method = "wal_log"},
+	{.name = "file_copy", .testdb_method = "file_copy"},
+	{.name = "native", .testdb_method = "native"},
+	{.name = "native_no_spares", .testdb_method = "native", .no_spares = true}
 };
 
 /* Times in microseconds. */
@@ -136,6 +142,7 @@ struct Client
 {
 	Case	   *test;
 	PGconn	   *control;		/* makes and drops the databases */
+	PGconn	   *conn;			/* to the database, where it stays open */
 	char		name[NAME_SIZE];	/* of the database, where it outlives a turn */
 	bool		counting;		/* false while warming up */
 	Series		steps[NSTEPS];
@@ -147,6 +154,7 @@ struct Client
 static const char *server = "";
 static double slice = 0.5;
 static bool has_spares_setting;
+static bool has_served_setting;
 static char data_directory[PATH_SIZE - NAME_SIZE];
 
 /* The control connections stay open from slice to slice. */
@@ -479,7 +487,8 @@ static void
 ready_once(Client *client)
 {
 	unsigned long before = database_oid(client->control, client->name);
-	bool		recycles = client->test->method->testdb_method != NULL;
+	bool		recycles = client->test->method->testdb_method != NULL ||
+		client->test->method->served;
 	double		begun;
 	double		dropped;
 	double		ready;
@@ -588,6 +597,105 @@ spare_begin(Client *client)
 }
 
 /*
+ * Insert a row and select another over the connection that stays open.
+ */
+static void
+use_open_database(Client *client)
+{
+	char		id[NAME_SIZE];
+	char		note[NAME_SIZE];
+
+	query(client->conn, "INSERT INTO bench_row (note) VALUES ('new') RETURNING id", id, sizeof(id));
+	query(client->conn, "SELECT note FROM bench_row WHERE id = 1", note, sizeof(note));
+	if (strcmp(id, "2") != 0 || strcmp(note, "template") != 0)
+		fail("database \"%s\" is not as the template: row %s, \"%s\"", client->name, id, note);
+}
+
+/*
+ * Kind "rewind": what a test pays that has a database for itself and keeps its
+ * connection.
+ */
+static void
+rewind_once(Client *client)
+{
+	double		begun = now();
+	double		used;
+	double		done;
+
+	use_open_database(client);
+	used = now();
+	command(client->conn, "CALL testdb_rewind()");
+	done = now();
+	record(client, STEP_STATEMENTS, begun, used);
+	record(client, STEP_REWIND, used, done);
+	record(client, STEP_CYCLE, begun, done);
+}
+
+static void
+rewind_begin(Client *client)
+{
+	make_database(client, client->name);
+	client->conn = connect_to(client->name);
+}
+
+static void
+rewind_end(Client *client)
+{
+	PQfinish(client->conn);
+	drop_database(client, client->name);
+}
+
+/*
+ * Kind "rewind_call": the call by itself, after an INSERT and after DDL, beside a
+ * CHECKPOINT after the same INSERT.
+ */
+static void
+rewind_call_once(Client *client)
+{
+	double		begun;
+
+	use_open_database(client);
+	begun = now();
+	command(client->control, "CHECKPOINT");
+	record(client, STEP_CHECKPOINT, begun, now());
+	command(client->conn, "CALL testdb_rewind()");
+
+	use_open_database(client);
+	begun = now();
+	command(client->conn, "CALL testdb_rewind()");
+	record(client, STEP_REWIND, begun, now());
+
+	command(client->conn, "CREATE TABLE bench_new (id int PRIMARY KEY, note text)");
+	begun = now();
+	command(client->conn, "CALL testdb_rewind()");
+	record(client, STEP_REWIND_DDL, begun, now());
+}
+
+/*
+ * Kind "truncate": the same as "rewind" by what people do today: all tables are
+ * truncated, and the rows that the template has come again.
+ */
+static void
+truncate_once(Client *client)
+{
+	double		begun = now();
+	double		used;
+	double		done;
+
+	use_open_database(client);
+	used = now();
+	command(client->conn,
+			"DO $$BEGIN EXECUTE (SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') ||"
+			" ' RESTART IDENTITY' FROM pg_class WHERE relkind = 'r' AND oid >= 16384"
+			" AND relnamespace = 'public'::regnamespace); END$$");
+	command(client->conn, "SELECT bench_refill()");
+	done = now();
+	record(client, STEP_STATEMENTS, begun, used);
+	record(client, STEP_REWIND, used, done);
+	record(client, STEP_CYCLE, begun, done);
+}
+
+/*
  * Copy one file.
  */
 static void
@@ -675,6 +783,10 @@ static const Kind kinds[] = {
 	{.name = "cold", .once = cold_once,
 	.role = "bench_cold", .no_spares = true, .no_recycling = true, .one_client = true},
 	{.name = "spare", .begin = spare_begin, .once = spare_once, .one_client = true},
+	{.name = "rewind", .begin = rewind_begin, .once = rewind_once, .end = rewind_end},
+	{.name = "rewind_call", .begin = rewind_begin, .once = rewind_call_once, .end = rewind_end,
+	.one_client = true},
+	{.name = "truncate", .begin = rewind_begin, .once = truncate_once, .end = rewind_end},
 	{.name = "raw", .once = raw_once, .one_client = true}
 };
 
@@ -687,6 +799,9 @@ begin_slice(Client *client)
 	const Case *test = client->test;
 	char		sql[SQL_SIZE];
 
+	if (has_served_setting)
+		command(client->control, test->method->served ? "SET testdb.serve_create_database = on" :
+				"SET testdb.serve_create_database = off");
 	if (test->method->testdb_method != NULL)
 	{
 		print_to(sql, sizeof(sql), "SET testdb.method = '%s'", test->method->testdb_method);
@@ -934,6 +1049,11 @@ prepare(const Case *cases, int ncases)
 	has_spares_setting = query_number(controls[0],
 									  "SELECT count(*) FROM pg_settings"
 									  " WHERE name = 'testdb.spares'") > 0;
+	has_served_setting = query_number(controls[0],
+									  "SELECT count(*) FROM pg_settings"
+									  " WHERE name = 'testdb.serve_create_database'") > 0;
+	if (has_served_setting)
+		command(controls[0], "SET testdb.serve_create_database = off");
 	set_up_server(false, false);
 	for (int i = 0; i < ncases; i++)
 	{

@@ -69,6 +69,33 @@ function cycles(template,    n, list, i, j, key, line, any) {
     }
 }
 
+# rewinds(TEMPLATE): the table of cycles over a connection that stays open.
+function rewinds(template,    list, n, j, i, kinds, nkinds, words, key, line, any) {
+    if (!has("rewind/native/" template "/1/cycle"))
+        return
+    n = split("1 4 16", list, " ")
+    nkinds = split("rewind/native truncate/native reconnect/none", kinds, " ")
+    words["rewind/native"] = "testdb_rewind"
+    words["truncate/native"] = "TRUNCATE of all tables, their rows inserted again"
+    words["reconnect/none"] = "limit: bare reconnect to one database"
+    printf "\nCycles per second, %s (insert, select, the content as it was), the connection stays open\n", names[template]
+    printf "  %-50s", "clients:"
+    for (j = 1; j <= n; j++)
+        printf " %9s", list[j]
+    printf "\n"
+    for (i = 1; i <= nkinds; i++) {
+        line = sprintf("  %-50s", words[kinds[i]])
+        any = 0
+        for (j = 1; j <= n; j++) {
+            key = kinds[i] "/" template "/" list[j] "/cycle"
+            line = line sprintf(" %9s", rate(key))
+            any = any || has(key)
+        }
+        if (any)
+            print line
+    }
+}
+
 # steps(TEMPLATE): the table of what a single client waits for.
 function steps(template,    i, j, key, list, n) {
     n = split("clone connect statements drop cycle", list, " ")
@@ -106,7 +133,7 @@ function target(text, a, acolumn, b, bcolumn, sense, limit,    ratio, ok) {
 }
 
 # targets(): what was set out to be reached.
-function targets(    t, native, drop) {
+function targets(    t, native, drop, i, n) {
     t = "bench_t100"
     native = has("cycle/native_no_spares/" t "/4/cycle") ? "native_no_spares" : "native"
     drop = "core_default"
@@ -141,6 +168,27 @@ function targets(    t, native, drop) {
         "cycle/core_default/" t "/4/cycle", "per_second", ">=", 12)
     target("cycles/s, 16 clients / 4 clients", "cycle/native/" t "/16/cycle", "per_second",
         "cycle/native/" t "/4/cycle", "per_second", ">=", 1)
+    for (i = 1; i <= 3; i++) {
+        n = i == 1 ? 1 : i == 2 ? 4 : 16
+        target("cycles/s with testdb_rewind / bare reconnect, clients: " n, "rewind/native/" t "/" n "/cycle", "per_second",
+            "reconnect/none/" t "/" n "/cycle", "per_second", ">=", 2)
+    }
+    target("testdb_rewind after an INSERT / CHECKPOINT", "rewind_call/native/" t "/1/rewind", "p50_us",
+        "rewind_call/native/" t "/1/checkpoint", "p50_us", "<=", 3)
+    target("testdb_rewind after DDL / after an INSERT", "rewind_call/native/" t "/1/rewind_ddl", "p50_us",
+        "rewind_call/native/" t "/1/rewind", "p50_us", "<=", 3)
+    target("testdb_rewind, 1,000 tables / 100 tables", "rewind_call/native/bench_t1000/1/rewind", "p50_us",
+        "rewind_call/native/" t "/1/rewind", "p50_us", "<=", 1.2)
+    target("TRUNCATE and inserting again / testdb_rewind", "truncate/native/" t "/1/rewind", "p50_us",
+        "rewind/native/" t "/1/rewind", "p50_us", ">=", 20)
+    target("CREATE DATABASE, core's default / served", "ready/core_default/" t "/1/ready", "p50_us",
+        "ready/create_database/" t "/1/ready", "p50_us", ">=", 25)
+    target("CREATE DATABASE, core's default / served with a spare", "cycle/core_default/" t "/1/clone", "p50_us",
+        "cycle/create_database/" t "/1/clone", "p50_us", ">=", 50)
+    target("DROP DATABASE, core's / served", "cycle/core_default/" t "/1/drop", "p50_us",
+        "cycle/create_database/" t "/1/drop", "p50_us", ">=", 20)
+    target("cycles/s, 4 clients, CREATE DATABASE served / core's", "cycle/create_database/" t "/4/cycle", "per_second",
+        "cycle/core_default/" t "/4/cycle", "per_second", ">=", 15)
     target("longest cycle / median, 16 clients", "cycle/native/" t "/16/cycle", "max_us",
         "cycle/native/" t "/16/cycle", "p50_us", "<=", 20)
 }
@@ -155,14 +203,18 @@ function single(template,    name) {
     line("first connection to a native clone, " name, "ready/native/" template "/1/connect")
     line("cold native clone, " name, "cold/native/" template "/1/clone")
     line("raw copy of the template's directory, " name, "raw/none/" template "/1/copy")
+    line("testdb_rewind after an INSERT, " name, "rewind_call/native/" template "/1/rewind")
+    line("testdb_rewind after CREATE TABLE, " name, "rewind_call/native/" template "/1/rewind_ddl")
+    line("CHECKPOINT after an INSERT, " name, "rewind_call/native/" template "/1/checkpoint")
     line("testdb_clone with a spare ready, " name, "spare/native/" template "/1/clone")
     line("SELECT 1 on the same connection", "spare/native/" template "/1/select_1")
 }
 
 BEGIN {
-    nmethods = split("core_default core_file_copy wal_log file_copy native_no_spares native none", method, " ")
+    nmethods = split("core_default core_file_copy create_database wal_log file_copy native_no_spares native none", method, " ")
     titles["core_default"] = "CREATE DATABASE, DROP DATABASE"
     titles["core_file_copy"] = "the same with STRATEGY file_copy"
+    titles["create_database"] = "CREATE and DROP DATABASE, served by testdb"
     titles["wal_log"] = "testdb, method wal_log"
     titles["file_copy"] = "testdb, method file_copy"
     titles["native_no_spares"] = "testdb, native, testdb.spares = 0"
@@ -178,6 +230,8 @@ BEGIN {
 END {
     for (t = 1; t <= ntemplates; t++)
         cycles(template[t])
+    for (t = 1; t <= ntemplates; t++)
+        rewinds(template[t])
     for (t = 1; t <= ntemplates; t++)
         if (clients[template[t]] != "")
             steps(template[t])

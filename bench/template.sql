@@ -18,3 +18,15 @@ SELECT format('CREATE TABLE tab_%s (
        format('CREATE INDEX ON tab_%s (created_at, id)', n)
 FROM generate_series(1, :tables) n
 \gexec
+
+-- What the case "truncate" calls after it has emptied all tables: the template's rows again.
+CREATE FUNCTION bench_refill() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    FOR n IN 1 .. (SELECT count(*) FROM pg_class WHERE relname LIKE 'tab\_%' AND relkind = 'r') LOOP
+        EXECUTE format('INSERT INTO tab_%s (parent_id, number, name, data)
+                            SELECT i / 2, i %% 17, ''row '' || i, jsonb_build_object(''number'', i, ''even'', i %% 2 = 0)
+                            FROM generate_series(1, 350) i', n);
+    END LOOP;
+    INSERT INTO bench_row (note) VALUES ('template');
+END$$;
+RESET ROLE;
