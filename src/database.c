@@ -377,6 +377,25 @@ find_row_changer(Oid oid)
 }
 
 /*
+ * Wait for a transaction, after begin_wait_or_refuse.
+ *
+ * Errors: 55P03 after lock_timeout.
+ */
+static void
+wait_for_transaction(TransactionId xid)
+{
+	PG_TRY();
+	{
+		XactLockTableWait(xid, NULL, NULL, XLTW_None);
+	}
+	PG_FINALLY();
+	{
+		request_end_lock_wait();
+	}
+	PG_END_TRY();
+}
+
+/*
  * Wait for whoever has changed a database's row, as GRANT and ALTER DATABASE do
  * without a lock on the database; the same rule as in lock_or_refuse.  The
  * database is locked.
@@ -391,15 +410,7 @@ wait_for_row_or_refuse(Oid oid)
 	while (TransactionIdIsValid(xid = find_row_changer(oid)))
 	{
 		begin_wait_or_refuse(oid);
-		PG_TRY();
-		{
-			XactLockTableWait(xid, NULL, NULL, XLTW_None);
-		}
-		PG_FINALLY();
-		{
-			request_end_lock_wait();
-		}
-		PG_END_TRY();
+		wait_for_transaction(xid);
 		AcceptInvalidationMessages();
 	}
 }
