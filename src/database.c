@@ -388,11 +388,13 @@ wait_for_transaction(TransactionId xid)
 	{
 		XactLockTableWait(xid, NULL, NULL, XLTW_None);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
 		request_end_lock_wait();
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	request_end_lock_wait();
 }
 
 /*
