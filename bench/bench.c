@@ -800,7 +800,8 @@ begin_slice(Client *client)
 	char		sql[SQL_SIZE];
 
 	if (has_served_setting)
-		command(client->control, test->method->served ? "SET testdb.serve_create_database = on" :
+		command(client->control, test->method->served ?
+				"RESET testdb.method; SET testdb.serve_create_database = on" :
 				"SET testdb.serve_create_database = off");
 	if (test->method->testdb_method != NULL)
 	{

@@ -507,8 +507,20 @@ decide_drop(const DropdbStmt *stmt, RequestArgs *args, bool *force)
 }
 
 /*
+ * Report whether somebody is in a database that is to be dropped, or has left a
+ * prepared transaction there.
+ */
+static bool
+is_in_use(const RequestArgs *args)
+{
+	return CountDBBackends(args->database) > 0 ||
+		database_count_prepared(NameStr(args->database_name)) > 0;
+}
+
+/*
  * Wait until nobody is in a database that is to be dropped, at most until
- * deadline.  With force those who are in it are terminated.
+ * deadline.  With force those who are in it are terminated, after those whose
+ * clients have just disconnected have had a moment to leave by themselves.
  *
  * Errors: 55006, as core's; with force those of TerminateOtherDBBackends.
  */
@@ -518,7 +530,9 @@ wait_for_leaving(const RequestArgs *args, bool force, TimestampTz deadline)
 	int			nsessions;
 	int			nprepared;
 
-	if (force)
+	if (CountDBBackends(args->database) > 0)
+		database_let_leave(args->database);
+	if (force && is_in_use(args))
 		TerminateOtherDBBackends(args->database);
 	for (;;)
 	{
