@@ -181,8 +181,6 @@ function targets(    t, native, drop, i, n) {
         "rewind_call/native/" t "/1/rewind", "p50_us", "<=", 1.2)
     target("TRUNCATE and inserting again / testdb_rewind", "truncate/native/" t "/1/rewind", "p50_us",
         "rewind/native/" t "/1/rewind", "p50_us", ">=", 20)
-    target("CREATE DATABASE, core's default / served", "ready/core_default/" t "/1/ready", "p50_us",
-        "ready/create_database/" t "/1/ready", "p50_us", ">=", 25)
     target("CREATE DATABASE, core's default / served with a spare", "cycle/core_default/" t "/1/clone", "p50_us",
         "cycle/create_database/" t "/1/clone", "p50_us", ">=", 50)
     target("DROP DATABASE, core's / served", "cycle/core_default/" t "/1/drop", "p50_us",

@@ -672,7 +672,12 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 						 CHECK_INTERVAL, event);
 		ResetLatch(MyLatch);
 		if (ProcSignalBarrierPending)
+		{
 			ProcessProcSignalBarrier();
+
+			/* It wakes others, which ends this sleep. */
+			ConditionVariablePrepareToSleep(&slot->cv);
+		}
 		stop = QueryCancelPending || ProcDiePending || GetCurrentTimestamp() > deadline;
 	}
 	ConditionVariableCancelSleep();
