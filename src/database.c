@@ -440,12 +440,12 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 				 errmsg("template database \"%s\" does not exist", name),
 				 errdetail("It has been dropped in the meantime.")));
 
+	*nprepared = database_count_prepared(NameStr(info.name));
 	if (CountDBBackends(oid) > 0)
 	{
 		(void) tell_to_end(oid, false, false);
 		return false;
 	}
-	*nprepared = database_count_prepared(NameStr(info.name));
 	return *nprepared == 0;
 }
 

@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "database.h"
 #include "debug.h"
+#include "evict.h"
 #include "guc.h"
 #include "handout.h"
 #include "lease.h"
@@ -242,8 +243,12 @@ report_template_in_use(Oid template, const char *name, int nprepared)
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("source database \"%s\" is being accessed by other users", name),
 			 sessions ? errdetail_internal("%s", sessions) : 0,
-			 errhint("A template can be copied when nobody is connected to it. testdb_clone waited %d ms; see \"%s\".",
-					 testdb_template_timeout, "testdb.template_timeout")));
+			 testdb_end_template_sessions ?
+			 errhint("Members of the role that owns a template can have its sessions terminated, but not those of superusers, nor prepared transactions. testdb_clone waited %d ms; see \"%s\".",
+					 testdb_template_timeout, "testdb.template_timeout") :
+			 errhint("A template can be copied when nobody is connected to it. testdb_clone waited %d ms; see \"%s\" and \"%s\".",
+					 testdb_template_timeout, "testdb.template_timeout",
+					 "testdb.end_template_sessions")));
 }
 
 /*
@@ -416,7 +421,7 @@ perform(RequestArgs *args, TimestampTz deadline, RequestResult *result)
 /*
  * Have a worker do something that needs the template, named name in errors, up
  * to date; while that is in use, wait here, so that the worker is free for
- * others.
+ * others, or have the sessions in it terminated.
  *
  * Errors: those of request_perform; 55006 if the template is still in use
  * after testdb.template_timeout.
@@ -427,9 +432,13 @@ perform_with_template(RequestArgs *args, Oid template, const char *name,
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(start, testdb_timeout);
-	TimestampTz template_deadline =
-		TimestampTzPlusMilliseconds(start, testdb_template_timeout);
-	long		pause_ms = 1;
+	TemplateWait wait = {
+		.template = template,
+		.name = name,
+		.deadline = deadline,
+		.template_deadline = TimestampTzPlusMilliseconds(start, testdb_template_timeout),
+		.pause_ms = 1,
+	};
 
 	for (;;)
 	{
@@ -440,8 +449,7 @@ perform_with_template(RequestArgs *args, Oid template, const char *name,
 			return;
 		if (template == MyDatabaseId)
 			report_own_database();
-		if (!handout_wait_for_template(template, &pause_ms,
-									   Min(deadline, template_deadline)))
+		if (!evict_or_wait(&wait, result->nprepared))
 			report_template_in_use(template, name, result->nprepared);
 	}
 }
@@ -1195,9 +1203,12 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 {
 	RequestResult result;
 	TestdbClone clone;
-	TimestampTz template_deadline =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_template_timeout);
-	long		pause_ms = 1;
+	TemplateWait wait = {
+		.deadline = deadline,
+		.template_deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 testdb_template_timeout),
+		.pause_ms = 1,
+	};
 
 	args->wait_ms = testdb_rewind_timeout;
 	for (;;)
@@ -1219,11 +1230,12 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 			continue;
 
 		/* Its snapshot was found to be damaged, say. */
-		if (pause_ms == 1 && CountDBBackends(clone.template_oid) == 0)
-			template_deadline = Max(template_deadline,
-									TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2));
-		if (!handout_wait_for_template(clone.template_oid, &pause_ms,
-									   Min(deadline, template_deadline)))
+		if (wait.pause_ms == 1 && CountDBBackends(clone.template_oid) == 0)
+			wait.template_deadline = Max(wait.template_deadline,
+										 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2));
+		wait.template = clone.template_oid;
+		wait.name = NameStr(clone.template_name);
+		if (!evict_or_wait(&wait, result.nprepared))
 			report_template_in_use(clone.template_oid, NameStr(clone.template_name),
 								   result.nprepared);
 	}

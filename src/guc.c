@@ -35,6 +35,7 @@ int			testdb_idle_timeout = 0;
 int			testdb_log_min_duration = -1;
 int			testdb_timeout = 60000;
 int			testdb_template_timeout = 5000;
+bool		testdb_end_template_sessions = false;
 int			testdb_rewind_timeout = 5000;
 bool		testdb_serve_create_database = true;
 int			testdb_method = TESTDB_METHOD_NATIVE;
@@ -135,6 +136,14 @@ guc_define(void)
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("testdb.end_template_sessions",
+							 "Terminates the sessions that are connected to a changed template, instead of waiting for them.",
+							 "It has an effect for members of the role that owns the template. Sessions of superusers are terminated for superusers only.",
+							 &testdb_end_template_sessions,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.rewind_timeout",
 							"Sets how long testdb_rewind waits for transactions in the database to end.",

@@ -39,6 +39,7 @@ extern char *testdb_recycle_statement;
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */
 extern int	testdb_template_timeout;
+extern bool testdb_end_template_sessions;
 extern int	testdb_rewind_timeout;	/* ms */
 extern bool testdb_serve_create_database;
 extern int	testdb_method;
