@@ -19,6 +19,7 @@ my $node = new_server(
 wal_level = minimal
 max_wal_senders = 0
 autovacuum_naptime = 1s
+min_parallel_index_scan_size = 0
 testdb.spares = 4
 testdb.template_timeout = 100ms
 });
@@ -64,7 +65,10 @@ run($admin, "CREATE DATABASE $template");
 in_template(
 	'CREATE TABLE t (i int)',
 	'CREATE TABLE churned (i int PRIMARY KEY, x text)',
+	'CREATE INDEX churned_x ON churned (x)',
+	'CREATE INDEX churned_xi ON churned (x, i)',
 	'CREATE TABLE hostile (i int)',
+	'CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM churned',
 	q{CREATE FUNCTION inserts(i int) RETURNS int LANGUAGE plpgsql AS
 		$$ BEGIN INSERT INTO public.t VALUES (i); RETURN i; END $$},
 	q{CREATE FUNCTION hides(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.inserts(i); END $$},
@@ -82,8 +86,6 @@ for my $case (
 	[ 'ANALYZE', 0, 'ANALYZE churned' ],
 	[ 'ANALYZE of several tables', 0, 'ANALYZE churned, t' ],
 	[ 'VACUUM ANALYZE', 0, 'VACUUM (ANALYZE) churned, t' ],
-	[ 'VACUUM with parallel workers', 0, 'VACUUM (PARALLEL 2, INDEX_CLEANUP on) churned' ],
-	[ 'VACUUM FREEZE', 0, 'VACUUM (FREEZE)' ],
 	[ 'maintenance that fails', 0, 'VACUUM missing' ],
 	[ 'ANALYZE in a block with an INSERT', 1, 'BEGIN', 'ANALYZE churned', 'INSERT INTO t VALUES (1)', 'COMMIT' ],
 	[ 'an INSERT in a block with ANALYZE', 1, 'BEGIN', 'INSERT INTO t VALUES (1)', 'ANALYZE churned', 'COMMIT' ],
@@ -113,6 +115,54 @@ for my $case (
 	$rows = $now;
 }
 
+# What else is run there and adds no row is a change, too: it makes files or catalog entries that a clone must have.
+for my $statement (
+	'VACUUM (FULL) churned',
+	'CLUSTER churned USING churned_pkey',
+	'REINDEX TABLE churned',
+	'REINDEX TABLE CONCURRENTLY churned',
+	'CREATE INDEX churned_i ON churned (i)',
+	'CREATE INDEX CONCURRENTLY churned_ic ON churned (i)',
+	'DROP INDEX churned_i',
+	'TRUNCATE churned',
+	q{COMMENT ON TABLE churned IS 'a comment'},
+	'ALTER TABLE churned ALTER x SET STATISTICS 10',
+	'CREATE STATISTICS churned_statistics ON i, x FROM churned',
+	'REFRESH MATERIALIZED VIEW seen',
+	'GRANT SELECT ON churned TO PUBLIC')
+{
+	make_spares();
+	my $sitter = session($node, $template);
+	run($sitter, $statement);
+	is(in_clone(), 'error 55006', "$statement, while the session stays");
+	$sitter->close;
+	is(in_clone(), $rows, "$statement, when it has left");
+}
+
+# Maintenance with more to it than that it is no change: that it does what the case is about.
+in_template('TRUNCATE churned',
+	q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 1000) i},
+	'DELETE FROM churned WHERE i > 500');
+make_spares();
+{
+	my $sitter = session($node, $template);
+	$sitter->send('VACUUM (PARALLEL 2, INDEX_CLEANUP on, VERBOSE) churned');
+	my $answer = $sitter->result;
+	is($sitter->message, '', 'VACUUM with parallel workers');
+	like(join("\n", map { $_->{M} } @{ $answer->{notices} }), qr/launched [12] parallel vacuum worker/, 'which are started');
+	is(in_clone(), $rows, 'and are in the way of no spare');
+
+	my $horizons = "SELECT datfrozenxid, age(datfrozenxid), datminmxid FROM pg_database WHERE datname = '$template'";
+	my ($before) = $admin->rows($horizons);
+	run($sitter, 'VACUUM (FREEZE)');
+	my ($after) = $admin->rows($horizons);
+	isnt($after->[0], $before->[0], 'VACUUM FREEZE moves the horizon');
+	cmp_ok($after->[1], '<', $before->[1], 'forwards');
+	is(in_clone(), $rows, 'and is in the way of no spare');
+	$sitter->close;
+	is(in_clone(), $rows, 'nor when the session has left');
+}
+
 # Autovacuum.
 in_template('TRUNCATE churned', q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 2000) i});
 make_spares();
@@ -129,6 +179,25 @@ make_spares();
 	is(in_clone(), $rows, 'which is in the way of no spare');
 	run($sitter, 'INSERT INTO t VALUES (1)');
 	is(in_clone(), 'error 55006', 'but a commit is');
+}
+
+# Autovacuum that runs a user's function, which writes.
+run($admin, $_) for 'ALTER SYSTEM SET autovacuum = off', 'SELECT pg_reload_conf()';
+ok( poll(
+		sub {
+			!$admin->query(
+				"SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^autovacuum' OR datname = '$template'");
+		}),
+	'autovacuum is off again');
+in_template('INSERT INTO hostile SELECT generate_series(2, 1000)');
+make_spares();
+{
+	my $sitter = session($node, $template);
+	my $before = $sitter->query($count);
+	is(in_clone(), $before, 'before the function is run');
+	run($admin, $_) for 'ALTER SYSTEM SET autovacuum = on', 'SELECT pg_reload_conf()';
+	ok(poll(sub { $sitter->query($count) > $before }), 'autovacuum has run a function that writes');
+	is(in_clone(), 'error 55006', 'which is a change');
 }
 
 $node->stop;
