@@ -36,6 +36,7 @@ sub new_cluster
 restart_after_crash = off
 full_page_writes = on
 max_prepared_transactions = 2
+testdb.recycle_statement = 'SELECT \$1'
 include_if_exists 'point.conf'
 $settings
 }, %params);
@@ -207,7 +208,7 @@ my @cases = (
 		points => [
 			qw(drop-claimed drop-unwanted drop-empty return-row return-committed return-entered recycle-taken
 			  recycle-discarded recycle-checkpoint recycle-closed restore-files restore-row restore-flushed
-			  recycle-restored recycle-committed recycle-published)
+			  recycle-restored recycle-committed forget-begun forget-done recycle-published)
 		],
 		logged => [qw(restore-logged restore-checkpoint)]
 	},
@@ -233,7 +234,7 @@ my @cases = (
 		},
 		points => [
 			qw(reset-empty restore-rows restore-recorded restore-discarded restore-closed restore-content restore-committed
-			  restore-held)
+			  restore-held forget-begun forget-done)
 		],
 		logged => [qw(restore-logged restore-checkpoint)]
 	},
@@ -370,6 +371,7 @@ sub complaints
 		  && !/skipping missing configuration file|terminating background worker/
 		  && !/terminating connection (because of crash|due to)|the database system is (starting up|shutting down)/
 		  && !/worker ended before it had finished/
+		  && !/snapshot of template "$template" must be taken anew: /
 		  && !/HINT:|DETAIL:|STATEMENT:|CONTEXT:/
 		  && !/unexpected postmaster exit|pre-existing shared memory block|lock file "postmaster.pid" already/
 		  && !/\d\] WARNING:  (could not open directory "base|some useless files may be left)/
@@ -479,6 +481,42 @@ sub try_follower
 	return;
 }
 
+# A file of the snapshot vanishes when it has been found to be there, and there may be no way back: what is being made or
+# restored gets the template's content all the same, and who asked for it is told of an error only if that says what becomes of
+# it.
+my @damaged = (
+	[ 'clone', 'clone-row', sub { return "SELECT testdb_clone('$template', 'regression_mine_" . ++$nnames . q{')} } ],
+	[ 'drop, for another life', 'recycle-closed', sub { return "SELECT testdb_drop('$_[0]')" } ],
+	[ 'reset', 'restore-discarded', sub { return "SELECT testdb_reset('$_[0]')" } ],
+	[ 'rewind', 'rewind-discarded', sub { return "SELECT testdb_rewind('$_[0]')" }, qr/^55000 .*damaged while a database was being rewound/ ]);
+
+sub try_damaged
+{
+	my ($case, $point, $statement, $error) = @_;
+	my $what = "$case, the snapshot is damaged at $point";
+	run($admin, "SELECT testdb_template_set('$template', 0)");
+	restart();
+	my $name = clone();
+	my $client = connect_to($node, $name);
+	my $file = run($client, q{SELECT pg_relation_filenode('base')});
+	run($client, q{UPDATE base SET t = 'mine'}) unless $case eq 'clone';
+	$client->close;
+	$client = hold_at($point, $statement->($name));
+	my $position = -s $node->logfile;
+	unlink $node->data_dir . '/pg_testdb/snapshots/' . oid_of($admin, $template) . "/$file" or die $!;
+	reload('');
+	my $answer = $client->result;
+	my $told = $answer->{error} ? "$answer->{error}{C} $answer->{error}{M}" : '';
+	$client->close;
+	$error ? like($told, $error, "$what: the error says so") : is($told, '', "$what: no error");
+	wait_for_log(qr/snapshot of template "$template" must be taken anew/, $position);
+	$held{$name} = $case =~ /drop/ ? 'gone' : $number;
+	my @wrong = (check(), map { "log: $_" } grep { !$error || !/ERROR:  snapshot of the template was damaged/ } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	run($admin, "SELECT testdb_template_set('$template', NULL)");
+	return;
+}
+
 # A checkpoint that began in a clone's life has not come to its pages when they are to be thrown away, and the server ends
 # when it has just been completed: recovery starts in the middle of the clone's life, and finds its pages as old as that.
 sub try_checkpoint
@@ -532,6 +570,10 @@ new_cluster('killed', "wal_level = minimal\nmax_wal_senders = 0");
 for my $case (@cases)
 {
 	try_kill($case, $_) for grep { wanted($_) } @{ $case->{points} };
+}
+for my $case (@damaged)
+{
+	try_damaged(@$case) if wanted($case->[1]);
 }
 stop();
 

@@ -156,6 +156,16 @@ my %roads = (
 		before => sub { my $name = run($admin, "SELECT testdb_clone('$template')"); change($name); return $name },
 		after => sub { ask($_[1], "SELECT testdb_reset('$_[0]')") // return; return $_[0] }
 	},
+	'CREATE DATABASE' => {
+		damages => qr/ is removed$/,
+		after => sub {
+			run($admin, 'SET testdb.serve_create_database = on');
+			defined ask($_[1], "CREATE DATABASE regression_served TEMPLATE $template") or return;
+			run($admin, 'RESET testdb.serve_create_database');
+			is(run($admin, q{SELECT count(*) FROM testdb_clones() WHERE scope = 'database'}), '1', "$_[1]: it was served");
+			return 'regression_served';
+		}
+	},
 	'rewind' => {
 		before => sub { my $name = run($admin, "SELECT testdb_clone('$template')"); change($name); return $name },
 		after => sub { ask($_[1], "SELECT testdb_rewind('$_[0]')") // return; return $_[0] }
@@ -165,6 +175,7 @@ my %roads = (
 sub clear
 {
 	run($admin, "SELECT testdb_template_set('$template', 0)");
+	run($admin, 'DROP DATABASE IF EXISTS regression_served');
 	run($admin, 'SELECT testdb_drop_all()');
 	poll(
 		sub {
@@ -232,6 +243,7 @@ for my $road (sort keys %roads)
 	{
 		next if @only && !grep { $damage->[0] =~ /$_/ } @only;
 		next if ($damage->[2] // '') eq 'new worker' && $road !~ /^(clone|recycling)$/;
+		next if $roads{$road}{damages} && $damage->[0] !~ $roads{$road}{damages};
 		try_damage($road, $damage);
 	}
 }
@@ -246,9 +258,12 @@ run($admin, "SELECT testdb_prewarm('$template', 2)");
 my $sitter = session($node, $template);
 $sitter->query('SELECT 1');
 unlink $table or die $!;
-ok(!$admin->do("SELECT testdb_reset('$mine')"), 'in use: a clone is not reset');
-is($admin->sqlstate, '55006', 'in use: and the template is said to be in use');
-is(connect_to($node, $mine)->query('SELECT count(*) FROM e'), '1', 'in use: the clone stays as it was');
+for my $restore (qw(reset rewind))
+{
+	ok(!$admin->do("SELECT testdb_$restore('$mine')"), "in use, $restore: refused");
+	is($admin->sqlstate, '55006', "in use, $restore: the template is said to be in use");
+	is(connect_to($node, $mine)->query('SELECT count(*) FROM e'), '1', "in use, $restore: the clone stays as it was");
+}
 is(run($admin, 'SELECT snapshot FROM testdb_templates'), 'damaged', 'in use: the view says what is wrong');
 has_content(run($admin, "SELECT testdb_clone('$template')"), 'in use, a spare');
 has_content(run($admin, "SELECT testdb_clone('$template', 'regression_named')"), 'in use, a spare with a name');
