@@ -36,15 +36,18 @@ run($client, $_)
 my ($t_file, $e_file) = map { $client->query("SELECT pg_relation_filenode('$_')") } qw(t e);
 my $content = 'SELECT md5(string_agg(i || x, NULL ORDER BY i)), (SELECT count(*) FROM e) FROM t';
 my $expected = run($client, $content);
-$client->close;
+leave($client);
 my $folder = "$parent/" . oid_of($admin, $template);
 my ($table, $empty, $manifest) = ("$folder/$t_file", "$folder/$e_file", "$folder.manifest");
 
-# Waits until nobody is in the template.
-sub empty_template
+# Closes a session, and waits until its process has ended: otherwise what comes next would terminate it, and the log would
+# say so, or find it in the template.
+sub leave
 {
-	poll(sub { run($admin, "SELECT count(*) FROM pg_stat_activity WHERE datname = '$template'") eq '0' })
-	  or die 'the template stays in use';
+	my ($client) = @_;
+	my $pid = $client->pid // 0;
+	$client->close;
+	poll(sub { run($admin, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }) or die "process $pid stays";
 	return;
 }
 
@@ -107,7 +110,7 @@ sub has_content
 	my ($name, $title) = @_;
 	my $in_clone = connect_to($node, $name);
 	is($in_clone->query($content) // $in_clone->message, $expected, "$title: the content is right");
-	$in_clone->close;
+	leave($in_clone);
 	return;
 }
 
@@ -116,7 +119,7 @@ sub change
 	my ($name) = @_;
 	my $in_clone = session($node, $name);
 	run($in_clone, $_) for q{UPDATE t SET x = 'x'}, 'INSERT INTO e VALUES (1)';
-	$in_clone->close;
+	leave($in_clone);
 	return;
 }
 
@@ -235,7 +238,6 @@ sub try_damage
 	return;
 }
 
-empty_template();
 my @only = split /;/, $ENV{TESTDB_DAMAGES} // '';
 for my $road (sort keys %roads)
 {
@@ -269,8 +271,7 @@ has_content(run($admin, "SELECT testdb_clone('$template')"), 'in use, a spare');
 has_content(run($admin, "SELECT testdb_clone('$template', 'regression_named')"), 'in use, a spare with a name');
 ok(!$admin->do("SELECT testdb_clone('$template')"), 'in use: no copy is made');
 is($admin->sqlstate, '55006', 'in use: and the template is said to be in use');
-$sitter->close;
-empty_template();
+leave($sitter);
 ask('left', "SELECT testdb_reset('$mine')");
 has_content($mine, 'left, reset');
 has_content(ask('left', "SELECT testdb_clone('$template')") // 'postgres', 'left, clone');
@@ -285,8 +286,7 @@ for my $damage (grep { ($_->[2] // '') ne 'all' } @damages)
 	$client = session($node, $template);
 	run($client, 'UPDATE t SET x = md5(x)');
 	$expected = run($client, $content);
-	$client->close;
-	empty_template();
+	leave($client);
 	$damage->[1]->();
 	has_content(ask($title, "SELECT testdb_clone('$template')") // 'postgres', $title);
 }
