@@ -195,6 +195,20 @@ lease_write(const TestdbClone *clone, LeaseState state)
 }
 
 /*
+ * Report whether the file of a database is there and has nothing in it, which
+ * is how a crash before the first lease_write() was done leaves it.
+ */
+bool
+lease_is_empty(Oid oid)
+{
+	char		path[MAXPGPATH];
+	struct stat st;
+
+	lease_path(oid, path);
+	return stat(path, &st) == 0 && st.st_size == 0;
+}
+
+/*
  * Read what is recorded about a database into *clone and *state; false if
  * nothing is, or nothing that can be understood (which is logged).  The
  * clone's own state in the registry is not set.  For the server's start: the

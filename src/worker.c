@@ -127,6 +127,7 @@ restore_clone(Oid oid)
 	LeaseState	state;
 	DatabaseInfo info;
 	bool		exists;
+	bool		gone;
 	bool		lives;
 	struct stat st;
 	char	   *path;
@@ -135,11 +136,13 @@ restore_clone(Oid oid)
 		return clone.state == CLONE_LEASED || clone.state == CLONE_REWINDING;
 
 	exists = database_lookup(oid, &info);
-	if (!lease_read(oid, &clone, &state))
+	path = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
+	gone = !exists && stat(path, &st) != 0;
+
+	/* A crash before anything was made leaves an empty file. */
+	if ((gone && lease_is_empty(oid)) || !lease_read(oid, &clone, &state))
 	{
-		/* An empty file, say, left by a crash before anything was made. */
-		path = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
-		if (!exists && stat(path, &st) != 0)
+		if (gone)
 			lease_remove(oid);
 		return false;
 	}
