@@ -45,6 +45,7 @@
 #include "evict.h"
 #include "guc.h"
 #include "handout.h"
+#include "sessions.h"
 
 /* How often sessions are looked for and told to end, in ms. */
 #define TELL_INTERVAL		100

@@ -80,12 +80,16 @@
 #include "compat.h"
 #include "connect.h"
 #include "database.h"
+#include "expiry.h"
 #include "freshness.h"
 #include "gate.h"
 #include "guc.h"
 #include "lease.h"
 #include "registry.h"
 #include "request.h"
+#include "signals.h"
+#include "spares.h"
+#include "templates.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ExecutorStart_hook_type prev_ExecutorStart_hook = NULL;

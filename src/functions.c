@@ -14,58 +14,52 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "storage/proc.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
-#include "utils/resowner.h"
-#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "database.h"
 #include "debug.h"
 #include "evict.h"
-#include "guc.h"
+#include "expiry.h"
 #include "handout.h"
 #include "lease.h"
-#include "registry.h"
-#include "request.h"
+#include "quota.h"
+#include "signals.h"
 #include "snapshot.h"
-#include "spare.h"
+#include "spares.h"
+#include "stats.h"
+#include "templates.h"
 #include "testdb.h"
 
 /* Longest lifetime that can be asked for, in seconds. */
 #define MAX_LIFETIME		(INT64CONST(100) * SECS_PER_YEAR)
 
-/* Longest pause between two looks at a template in use, in ms. */
-#define TEMPLATE_POLL_MAX	20
-
-/* Longest wait for a spare before a clone is made for the caller, in ms. */
-#define SPARE_WAIT			100
-
 SQL_FUNCTION(testdb_clone);
+
 SQL_FUNCTION(testdb_drop);
+
 SQL_FUNCTION(testdb_drop_all);
+
 SQL_FUNCTION(testdb_keep);
+
 SQL_FUNCTION(testdb_reset);
+
 SQL_FUNCTION(testdb_rewind);
+
 SQL_FUNCTION(testdb_rewind_current);
+
 SQL_FUNCTION(testdb_stats_reset);
+
 SQL_FUNCTION(testdb_prewarm);
+
 SQL_FUNCTION(testdb_template_set);
 
 /*
@@ -171,20 +165,6 @@ check_handed_out(const TestdbClone *clone, const char *name)
 }
 
 /*
- * Raise the error that the caller's own session is in the template's way.
- */
-static void
-report_own_database(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("cannot clone the currently open database"),
-			 errdetail("It can be copied when nobody is connected to it."),
-			 errhint("Connect to another database, such as \"%s\", to call testdb_clone.",
-					 testdb_database)));
-}
-
-/*
  * Find the template and check that the caller may clone it; its OID.  *lease is
  * the number of its own lease, if it is itself a clone, or 0.
  *
@@ -224,234 +204,6 @@ get_template(const char *name, uint64 *lease)
 				 errhint("Set \"%s\" to another database and restart the server.",
 						 "testdb.database")));
 	return oid;
-}
-
-/*
- * Raise the error that a template is in use.
- */
-static void
-report_template_in_use(Oid template, const char *name, int nprepared)
-{
-	char	   *sessions = database_describe_sessions(template);
-
-	if (sessions == NULL && nprepared > 0)
-		sessions = psprintf(ngettext("There is %d prepared transaction using the database.",
-									 "There are %d prepared transactions using the database.",
-									 nprepared),
-							nprepared);
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("source database \"%s\" is being accessed by other users", name),
-			 sessions ? errdetail_internal("%s", sessions) : 0,
-			 testdb_end_template_sessions ?
-			 errhint("Members of the role that owns a template can have its sessions terminated, but not those of superusers, nor prepared transactions. testdb_clone waited %d ms; see \"%s\".",
-					 testdb_template_timeout, "testdb.template_timeout") :
-			 errhint("A template can be copied when nobody is connected to it. testdb_clone waited %d ms; see \"%s\" and \"%s\".",
-					 testdb_template_timeout, "testdb.template_timeout",
-					 "testdb.end_template_sessions")));
-}
-
-/*
- * Sleep until nobody seems to be connected to the template, *pause_ms
- * milliseconds at least, or until the deadline; false if that has passed.  The
- * next pause is longer.
- */
-bool
-handout_wait_for_template(Oid template, long *pause_ms, TimestampTz deadline)
-{
-	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbTemplate");
-
-	do
-	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   deadline);
-
-		if (left <= 0)
-			return false;
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(*pause_ms, left), event);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	} while (CountDBBackends(template) > 0);
-	*pause_ms = Min(*pause_ms * 2, TEMPLATE_POLL_MAX);
-	return true;
-}
-
-/*
- * The detail of an error that says how many others use a database, as core has
- * it.
- */
-int
-handout_errdetail_busy(int nsessions, int nprepared)
-{
-	if (nsessions > 0 && nprepared > 0)
-		return errdetail("There are %d other session(s) and %d prepared transaction(s) using the database.",
-						 nsessions, nprepared);
-	if (nprepared > 0)
-		return errdetail_plural("There is %d prepared transaction using the database.",
-								"There are %d prepared transactions using the database.",
-								nprepared, nprepared);
-	return errdetail_plural("There is %d other session using the database.",
-							"There are %d other sessions using the database.",
-							nsessions, nsessions);
-}
-
-/*
- * Take a spare of the template, if there is one that holds what is committed
- * in it: no worker is needed for that, no catalog is changed.  Fills *result.
- * waited says that this session has been waiting for one.
- *
- * Its row, which is closed, is opened; then the lease is written, which is on
- * disk before anybody sees that it is LEASED.  If this process is killed before,
- * the database is removed when the server starts again; if the server crashes
- * after, and the opening was not on disk, it is repeated then.
- *
- * Errors: whatever the file system says.
- */
-static SpareResult
-take_spare(const RequestArgs *args, bool waited, RequestResult *result)
-{
-	TestdbClone clone;
-	TemplateRow row;
-	SpareResult answer;
-	bool		refill;
-	volatile bool opened = false;
-	int			n;
-
-	if (!database_read_row(args->database, &row))
-		return SPARE_STALE;
-	answer = registry_take_spare(args->database, args->role, &row, false, waited,
-								 &args->terms, &clone, &refill);
-
-	/* What was done without a transaction ID counts when nobody is in it. */
-	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
-		answer = registry_take_spare(args->database, args->role, &row, true, waited,
-									 &args->terms, &clone, &refill);
-	if (answer != SPARE_TAKEN)
-		return answer;
-	if (args->role_limit > 0 &&
-		!registry_charge(clone.oid, args->role, args->role_limit, &n))
-	{
-		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_SPARE);
-		registry_announce_spare(args->database);
-		database_report_role_limit(args->role, n);
-	}
-
-	PG_TRY();
-	{
-		debug_point("taken");
-		opened = spare_open(&clone, row.clone_limit);
-		debug_point("taken-open");
-		if (opened)
-			lease_write(&clone, LEASE_HELD);
-		debug_point("taken-held");
-	}
-	PG_CATCH();
-	{
-		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
-		request_wake_workers();
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	if (!opened)
-	{
-		/* Somebody has changed it: it goes, and the caller looks for another. */
-		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
-		request_wake_workers();
-		return take_spare(args, waited, result);
-	}
-	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
-	debug_point("taken-leased");
-	if (refill || clone.expires_at != 0 || clone.terms.idle_timeout != 0)
-		request_wake_workers();
-	result->oid = clone.oid;
-	result->name = clone.name;
-	return SPARE_TAKEN;
-}
-
-/*
- * Take a spare, waiting for one that is being made ready; false if there is
- * none, so that a worker must help.
- */
-static bool
-find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
-{
-	bool		waited = false;
-
-	if (args->method != TESTDB_METHOD_NATIVE || args->name_given)
-		return false;
-	for (;;)
-	{
-		SpareResult answer = take_spare(args, waited, result);
-		long		left;
-
-		if (answer == SPARE_TAKEN)
-			return true;
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-		if (answer == SPARE_STALE || left <= 0)
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		if (!registry_wait_for_spare(args->database, args->role,
-									 request_wake_workers, Min(left, SPARE_WAIT)))
-			return take_spare(args, true, result) == SPARE_TAKEN;
-		waited = true;
-	}
-}
-
-/*
- * Have a worker do something.  Before sessions in a clone are ended for that,
- * they are given time to leave by themselves, here, where nobody else has to
- * wait for it.
- *
- * Errors: those of request_perform.
- */
-static void
-perform(RequestArgs *args, TimestampTz deadline, RequestResult *result)
-{
-	if (args->kind == REQUEST_DROP || args->kind == REQUEST_RESET)
-	{
-		database_let_leave(args->database);
-		args->let_left = true;
-	}
-	request_perform(args, deadline, result);
-}
-
-/*
- * Have a worker do something that needs the template, named name in errors, up
- * to date; while that is in use, wait here, so that the worker is free for
- * others, or have the sessions in it terminated.
- *
- * Errors: those of request_perform; 55006 if the template is still in use
- * after testdb.template_timeout.
- */
-static void
-perform_with_template(RequestArgs *args, Oid template, const char *name,
-					  RequestResult *result)
-{
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz deadline = TimestampTzPlusMilliseconds(start, testdb_timeout);
-	TemplateWait wait = {
-		.template = template,
-		.name = name,
-		.deadline = deadline,
-		.template_deadline = TimestampTzPlusMilliseconds(start, testdb_template_timeout),
-		.pause_ms = 1,
-	};
-
-	for (;;)
-	{
-		if (args->kind == REQUEST_CLONE && find_spare(args, result, deadline))
-			return;
-		perform(args, deadline, result);
-		if (!result->busy)
-			return;
-		if (template == MyDatabaseId)
-			report_own_database();
-		if (!evict_or_wait(&wait, result->nprepared))
-			report_template_in_use(template, name, result->nprepared);
-	}
 }
 
 /*
@@ -572,26 +324,6 @@ check_role_limit(Oid role)
 	n = registry_count_paid(role);
 	if (n >= testdb_max_clones_per_role)
 		database_report_role_limit(role, n);
-}
-
-/*
- * Log a call that took long, if that is wanted; command is what was called.
- * start may be 0 if it is not.
- */
-void
-handout_log_slow(const char *command, const RequestArgs *args,
-				 const RequestResult *result, TimestampTz start)
-{
-	int64		us;
-
-	if (testdb_log_min_duration < 0)
-		return;
-	us = GetCurrentTimestamp() - start;
-	if (us / 1000 >= testdb_log_min_duration)
-		ereport(LOG,
-				(errmsg("%s: \"%s\" from \"%s\": %lld.%03d ms", command,
-						NameStr(result->name), NameStr(args->database_name),
-						(long long) (us / 1000), (int) (us % 1000))));
 }
 
 /*

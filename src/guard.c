@@ -9,7 +9,7 @@
  * is TOUCHED then: see freshness.c.)
  *
  * What a command does to a spare never gets into somebody's clone.  A spare is
- * closed in its row (spare.c opens it), but its owner, a superuser, and
+ * closed in its row (spare_row.c opens it), but its owner, a superuser, and
  * whoever may alter a role can still alter it by its name.  ALTER DATABASE and
  * ALTER ROLE ... IN DATABASE tell the object access hook of freshness.c, which
  * takes the spare away from those that can be handed out.  COMMENT, SECURITY
@@ -47,6 +47,7 @@
 #include "freshness.h"
 #include "guard.h"
 #include "registry.h"
+#include "spares.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static ClientAuthentication_hook_type prev_client_authentication = NULL;

@@ -18,4 +18,10 @@ extern void handout_log_slow(const char *command, const RequestArgs *args,
 							 const RequestResult *result, TimestampTz start);
 extern int	handout_errdetail_busy(int nsessions, int nprepared);
 
+extern void report_own_database(void);
+extern void report_template_in_use(Oid template, const char *name, int nprepared);
+extern void perform(RequestArgs *args, TimestampTz deadline, RequestResult *result);
+extern void perform_with_template(RequestArgs *args, Oid template, const char *name,
+					  RequestResult *result);
+
 #endif							/* TESTDB_HANDOUT_H */

@@ -71,63 +71,45 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/pg_tablespace_d.h"
-#include "common/relpath.h"
-#include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "storage/md.h"
 #include "storage/predicate_internals.h"
 #include "storage/procsignal.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
-#include "utils/timestamp.h"
 
+#include "buffers.h"
 #include "compat.h"
 #include "database.h"
+#include "dbcatalog.h"
 #include "debug.h"
-#include "filesync.h"
 #include "forget.h"
 #include "recycle.h"
-#include "registry.h"
-#include "request.h"
+#include "signals.h"
 #include "snapshot.h"
 #include "space.h"
-#include "spare.h"
+#include "spare_row.h"
+#include "spares.h"
+#include "stats.h"
+#include "templates.h"
+#include "walcopy.h"
+#include "watch.h"
 
 /* How long others may take to close their files, in ms. */
 #define BARRIER_TIMEOUT		2000
 
 /* When to ask them again, in ms, and how long they may take then. */
 #define BARRIER_RETRY		5000
+
 #define BARRIER_RETRY_TIMEOUT	200
 
-/* A directory that this process watches. */
-typedef struct Watch
-{
-	int			wd;				/* watch descriptor; hash key */
-	Oid			oid;			/* the clone */
-	bool		broken;			/* changes may have been missed */
-	bool		renewed;		/* a relation's file was made or removed */
-	FilesyncNames *names;		/* what has changed; NULL if broken from the
-								 * beginning */
-} Watch;
-
-/* Where the watch of a clone is. */
-typedef struct WatchIndex
-{
-	Oid			oid;			/* hash key */
-	int			wd;
-} WatchIndex;
-
-static HTAB *watches = NULL;	/* of Watch */
-static HTAB *watch_index = NULL;	/* of WatchIndex */
-static int	watch_fd = -1;
+HTAB *watches = NULL;	/* of Watch */
 
 /* The clones that this process is restoring; in TopMemoryContext. */
 static TestdbClone *batch = NULL;
+
 static int	batch_size = 0;
+
 static int	batch_space = 0;
 
 /* Is this process waiting for others to close their files? */
@@ -138,165 +120,6 @@ static TimestampTz retry_at = 0;
 
 /* Has this process written to WAL what database_end_log is needed for? */
 static bool to_be_ended = false;
-
-/*
- * Prepare this process for watching; nothing is watched if that fails.
- */
-void
-watch_init(void)
-{
-	HASHCTL		info;
-	FilesyncError error;
-
-	if (watches != NULL)
-		return;
-	memset(&info, 0, sizeof(info));
-	info.keysize = sizeof(int);
-	info.entrysize = sizeof(Watch);
-	info.hcxt = TopMemoryContext;
-	watches = hash_create("testdb watches", 64, &info,
-						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	info.keysize = sizeof(Oid);
-	info.entrysize = sizeof(WatchIndex);
-	watch_index = hash_create("testdb watch index", 64, &info,
-							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	watch_fd = filesync_watch_open(&error);
-	if (watch_fd < 0)
-		ereport(LOG,
-				(errmsg("testdb cannot watch files: %s", error.message),
-				 errdetail("All files of a database are compared when it is recycled.")));
-}
-
-/*
- * The watch of a clone, or NULL.
- */
-static Watch *
-watch_find(Oid oid)
-{
-	WatchIndex *index;
-
-	if (watches == NULL)
-		return NULL;
-	index = hash_search(watch_index, &oid, HASH_FIND, NULL);
-	return index ? hash_search(watches, &index->wd, HASH_FIND, NULL) : NULL;
-}
-
-/*
- * Start to watch a clone's directory; if that is impossible, its files will be
- * compared.
- */
-static void
-watch_add(Oid oid)
-{
-	FilesyncError error;
-	Watch	   *watch;
-	WatchIndex *index;
-	char	   *path;
-	int			wd;
-
-	if (watch_fd < 0)
-		return;
-	path = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
-	wd = filesync_watch_add(watch_fd, path, &error);
-	pfree(path);
-	if (wd < 0)
-		return;
-	watch = hash_search(watches, &wd, HASH_ENTER, NULL);
-	watch->oid = oid;
-	watch->names = filesync_names_create();
-	watch->broken = watch->names == NULL;
-	watch->renewed = false;
-	index = hash_search(watch_index, &oid, HASH_ENTER, NULL);
-	index->wd = wd;
-}
-
-/*
- * Stop watching a clone's directory, if this process does.
- */
-static void
-watch_forget(Oid oid)
-{
-	FilesyncError error;
-	Watch	   *watch = watch_find(oid);
-
-	if (watch == NULL)
-		return;
-	(void) filesync_watch_remove(watch_fd, watch->wd, &error);
-	if (watch->names)
-		filesync_names_free(watch->names);
-	hash_search(watches, &watch->wd, HASH_REMOVE, NULL);
-	hash_search(watch_index, &oid, HASH_REMOVE, NULL);
-}
-
-/*
- * Mark every watch as broken.
- */
-static void
-watch_break_all(void)
-{
-	HASH_SEQ_STATUS scan;
-	Watch	   *watch;
-
-	hash_seq_init(&scan, watches);
-	while ((watch = hash_seq_search(&scan)) != NULL)
-		watch->broken = true;
-}
-
-/*
- * For filesync_watch_drain: collect what has happened.  A directory that has
- * gone belonged to a clone that was dropped.
- */
-static void
-watch_note(int wd, FilesyncEvent event, const char *name,
-		   void *arg pg_attribute_unused())
-{
-	Watch	   *watch;
-
-	if (event == FILESYNC_OVERFLOW)
-	{
-		watch_break_all();
-		return;
-	}
-	watch = hash_search(watches, &wd, HASH_FIND, NULL);
-	if (watch == NULL)
-		return;
-	if (event == FILESYNC_GONE)
-		watch_forget(watch->oid);
-	else if (!watch->broken)
-	{
-		if (!filesync_names_add(watch->names, name))
-			watch->broken = true;
-		if (event == FILESYNC_ENTRY && OidIsValid(database_relation_of_file(name)))
-			watch->renewed = true;
-	}
-}
-
-/*
- * Read all events that are there.
- */
-void
-watch_drain(void)
-{
-	FilesyncError error;
-
-	if (watch_fd >= 0 && !filesync_watch_drain(watch_fd, watch_note, NULL, &error))
-		watch_break_all();
-}
-
-/*
- * The names of the files that changed in a clone since it was last restored to
- * this version, or NULL if that is not known.
- */
-const FilesyncNames *
-watch_names(const TestdbClone *clone, const TestdbTemplate *template)
-{
-	Watch	   *watch;
-
-	if (clone->version != template->version)
-		return NULL;
-	watch = watch_find(clone->oid);
-	return watch != NULL && !watch->broken ? watch->names : NULL;
-}
 
 /*
  * The OIDs of the databases in which serializable transactions hold locks.
@@ -437,27 +260,6 @@ recycle_end_restoring(void)
 }
 
 /*
- * After restoring: forget what the restoring itself has changed, and watch
- * what has not been watched.  Nobody is in the clone yet.
- */
-void
-watch_restart(Oid oid)
-{
-	Watch	   *watch = watch_find(oid);
-
-	if (watch != NULL && !watch->broken)
-	{
-		filesync_names_clear(watch->names);
-		watch->renewed = false;
-	}
-	else
-	{
-		watch_forget(oid);
-		watch_add(oid);
-	}
-}
-
-/*
  * Drop the statistics of the batch's clones.
  */
 static void
@@ -469,17 +271,6 @@ drop_statistics(void)
 		oids[i] = batch[i].oid;
 	database_drop_statistics(oids, batch_size);
 	pfree(oids);
-}
-
-/*
- * Is it known which files of a clone have changed since it was restored?
- */
-static bool
-is_watched(Oid oid)
-{
-	Watch	   *watch = watch_find(oid);
-
-	return watch != NULL && !watch->broken;
 }
 
 /*
@@ -549,16 +340,6 @@ announce_batch(void)
 		last = batch[i].template_oid;
 	}
 	batch_size = 0;
-}
-
-/*
- * The names of the files that have changed in a clone since it was restored, or
- * NULL if that is not known.
- */
-const FilesyncNames *
-watch_current(Oid oid)
-{
-	return is_watched(oid) ? watch_find(oid)->names : NULL;
 }
 
 /*

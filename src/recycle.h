@@ -10,6 +10,8 @@
 #ifndef TESTDB_RECYCLE_H
 #define TESTDB_RECYCLE_H
 
+#include "utils/hsearch.h"
+
 #include "filesync.h"
 #include "registry.h"
 
@@ -33,11 +35,5 @@ extern bool recycle_needs_barrier(const TestdbClone *clone);
 extern void recycle_add_changed(HTAB *relations, const Oid *oids, int n);
 extern void recycle_log_restored(const TestdbClone *clone);
 extern bool recycle_end_restoring(void);
-extern void watch_init(void);
-extern void watch_drain(void);
-extern void watch_restart(Oid oid);
-extern const FilesyncNames *watch_names(const TestdbClone *clone,
-										const TestdbTemplate *template);
-extern const FilesyncNames *watch_current(Oid oid);
 
 #endif							/* TESTDB_RECYCLE_H */

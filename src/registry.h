@@ -183,9 +183,6 @@ extern void registry_shmem_init(void);
 #define TOO_MANY_CLONES		"too many databases made by testdb"
 
 extern bool registry_add(const TestdbClone *clone, bool replaces, int elevel);
-extern void registry_check_share(Oid template_oid, Oid role, bool spare);
-extern int	registry_count_paid(Oid role);
-extern bool registry_charge(Oid oid, Oid role, int limit, int *n);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
 extern bool registry_update(const TestdbClone *clone, CloneState from);
@@ -203,78 +200,7 @@ extern bool registry_has_garbage(void);
 extern void registry_postpone_garbage(Oid oid, int delay_ms);
 extern TestdbClone *registry_list(int *nclones);
 extern uint64 registry_next_serial(void);
-extern void registry_set_recheck(void);
-extern bool registry_take_recheck(void);
 
-/* leases */
-extern void registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms);
-extern void registry_end_session(int pid);
-extern bool registry_touch(Oid oid);
-extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
-extern void registry_extend(Oid oid, int seconds);
-extern bool registry_note_failure(Oid oid, uint32 hash, int *delay);
-extern bool registry_has_failed(Oid oid);
-extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
-								 TestdbClone *clone, bool *coming);
-extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
-										  bool *coming);
-extern bool registry_is_spare(const char *name);
-extern bool registry_take_touched(TestdbClone *clone);
 extern bool registry_is_full(void);
-extern void registry_set_uninstalled(bool uninstalled);
-extern void registry_check_installed(void);
-extern bool registry_is_uninstalled(void);
-
-/* spares */
-extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
-									   const TemplateRow *row,
-									   bool ignore_unverified, bool waiting,
-									   const LeaseTerms *terms,
-									   TestdbClone *clone, bool *refill);
-extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
-									void (*wake) (void), long timeout_ms);
-extern void registry_announce_spare(Oid template_oid);
-extern bool registry_return(TestdbClone *clone, bool *wake);
-extern bool registry_should_restore(long *delay_ms);
-extern void registry_set_stuck(bool stuck);
-extern bool registry_is_stuck(void);
-extern void registry_count_write(void);
-extern bool registry_take_writes(uint32 n);
-extern bool registry_next_refill(Oid *template_oid, Oid *owner);
-extern bool registry_may_log_refill(Oid template_oid, int sqlstate);
-extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
-extern int	registry_purge_role(Oid role, const List *oids);
-extern void registry_want_none(Oid template_oid, Oid owner);
-extern void registry_limit_spares(Oid template_oid, int limit);
-extern bool registry_lower_demand(void);
-extern bool registry_take_stale_spare(Oid template_oid, Oid owner,
-									  TestdbClone *clone);
-extern bool registry_wants_clone_back(Oid template_oid, Oid owner);
-extern int	registry_count_spares(Oid template_oid, Oid owner, int *ncoming);
-extern bool registry_has_returned(void);
-
-/* templates */
-extern bool registry_template(Oid oid, TestdbTemplate *template);
-extern uint64 registry_row_version(Oid oid, const TemplateRow *row);
-extern bool registry_enter_template(Oid oid, Oid *evicted);
-extern void registry_set_snapshot(const TestdbTemplate *template, bool verified);
-extern void registry_clear_snapshot(Oid oid, const char *obstacle);
-extern bool registry_set_damaged(Oid oid);
-extern void registry_forget_template(Oid oid);
-extern TestdbTemplate *registry_list_templates(int *ntemplates);
-extern bool registry_is_template(Oid oid);
-extern void registry_template_changed(Oid oid);
-extern void registry_settings_changed(void);
-extern uint64 registry_settings_generation(void);
-extern void registry_settings_prepared(bool prepared);
-extern bool registry_has_settings_prepared(void);
-extern void registry_template_left(Oid oid);
-extern uint32 registry_epoch(void);
-extern void registry_add_stats(Oid oid, const TemplateStats *stats);
-extern void registry_reset_stats(void);
-extern void registry_audit(RegistryAudit *audit);
-extern void registry_note_error(Oid oid, const char *message);
-extern void registry_note_served(Oid oid);
-extern void registry_note_passed_on(Oid oid, const char *reason);
 
 #endif							/* TESTDB_REGISTRY_H */

@@ -81,10 +81,13 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "buffers.h"
 #include "compat.h"
 #include "connect.h"
 #include "database.h"
+#include "dbcatalog.h"
 #include "debug.h"
+#include "filesync.h"
 #include "gate.h"
 #include "guc.h"
 #include "job.h"
@@ -95,8 +98,13 @@
 #include "request.h"
 #include "restore.h"
 #include "rewind.h"
+#include "sessions.h"
 #include "snapshot.h"
 #include "space.h"
+#include "stats.h"
+#include "templates.h"
+#include "visitor.h"
+#include "watch.h"
 
 /* How often who is in the way is looked at again, in ms. */
 #define REWIND_INTERVAL		1

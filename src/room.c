@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "filesync.h"
 #include "room.h"
 
 /* Files are counted as if file systems gave out room in blocks of this. */

@@ -78,6 +78,9 @@
 #include "registry.h"
 #include "request.h"
 #include "serve.h"
+#include "sessions.h"
+#include "signals.h"
+#include "stats.h"
 
 /* How long others may take to leave a database that is dropped, in ms: as core. */
 #define LEAVE_TIMEOUT	5000

@@ -79,12 +79,20 @@
 
 #include "compat.h"
 #include "database.h"
+#include "dbcatalog.h"
 #include "debug.h"
+#include "filesync.h"
 #include "lease.h"
 #include "registry.h"
 #include "room.h"
+#include "sessions.h"
+#include "signals.h"
 #include "snapshot.h"
 #include "space.h"
+#include "stats.h"
+#include "templates.h"
+#include "visitor.h"
+#include "walcopy.h"
 
 /* A manifest that this process has read. */
 typedef struct CachedManifest

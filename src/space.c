@@ -25,22 +25,14 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "common/file_perm.h"
-#include "miscadmin.h"
-#include "storage/fd.h"
-#include "storage/ipc.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
-
 #include "compat.h"
 #include "guc.h"
 #include "lease.h"
-#include "registry.h"
+#include "signals.h"
 #include "space.h"
+#include <sys/statvfs.h>
+#include "nodes/makefuncs.h"
+#include "storage/fd.h"
 
 #define SPACE_TRANCHE		"testdb_space"
 #define RESERVE_DIR			TESTDB_DIR "/reserve"
@@ -258,4 +250,156 @@ space_give_reserve(void)
 	}
 	(void) note_reserve(false);
 	return found;
+}
+
+/* What a checkpoint should find free: bytes, files. */
+#define CHECKPOINT_SPACE	(2 * 1024 * 1024)
+
+#define CHECKPOINT_FILES	20
+
+/* How many files testdb leaves for others. */
+#define MIN_FREE_FILES		1000
+
+static void get_space(int64 *bytes, int64 *files);
+
+/*
+ * Is the data directory's file system so full that a checkpoint could fail,
+ * which is a PANIC?
+ */
+bool
+database_is_full(void)
+{
+	int64		free_bytes;
+	int64		free_files;
+
+	get_space(&free_bytes, &free_files);
+	return free_bytes + (int64) testdb_min_free_space * 1024 * 1024 < CHECKPOINT_SPACE ||
+		free_files + MIN_FREE_FILES < CHECKPOINT_FILES;
+}
+
+/*
+ * See that there is room for a checkpoint: if not, the reserve is given up.
+ * False if that is not enough.
+ */
+bool
+database_make_checkpoint_room(void)
+{
+	return !database_is_full() ||
+		(space_give_reserve() && !database_is_full());
+}
+
+/*
+ * How much more room there is in the data directory's file system than
+ * testdb.min_free_space, in bytes, and how many more files it can take than
+ * MIN_FREE_FILES; both negative if less.  A file system that does not count
+ * its files has room for any number.
+ */
+static void
+get_space(int64 *bytes, int64 *files)
+{
+	struct statvfs fs;
+
+	if (statvfs(DataDir, &fs) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not get the free space of \"%s\": %m", DataDir)));
+	*bytes = (int64) fs.f_bavail * (int64) fs.f_frsize -
+		(int64) testdb_min_free_space * 1024 * 1024;
+	*files = fs.f_files == 0 ? PG_INT64_MAX :
+		(int64) fs.f_favail - MIN_FREE_FILES;
+}
+
+/*
+ * Is there room for a database of so many bytes and files, besides what other
+ * workers are copying?
+ */
+bool
+database_has_space(uint64 bytes, uint64 files)
+{
+	int64		free_bytes;
+	int64		free_files;
+	uint64		other_bytes;
+	uint64		other_files;
+
+	space_get_reserved(&other_bytes, &other_files);
+	get_space(&free_bytes, &free_files);
+	return free_bytes >= (int64) (bytes + other_bytes) &&
+		free_files >= (int64) (files + other_files);
+}
+
+/*
+ * The same; if there is, that room is this worker's until space_release, unless
+ * the transaction fails.
+ */
+bool
+database_reserve_space(uint64 bytes, uint64 files)
+{
+	int64		free_bytes;
+	int64		free_files;
+	uint64		other_bytes;
+	uint64		other_files;
+
+	space_reserve(bytes, files, &other_bytes, &other_files);
+	get_space(&free_bytes, &free_files);
+	if (free_bytes >= (int64) (bytes + other_bytes) &&
+		free_files >= (int64) (files + other_files))
+		return true;
+	space_release();
+	return false;
+}
+
+/*
+ * The error, 53100, that there is no room for so many bytes and files: to restore
+ * the database of that name, or for another one if it is NULL.  In the current
+ * memory context.
+ */
+ErrorData *
+database_space_error(const char *name, uint64 bytes, uint64 files)
+{
+	ErrorData  *edata = palloc0(sizeof(ErrorData));
+	const char *what = name ? psprintf("to restore database \"%s\"", name) :
+		"for another database";
+	int64		free_bytes;
+	int64		free_files;
+	uint64		other_bytes;
+	uint64		other_files;
+
+	space_get_reserved(&other_bytes, &other_files);
+	get_space(&free_bytes, &free_files);
+	free_bytes -= (int64) other_bytes;
+	if (free_files != PG_INT64_MAX)
+		free_files -= (int64) other_files;
+	edata->elevel = ERROR;
+	edata->sqlerrcode = ERRCODE_DISK_FULL;
+	if (free_bytes < (int64) bytes || free_files >= (int64) files)
+	{
+		edata->message = psprintf("not enough free space %s", what);
+		edata->detail = psprintf("It needs %llu kB more than the %d MB of \"%s\"; %lld kB are free.",
+								 (unsigned long long) bytes / 1024,
+								 testdb_min_free_space, "testdb.min_free_space",
+								 (long long) free_bytes / 1024 +
+								 (long long) testdb_min_free_space * 1024);
+		edata->hint = "Drop databases that are no longer needed, or make the file system of the data directory larger.";
+	}
+	else
+	{
+		edata->message = psprintf("not enough free files %s", what);
+		edata->detail = psprintf(name ? "It needs %llu more files; the file system can take %lld more." :
+								 "It has %llu files; the file system can take %lld more.",
+								 (unsigned long long) files,
+								 (long long) Max(free_files, 0));
+		edata->hint = "Drop databases that are no longer needed, or give the file system of the data directory more inodes.";
+	}
+	return edata;
+}
+
+/*
+ * Raise that error if there is no such room.  Else it is this worker's until
+ * space_release, unless the transaction fails.
+ */
+void
+database_check_space(const char *name, uint64 bytes, uint64 files)
+{
+	if (!database_reserve_space(bytes, files))
+		ThrowErrorData(database_space_error(name, bytes, files));
 }

@@ -27,4 +27,11 @@ extern void space_remove_reserve(void);
 #define SPACE_RESERVE_FILES		32
 #define SPACE_RESERVE_BYTES		(4 * 1024 * 1024)
 
+extern bool database_is_full(void);
+extern bool database_make_checkpoint_room(void);
+extern bool database_has_space(uint64 bytes, uint64 files);
+extern bool database_reserve_space(uint64 bytes, uint64 files);
+extern ErrorData *database_space_error(const char *name, uint64 bytes, uint64 files);
+extern void database_check_space(const char *name, uint64 bytes, uint64 files);
+
 #endif							/* TESTDB_SPACE_H */

@@ -72,8 +72,10 @@
 #include "lease.h"
 #include "registry.h"
 #include "request.h"
+#include "signals.h"
 #include "snapshot.h"
 #include "space.h"
+#include "templates.h"
 #include "testdb.h"
 #include "uninstall.h"
 

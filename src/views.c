@@ -27,6 +27,8 @@
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
+#include "stats.h"
+#include "templates.h"
 #include "testdb.h"
 
 SQL_FUNCTION(testdb_clones);

@@ -37,6 +37,8 @@
 #include "connect.h"
 #include "database.h"
 #include "debug.h"
+#include "drop.h"
+#include "expiry.h"
 #include "gate.h"
 #include "guc.h"
 #include "job.h"
@@ -46,10 +48,13 @@
 #include "registry.h"
 #include "request.h"
 #include "rewind.h"
+#include "signals.h"
 #include "snapshot.h"
 #include "space.h"
-#include "spare.h"
+#include "spare_row.h"
+#include "spares.h"
 #include "uninstall.h"
+#include "upkeep.h"
 #include "worker.h"
 
 /* How long an idle worker sleeps at most, in ms. */

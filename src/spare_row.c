@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * spare.c
+ * spare_row.c
  *	  Opening a spare: its row in pg_database.
  *
  * A database that nobody has got is closed in its row, so that what loops over
@@ -54,9 +54,11 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "buffers.h"
 #include "compat.h"
 #include "database.h"
-#include "spare.h"
+#include "dbcatalog.h"
+#include "spare_row.h"
 
 /*
  * Note in *clone how its row is, as this transaction sees it, for spare_open.

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * spare.h
+ * spare_row.h
  *	  Opening a spare: its row in pg_database.
  *
  * Copyright (c) 2026, testdb contributors
  *
  *-------------------------------------------------------------------------
  */
-#ifndef TESTDB_SPARE_H
-#define TESTDB_SPARE_H
+#ifndef TESTDB_SPARE_ROW_H
+#define TESTDB_SPARE_ROW_H
 
 #include "registry.h"
 
@@ -17,4 +17,4 @@ extern bool spare_open(const TestdbClone *clone, int32 limit);
 extern bool spare_is_closed(Oid oid);
 extern void spare_repair(const TestdbClone *clone);
 
-#endif							/* TESTDB_SPARE_H */
+#endif							/* TESTDB_SPARE_ROW_H */

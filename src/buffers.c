@@ -1,0 +1,329 @@
+/*-------------------------------------------------------------------------
+ *
+ * buffers.c
+ *	  What shared buffers and the statistics hold of a database.
+ *
+ * Pages of a database whose files are replaced must be dropped before, or they would
+ * be written over the new files.  Sets of relations say which; they are found in the
+ * names of files that have changed, and by looking at all buffer headers, without a
+ * lock: what is dirty may change at once, so that the callers look when nobody can
+ * be in the database.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xloginsert.h"
+#include "common/controldata_utils.h"
+#include "storage/fd.h"
+#include "storage/md.h"
+#include "utils/builtins.h"
+
+#include "buffers.h"
+#include "compat.h"
+
+/* An entry of a set of relations. */
+typedef struct RelationKey
+{
+	Oid			database;
+	Oid			relation;		/* the number in its files' names */
+} RelationKey;
+
+/* One of a set of relations; the key comes first. */
+typedef struct RelationEntry
+{
+	RelationKey key;
+	bool		discarded;		/* its pages have been dropped */
+	bool		in_file;		/* one of its files has changed */
+	XLogRecPtr	lsn;			/* the newest of its dirty pages */
+} RelationEntry;
+
+/* Some databases. */
+typedef struct DatabaseList
+{
+	Oid		   *oids;			/* sorted */
+	int			n;
+} DatabaseList;
+
+/*
+ * For pgstat_drop_matching_compat: is this an entry of one of these databases?
+ */
+static bool
+is_entry_of(PgStatShared_HashEntry *entry, Datum arg)
+{
+	const DatabaseList *list = (const DatabaseList *) DatumGetPointer(arg);
+
+	return OidIsValid(entry->key.dboid) &&
+		bsearch(&entry->key.dboid, list->oids, list->n, sizeof(Oid), oid_cmp) != NULL;
+}
+
+/*
+ * Drop the cumulative statistics of databases, which nobody is in, so that they
+ * start from zero.
+ *
+ * DROP DATABASE does that, too, by a pass through those of the whole server.
+ * Here it is one pass for all of these databases.
+ */
+void
+database_drop_statistics(const Oid *oids, int n)
+{
+	DatabaseList list = {.n = n};
+
+	list.oids = palloc(n * sizeof(Oid));
+	memcpy(list.oids, oids, n * sizeof(Oid));
+	qsort(list.oids, n, sizeof(Oid), oid_cmp);
+	pgstat_drop_matching_compat(is_entry_of, PointerGetDatum(&list));
+	pfree(list.oids);
+}
+
+/*
+ * Is a checkpoint in progress that began before this call?
+ *
+ * Recovery that starts from there applies WAL to the files as that checkpoint
+ * leaves them.  A dirty page that was dropped from shared buffers before it was
+ * written would be missing: unless WAL has images of full pages, recovery would
+ * meet an older page than it expects, and PANIC.  Once the checkpoint is
+ * complete, or if it begins after the last change of the page, all is well.
+ *
+ * A checkpoint sets the redo pointer when it begins, and enters it into
+ * pg_control when it is complete.  Our own copy of the former is as new as our
+ * last WAL record.
+ */
+bool
+database_is_checkpointing(void)
+{
+	XLogRecPtr	redo;
+	ControlFileData *control;
+	char		nothing = 0;
+	bool		crc_ok;
+	bool		result;
+
+	/* A record must hold something. */
+	XLogBeginInsert();
+	XLogRegisterData(&nothing, sizeof(nothing));
+	(void) XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+	redo = GetRedoRecPtr();
+
+	LWLockAcquire(ControlFileLock, LW_SHARED);
+	control = get_controlfile(DataDir, &crc_ok);
+	LWLockRelease(ControlFileLock);
+	result = !crc_ok || control->checkPointCopy.redo != redo;
+	pfree(control);
+	return result;
+}
+
+/*
+ * Forget what of a database is in shared buffers, and what the checkpointer
+ * was to do with its files, as dropdb() does.  No session is in it or can come
+ * to it.  Its files may be changed after the next checkpoint has been
+ * completed, and every process has closed them.
+ */
+void
+database_discard_buffers(Oid oid)
+{
+	DropDatabaseBuffers(oid);
+	ForgetDatabaseSyncRequests(oid);
+}
+
+/*
+ * A set of relations of any databases, empty; it lives in the current memory
+ * context.
+ */
+HTAB *
+database_relations_create(void)
+{
+	HASHCTL		info;
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(RelationKey);
+	info.entrysize = sizeof(RelationEntry);
+	info.hcxt = CurrentMemoryContext;
+	return hash_create("testdb relations", 64, &info,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Add a relation to such a set, unless it is there; its entry.
+ */
+static RelationEntry *
+add_relation(HTAB *relations, const RelationKey *key)
+{
+	bool		found;
+	RelationEntry *entry = hash_search(relations, key, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		entry->discarded = false;
+		entry->in_file = false;
+		entry->lsn = InvalidXLogRecPtr;
+	}
+	return entry;
+}
+
+/*
+ * The number of the relation that a file in a database's directory is of,
+ * whichever fork or segment; InvalidOid if it is of none, or of a temporary
+ * one, which only the session opens that made it.
+ */
+Oid
+database_relation_of_file(const char *file)
+{
+	Oid			relation;
+	char	   *end;
+
+	if (file[0] < '1' || file[0] > '9')
+		return InvalidOid;
+	relation = (Oid) strtoul(file, &end, 10);
+	return *end == '\0' || *end == '.' || *end == '_' ? relation : InvalidOid;
+}
+
+/*
+ * Add the relation that a file in a database's directory is of, if it is of
+ * one.
+ */
+void
+database_relations_add_file(HTAB *relations, Oid oid, const char *file)
+{
+	RelationKey key = {.database = oid, .relation = database_relation_of_file(file)};
+
+	if (OidIsValid(key.relation))
+		add_relation(relations, &key)->in_file = true;
+}
+
+/*
+ * Add the relations of these databases that have dirty pages in shared buffers.
+ * Sorts oids.  No session is in them, so that there will be no more such pages.
+ */
+void
+database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
+{
+	if (noids == 0)
+		return;
+	qsort(oids, noids, sizeof(Oid), oid_cmp);
+	for (int i = 0; i < NBuffers; i++)
+	{
+		RelationKey key;
+		bool		dirty;
+
+		if (buffer_relation_compat(i, &key.database, &key.relation, &dirty) &&
+			dirty &&
+			bsearch(&key.database, oids, noids, sizeof(Oid), oid_cmp) != NULL)
+		{
+			RelationEntry *entry = add_relation(relations, &key);
+
+			/* If another page has come there meanwhile, this one is in a file. */
+			entry->lsn = Max(entry->lsn, PageGetLSN((Page) BufferGetBlock(i + 1)));
+		}
+	}
+}
+
+/*
+ * The relations of a database in such a set, *n of them, in the current memory
+ * context.
+ */
+RelationChange *
+database_relations_list(HTAB *relations, Oid oid, int *n)
+{
+	HASH_SEQ_STATUS scan;
+	RelationEntry *entry;
+	RelationChange *list = palloc((hash_get_num_entries(relations) + 1) *
+								  sizeof(RelationChange));
+
+	*n = 0;
+	hash_seq_init(&scan, relations);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->key.database != oid)
+			continue;
+		list[*n].number = entry->key.relation;
+		list[(*n)++].lsn = entry->in_file ? PG_UINT64_MAX : entry->lsn;
+	}
+	return list;
+}
+
+/*
+ * Drop all pages of these relations from shared buffers, except of those where
+ * that has been done already.
+ */
+void
+database_relations_discard(HTAB *relations)
+{
+	long		n = hash_get_num_entries(relations);
+	SMgrRelation *list = palloc(Max(n, 1) * sizeof(SMgrRelation));
+	HASH_SEQ_STATUS scan;
+	RelationEntry *entry;
+
+	n = 0;
+	hash_seq_init(&scan, relations);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (!entry->discarded)
+			list[n++] = smgr_open_compat(DEFAULTTABLESPACE_OID, entry->key.database,
+										 entry->key.relation);
+		entry->discarded = true;
+	}
+	if (n > 0)
+		drop_relations_buffers_compat(list, (int) n);
+	for (long i = 0; i < n; i++)
+		smgrclose(list[i]);
+	pfree(list);
+}
+
+/*
+ * Compare every page of a database that is in shared buffers with its file.
+ * Nobody is in the database, so that all of them are clean; that they are the
+ * same is what the next life relies on.
+ */
+void
+database_check_buffers(Oid oid)
+{
+	if (DataChecksumsEnabled())
+		return;					/* the copy in the file has one */
+	for (int i = 0; i < NBuffers; i++)
+	{
+		BufferDesc *buffer = GetBufferDescriptor(i);
+		PGAlignedBlock block;
+		BlockNumber number = buffer->tag.blockNum;
+		ForkNumber	fork = buffer->tag.forkNum;
+		Oid			db;
+		Oid			rel;
+		Oid			now;
+		bool		dirty;
+		char		path[MAXPGPATH];
+		int			fd;
+		bool		same;
+
+		if (!buffer_relation_compat(i, &db, &rel, &dirty) || db != oid)
+			continue;
+		snprintf(path, sizeof(path), "base/%u/%u%s%s", db, rel,
+				 fork == MAIN_FORKNUM ? "" : "_",
+				 fork == MAIN_FORKNUM ? "" : forkNames[fork]);
+		if (number / RELSEG_SIZE > 0)
+			snprintf(path + strlen(path), sizeof(path) - strlen(path), ".%u",
+					 (unsigned) (number / RELSEG_SIZE));
+		fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+		same = fd >= 0 &&
+			pg_pread(fd, block.data, BLCKSZ,
+					 (off_t) (number % RELSEG_SIZE) * BLCKSZ) == BLCKSZ &&
+			memcmp(block.data, BufferGetBlock(i + 1), BLCKSZ) == 0;
+		if (fd >= 0)
+			CloseTransientFile(fd);
+
+		/* It may have made way for another meanwhile. */
+		if (!same && buffer_relation_compat(i, &now, &rel, &dirty) && now == oid)
+			elog(PANIC, "page %u of file \"%s\" is another one in shared buffers",
+				 number, path);
+	}
+}
+
+/*
+ * Bring to disk what this transaction has written to WAL so far.
+ */
+void
+database_flush(void)
+{
+	if (!XLogRecPtrIsInvalid(XactLastRecEnd))
+		XLogFlush(XactLastRecEnd);
+}

@@ -1,0 +1,710 @@
+/*-------------------------------------------------------------------------
+ *
+ * clone.c
+ *	  Making clones and spares, and handing them out.
+ *
+ * What is made is recorded before it is there, and the record says how far it has
+ * come (lease.c on disk, registry.c in memory):
+ *
+ *	step								if it fails here, there remains
+ *	1  lock the template, look at it	nothing
+ *	2  registry: CREATING				an entry
+ *	3  lease: CREATING					and a file
+ *	4  createdb(), commit				and a directory, or all of a database
+ *	5  lease: HELD						the same
+ *	6  registry: LEASED					a clone without a user
+ *	7  answer							(the session, or request.c, has it)
+ *
+ * After a crash of the server worker 0 finds the lease, and removes what there is
+ * if step 5 was not reached.  With the native method step 1 is that of snapshot.c,
+ * and step 4 enters a row and copies the snapshot.  A spare ends with the lease
+ * UNWANTED and the registry SPARE instead of steps 5 to 7.
+ *
+ * Before step 1 spares of others are given up if there is no room.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
+#include "utils/timestamp.h"
+
+#include "buffers.h"
+#include "compat.h"
+#include "dbcatalog.h"
+#include "debug.h"
+#include "drop.h"
+#include "expiry.h"
+#include "job.h"
+#include "job_internal.h"
+#include "lease.h"
+#include "quota.h"
+#include "recycle.h"
+#include "signals.h"
+#include "snapshot.h"
+#include "space.h"
+#include "spare_row.h"
+#include "spares.h"
+#include "stats.h"
+#include "templates.h"
+#include "walcopy.h"
+
+/* How often, and how long, to wait for what others are about to free. */
+#define ROOM_NAPS			400
+
+#define ROOM_NAP_US			5000
+
+/* The end of a name that testdb chooses: an underscore and a serial. */
+#define NAME_SUFFIX_SIZE	16
+
+/*
+ * A name for a clone of the named template that no other call will get, in
+ * *name.
+ */
+void
+choose_name(const char *template_name, NameData *name)
+{
+	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+	char		suffix[NAME_SUFFIX_SIZE];
+	char	   *p = suffix + sizeof(suffix) - 1;
+	uint64		serial = registry_next_serial();
+	int			len;
+
+	*p = '\0';
+	for (; serial != 0; serial /= 36)
+		*--p = digits[serial % 36];
+	*--p = '_';
+
+	len = pg_mbcliplen(template_name, strlen(template_name),
+					   NAMEDATALEN - 1 - strlen(p));
+	snprintf(NameStr(*name), NAMEDATALEN, "%.*s%s", len, template_name, p);
+}
+
+/*
+ * Raise an error if there is a database of that name.
+ */
+static void
+check_name_free(const char *name)
+{
+	if (OidIsValid(get_database_oid(name, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_DATABASE),
+				 errmsg("database \"%s\" already exists", name)));
+}
+
+/*
+ * Check that the role may clone the database; get_template in functions.c has
+ * done so, but that was before the locks.
+ */
+static void
+check_template_rights(Oid oid, Oid role, DatabaseInfo *template)
+{
+	if (!database_lookup(oid, template))
+		elog(ERROR, "cache lookup failed for database %u", oid);
+	if (!template->is_template && !has_privs_of_role(role, template->owner))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_DATABASE, NameStr(template->name));
+}
+
+/*
+ * The name for a clone: the one that was asked for, or a new one.
+ */
+static void
+get_clone_name(const RequestArgs *args, const DatabaseInfo *template,
+			   NameData *name)
+{
+	if (args->name_given)
+		*name = args->name;
+	else
+		choose_name(NameStr(template->name), name);
+	check_name_free(NameStr(*name));
+}
+
+/*
+ * Enter a clone that is about to be made: steps 2 and 3 above.
+ */
+static void
+begin_clone(const RequestArgs *args, const DatabaseInfo *template,
+			TestdbClone *clone)
+{
+	char		activity[3 * NAMEDATALEN];
+
+	memset(clone, 0, sizeof(*clone));
+	get_clone_name(args, template, &clone->name);
+	snprintf(activity, sizeof(activity), "%s: creating \"%s\" from \"%s\"",
+			 args->kind == REQUEST_RESET ? "testdb_reset" : "testdb_clone",
+			 NameStr(clone->name), NameStr(template->name));
+	job_report(activity);
+
+	if (args->kind != REQUEST_RESET && !superuser_arg(args->role))
+		registry_check_share(args->database, args->role,
+							 args->kind == REQUEST_SPARE);
+	clone->oid = database_choose_oid();
+	clone->template_oid = args->database;
+	clone->template_name = template->name;
+	clone->owner = args->role;
+	clone->created_at = GetCurrentTimestamp();
+	clone->state = CLONE_CREATING;
+	clone->ahead = args->kind == REQUEST_SPARE;
+	(void) registry_add(clone, args->kind == REQUEST_RESET, ERROR);
+	if (args->kind == REQUEST_RESET)
+		job.made = clone->oid;
+	else
+	{
+		job.clone = clone->oid;
+		job.state = CLONE_CREATING;
+	}
+	debug_point("clone-entered");
+	lease_write(clone, LEASE_CREATING);
+	debug_point("clone-recorded");
+}
+
+/*
+ * Count a clone for which no spare was ready.
+ */
+static void
+count_miss(Oid template_oid)
+{
+	TemplateStats stats = {0};
+
+	stats.clones = 1;
+	stats.misses = 1;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Count a copy that was begun at start.
+ */
+static void
+count_copy(Oid template_oid, TimestampTz start)
+{
+	TemplateStats stats = {0};
+
+	stats.copies = 1;
+	stats.copy_us = GetCurrentTimestamp() - start;
+	registry_add_stats(template_oid, &stats);
+}
+
+/*
+ * Make room for one more clone of a template, if testdb.max_clones or
+ * testdb.max_templates is reached, or if a copy of so many bytes and files
+ * would not leave enough space: spares of others are given up for it, and the
+ * role's own if it has no use for them.  In no transaction.  Whoever needs the
+ * room finds out whether that has helped.
+ */
+void
+make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
+{
+	TestdbClone victim;
+	int			naps = 0;
+	int			ncoming;
+	bool		coming;
+	bool		has_spare = false;
+
+	/* A checkpoint, which dropping takes, would be the end of a full one. */
+	while (!database_is_full())
+	{
+		bool		found;
+
+		found = registry_take_template_victim(args->database, &victim, &coming);
+		has_spare = !found && !coming && uses_spares &&
+			registry_count_spares(args->database, args->role, &ncoming) > 0;
+		if (has_spare)
+			break;
+		if (!found &&
+			((args->kind != REQUEST_RESET && registry_is_full()) ||
+			 !database_has_space(bytes, files)))
+		{
+			found = registry_take_victim(uses_spares ? args->database : InvalidOid,
+										 args->role, &victim, &coming);
+			if (!found && registry_take_garbage(&victim))
+			{
+				job_collect_garbage(&victim);
+				continue;
+			}
+		}
+		if (!found)
+		{
+			if (!coming || ++naps > ROOM_NAPS)
+				break;
+			pg_usleep(ROOM_NAP_US);
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
+		job.victim = victim.oid;
+		job_begin_work();
+		(void) database_drop(victim.oid);
+		finish_removal(victim.oid);
+		job.victim = InvalidOid;
+	}
+	job.had_room = has_spare || !registry_is_full();
+}
+
+/*
+ * Make a clone, which is complete and committed, the caller's: steps 5 and 6
+ * above.  from is the state that it has had until now.
+ */
+static void
+hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
+		 RequestResult *result)
+{
+	int			n;
+
+	registry_apply_terms(clone, &args->terms);
+	debug_point("clone-complete");
+	if (args->role_limit > 0 &&
+		!registry_charge(clone->oid, args->role, args->role_limit, &n))
+	{
+		/* For the role's name. */
+		job_begin_work();
+		database_report_role_limit(args->role, n);
+	}
+	lease_write(clone, LEASE_HELD);
+	debug_point("clone-held");
+	clone->state = CLONE_LEASED;
+	if (!registry_update(clone, from))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" was dropped while it was being created",
+						NameStr(clone->name))));
+	job.state = CLONE_LEASED;
+	debug_point("clone-leased");
+	result->oid = clone->oid;
+	result->lease = clone->lease;
+	result->name = clone->name;
+}
+
+/*
+ * Make a clone through core's CREATE DATABASE, and commit: steps 1 to 4 at the
+ * head of this file.  False if the template is in use, which *result then says.
+ */
+bool
+create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
+{
+	TestdbMethod method = args->method;
+	TimestampTz start = GetCurrentTimestamp();
+	DatabaseInfo template;
+	uint64		bytes;
+	uint64		files;
+
+	if (method == TESTDB_METHOD_NATIVE)
+		method = database_core_method();
+	snapshot_measure(args->database, &bytes, &files);
+
+	/* Every page goes through WAL, too. */
+	if (method == TESTDB_METHOD_WAL_LOG)
+		bytes *= 2;
+	make_room(args, false, bytes, files);
+	job_begin_work();
+	if (!database_lock_idle(args->database, NameStr(args->database_name),
+							&result->nprepared))
+	{
+		result->busy = true;
+		job_commit_work();
+		return false;
+	}
+	snapshot_check_identity(args->database, NameStr(args->database_name),
+							args->lease);
+
+	/* Who has a clone may have it reset. */
+	if (args->kind != REQUEST_RESET)
+		check_template_rights(args->database, args->role, &template);
+	else
+		(void) database_lookup(args->database, &template);
+	database_check_space(NULL, bytes, files);
+	begin_clone(args, &template, clone);
+	database_create(clone->oid, NameStr(clone->name), args->role,
+					NameStr(template.name), method);
+	debug_point("clone-created");
+	job_commit_work();
+	space_release();
+	count_copy(args->database, start);
+	return true;
+}
+
+/*
+ * The same, and hand it out.
+ */
+static void
+make_core_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+
+	if (!create_clone(args, &clone, result))
+		return;
+	count_miss(args->database);
+	hand_out(args, &clone, CLONE_CREATING, result);
+}
+
+/*
+ * Raise the error that the template of the named clone has been dropped in the
+ * meantime.
+ */
+void
+report_template_gone(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("template of database \"%s\" does not exist", name),
+			 errdetail("It has been dropped in the meantime.")));
+}
+
+/*
+ * Raise the error that somebody has changed the row of a spare.
+ */
+static void
+report_spare_changed(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("database \"%s\" was changed before it was handed out", name),
+			 errhint("Call the function again: it gets another one.")));
+}
+
+/*
+ * Hand out a spare that has been taken from the registry, under the name that
+ * was asked for, if one was.  state is what it is in the registry.
+ */
+static void
+hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
+			   RequestResult *result)
+{
+	TemplateRow row;
+
+	job.clone = clone->oid;
+	job.state = state;
+	if (args->name_given)
+	{
+		CommandCounterIncrement();
+		check_name_free(NameStr(args->name));
+		clone->name = args->name;
+		if (args->served ? !database_serve_row(clone, &args->row) :
+			!database_reset_row(clone->oid, NameStr(args->name), clone->owner,
+								clone->template_oid, ROW_OPEN))
+			report_template_gone(NameStr(args->name));
+		debug_point("spare-renamed");
+	}
+	else if (database_read_row(clone->template_oid, &row) &&
+			 spare_open(clone, row.clone_limit))
+		database_flush();
+	else
+		report_spare_changed(NameStr(clone->name));
+	job_commit_work();
+	hand_out(args, clone, state, result);
+}
+
+/*
+ * Is a template's snapshot, which is locked, known to be damaged?  If that has
+ * been found out since *template was read, what is to be done with it is worth
+ * doing again.
+ */
+bool
+is_damaged(const TestdbTemplate *template)
+{
+	TestdbTemplate now;
+
+	if (!registry_template(template->oid, &now) || !now.damaged)
+		return false;
+	if (!template->damaged)
+		job.damaged = true;
+	return true;
+}
+
+/*
+ * See that clones can be copied from a template's snapshot, which is locked, as
+ * snapshot_lock_source does.
+ */
+bool
+lock_source(const TestdbTemplate *template)
+{
+	return !is_damaged(template) && snapshot_lock_source(template);
+}
+
+/*
+ * Hand out a spare of a template whose snapshot is locked, if there is one;
+ * one that is behind the snapshot is brought up to date first.
+ */
+static bool
+use_spare(const RequestArgs *args, const TestdbTemplate *template,
+		  RequestResult *result)
+{
+	TestdbClone clone;
+	bool		refill;
+
+	if (registry_take_spare(args->database, args->role, &template->row, true,
+							true, &args->terms, &clone, &refill) == SPARE_TAKEN)
+	{
+		hand_out_spare(args, &clone, CLONE_CREATING, result);
+		return true;
+	}
+	while (lock_source(template) &&
+		   registry_take_stale_spare(args->database, args->role, &clone))
+	{
+		job.clone = clone.oid;
+		job.state = CLONE_RESTORING;
+		if (recycle_update_spare(&clone, template))
+		{
+			count_miss(args->database);
+			hand_out_spare(args, &clone, CLONE_RESTORING, result);
+			return true;
+		}
+		(void) registry_set_state(clone.oid, CLONE_RESTORING, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+	}
+	return false;
+}
+
+/*
+ * Make room for a clone by the native method.  The first time it takes twice as
+ * much, for the snapshot.
+ */
+void
+make_native_room(const RequestArgs *args)
+{
+	TestdbTemplate template;
+	uint64		bytes;
+	uint64		files;
+	int			copies = 2;
+
+	if (registry_template(args->database, &template) &&
+		template.has_snapshot && !template.damaged)
+		copies = 1;
+	snapshot_measure(args->database, &bytes, &files);
+	make_room(args, true, copies * bytes, copies * files);
+}
+
+/*
+ * Begin a transaction in which a template can be cloned by the native method:
+ * its snapshot holds what is committed in it, and is locked.
+ *
+ * If that is not to be had, false, with no transaction: *result says if the
+ * template is in use; if not, the native method can't be used.
+ */
+bool
+begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *template,
+			 DatabaseInfo *info, RequestResult *result)
+{
+	SnapshotStatus status;
+	TemplateRow row;
+
+	job_begin_work();
+	status = snapshot_ensure(args->database, NameStr(args->database_name),
+							 args->lease, template, &result->nprepared);
+	if (status == SNAPSHOT_FRESH)
+	{
+		if (check_rights)
+			check_template_rights(args->database,
+								  args->served ? args->caller : args->role, info);
+		database_lock_horizons();
+		if (snapshot_lock(args->database, template) &&
+			database_read_row(args->database, &row) &&
+			row.frozenxid == template->row.frozenxid &&
+			row.minmxid == template->row.minmxid)
+			return true;
+	}
+
+	/* If it was changed in this very instant it is looked at again. */
+	result->busy = status != SNAPSHOT_IMPOSSIBLE;
+	result->oid = InvalidOid;
+	job_commit_work();
+	return false;
+}
+
+/*
+ * Make garbage of a clone that is CREATING.
+ */
+static void
+discard_clone(Oid oid)
+{
+	(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);
+	request_wake_workers();
+	if (job.made == oid)
+		job.made = InvalidOid;
+	else
+		job.clone = InvalidOid;
+}
+
+/*
+ * Roll back what was begun to make a clone, which becomes garbage.
+ */
+static void
+abandon_copy(const TestdbClone *clone)
+{
+	PopActiveSnapshot();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(job_cxt);
+	discard_clone(clone->oid);
+}
+
+/*
+ * Make a clone from the snapshot, and commit; false if the template is being
+ * changed, or if somebody must not be in it who is, with nothing done, or if
+ * the snapshot is damaged or somebody has begun to follow WAL meanwhile, with
+ * garbage left.
+ */
+bool
+copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
+			  const DatabaseInfo *info, TestdbClone *clone)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	bool		followed = false;
+
+	if (!lock_source(template))
+	{
+		job_commit_work();
+		return false;
+	}
+	begin_clone(args, info, clone);
+	database_insert_row(clone->oid, NameStr(clone->name), args->role, args->database,
+						args->kind == REQUEST_SPARE ? ROW_CLOSED : ROW_OPEN);
+	CommandCounterIncrement();
+	if (args->served && !database_serve_row(clone, &args->row))
+		report_template_gone(NameStr(clone->name));
+	CommandCounterIncrement();
+	(void) spare_note_row(clone);
+	if (database_dependencies(clone->oid) != template->dependencies)
+	{
+		abandon_copy(clone);
+		return false;
+	}
+	debug_point("clone-row");
+	if (!snapshot_copy(template, clone->oid))
+	{
+		(void) is_damaged(template);
+		abandon_copy(clone);
+		return false;
+	}
+	debug_point("clone-files");
+	if (database_is_logged())
+	{
+		database_log_copy(clone->oid, args->database, false);
+		debug_point("clone-logged");
+		database_end_log();
+		debug_point("clone-checkpoint");
+		followed = database_is_followed();
+	}
+	job_commit_work();
+	if (followed)
+	{
+		/* The next attempt may want its name. */
+		if (!registry_is_stuck() && !database_is_full())
+			job_collect_garbage(clone);
+		discard_clone(clone->oid);
+		return false;
+	}
+	count_copy(args->database, start);
+	clone->native = true;
+	clone->version = template->version;
+	clone->row_version = template->row_version;
+	return true;
+}
+
+/*
+ * Make a clone by the native method: hand out a spare, or make one from the
+ * snapshot; false if the template can't be cloned like that.
+ */
+static bool
+make_native_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+
+	make_native_room(args);
+	if (!begin_native(args, true, &template, &info, result))
+		return result->busy;
+	if (args->name_given)
+		check_name_free(NameStr(args->name));
+	if (use_spare(args, &template, result))
+		return true;
+	if (copy_snapshot(args, &template, &info, &clone))
+	{
+		count_miss(args->database);
+		hand_out(args, &clone, CLONE_CREATING, result);
+	}
+	else
+		result->busy = true;
+	return true;
+}
+
+/*
+ * Make a clone, which is complete and committed, a spare.  from is the state
+ * that it has had until now.
+ */
+static void
+publish_spare(TestdbClone *clone, CloneState from)
+{
+	clone->state = CLONE_SPARE;
+	(void) registry_update(clone, from);
+	job.clone = InvalidOid;
+	registry_announce_spare(clone->template_oid);
+}
+
+/*
+ * Make a spare for a role that wants some, if it has less than that.  *result
+ * says if the template is in use, or if none can be made.
+ */
+void
+make_spare(const RequestArgs *args, RequestResult *result)
+{
+	TestdbTemplate template;
+	TestdbClone clone;
+	DatabaseInfo info;
+	int			ncoming;
+
+	if (!begin_native(args, true, &template, &info, result))
+	{
+		result->missing = !result->busy;
+		return;
+	}
+	registry_want_spares(args->database, args->role, args->wanted);
+	if (lock_source(&template) &&
+		registry_take_stale_spare(args->database, args->role, &clone))
+	{
+		job.clone = clone.oid;
+		job.state = CLONE_RESTORING;
+		if (recycle_update_spare(&clone, &template))
+		{
+			job_commit_work();
+			publish_spare(&clone, CLONE_RESTORING);
+		}
+		else if (is_damaged(&template))
+		{
+			job_commit_work();
+			(void) registry_set_state(clone.oid, CLONE_RESTORING, CLONE_GARBAGE);
+			job.clone = InvalidOid;
+			request_wake_workers();
+			result->busy = true;
+		}
+		else
+			elog(ERROR, "spare %u cannot be brought up to date", clone.oid);
+	}
+	else if (registry_count_spares(args->database, args->role, &ncoming) >= args->wanted)
+		job_commit_work();
+	else if (copy_snapshot(args, &template, &info, &clone))
+	{
+		debug_point("spare-complete");
+		lease_write(&clone, LEASE_UNWANTED);
+		debug_point("spare-unwanted");
+		publish_spare(&clone, CLONE_CREATING);
+	}
+	else
+		result->busy = true;
+}
+
+/*
+ * Make a clone in the way that was asked for, or the nearest that is possible.
+ */
+void
+make_clone(const RequestArgs *args, RequestResult *result)
+{
+	if (args->method == TESTDB_METHOD_NATIVE && make_native_clone(args, result))
+		return;
+	if (args->served)
+		result->missing = true;
+	else
+		make_core_clone(args, result);
+}

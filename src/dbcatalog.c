@@ -1,0 +1,759 @@
+/*-------------------------------------------------------------------------
+ *
+ * dbcatalog.c
+ *	  The rows of databases in the shared catalogs.
+ *
+ * A clone's row in pg_database is its template's, but for the few columns that must
+ * differ; so are its rows in pg_db_role_setting, and those in pg_shdepend for what
+ * is in it.  Comments and security labels it has none.  CREATE DATABASE, where it is
+ * served, makes rows without the template's privileges and settings.
+ *
+ * Locks.  RowExclusiveLock on the catalogs that are written, as core takes it, and
+ * the row's own.  The caller has the database locked.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/dependency.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_db_role_setting.h"
+#include "catalog/pg_shdepend.h"
+#include "commands/comment.h"
+#include "commands/seclabel.h"
+#include "commands/vacuum.h"
+#include "common/hashfn.h"
+#include "nodes/makefuncs.h"
+#include "replication/slot.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "database.h"
+#include "dbcatalog.h"
+
+/*
+ * The connection limit of a template's clones: the template's own, but for 0,
+ * which seals the template against changes and would seal them, too.
+ */
+static int32
+clone_connection_limit(const FormData_pg_database *template)
+{
+	return template->datconnlimit == 0 ? DATCONNLIMIT_UNLIMITED : template->datconnlimit;
+}
+
+/*
+ * Read the template's row in pg_database, as it is now; false if there is
+ * none.  Any session may call it.
+ */
+bool
+database_read_row(Oid oid, TemplateRow *row)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
+	Form_pg_database form;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_database) GETSTRUCT(tuple);
+	row->xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+	row->tid = tuple->t_self;
+	row->frozenxid = form->datfrozenxid;
+	row->minmxid = form->datminmxid;
+	row->clone_limit = clone_connection_limit(form);
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/*
+ * A fingerprint of what the objects in a database depend on: its rows in
+ * pg_shdepend, whatever their order.
+ */
+uint64
+database_dependencies(Oid oid)
+{
+	Relation	rel = table_open(SharedDependRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	uint64		sum = 0;
+
+	ScanKeyInit(&key, Anum_pg_shdepend_dbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, SharedDependDependerIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_shdepend form = (Form_pg_shdepend) GETSTRUCT(tuple);
+		uint32		fields[6];
+
+		fields[0] = form->classid;
+		fields[1] = form->objid;
+		fields[2] = form->objsubid;
+		fields[3] = form->refclassid;
+		fields[4] = form->refobjid;
+		fields[5] = form->deptype;
+		sum += hash_bytes_extended((unsigned char *) fields, sizeof(fields), 1);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return sum;
+}
+
+/*
+ * Give a clone the template's rows in pg_shdepend, whose fingerprint is given.
+ *
+ * A test rarely changes them: mostly, they are only read.  For a thousand
+ * tables of an ordinary role, writing them takes longer than all the rest.
+ */
+void
+database_sync_dependencies(Oid oid, Oid template_oid, uint64 fingerprint)
+{
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (database_dependencies(oid) == fingerprint)
+		return;
+
+	rel = table_open(SharedDependRelationId, RowExclusiveLock);
+	ScanKeyInit(&key, Anum_pg_shdepend_dbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, SharedDependDependerIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		CatalogTupleDelete(rel, &tuple->t_self);
+	systable_endscan(scan);
+	table_close(rel, RowExclusiveLock);
+
+	CommandCounterIncrement();
+	copyTemplateDependencies(template_oid, oid);
+}
+
+/*
+ * The rows of pg_db_role_setting for a database, as a List of HeapTuple in the
+ * order of their roles.
+ */
+static List *
+read_settings(Relation rel, Oid oid)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *settings = NIL;
+
+	ScanKeyInit(&key, Anum_pg_db_role_setting_setdatabase,
+				BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, DbRoleSettingDatidRolidIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		settings = lappend(settings, heap_copytuple(tuple));
+	systable_endscan(scan);
+	return settings;
+}
+
+/*
+ * A fingerprint of a database's settings.
+ */
+uint64
+database_settings(Oid oid)
+{
+	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
+	ListCell   *lc;
+	uint64		sum = 0;
+
+	foreach(lc, read_settings(rel, oid))
+	{
+		HeapTuple	tuple = lfirst(lc);
+		Oid			role = ((Form_pg_db_role_setting) GETSTRUCT(tuple))->setrole;
+		bool		isnull;
+		Datum		config = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig,
+										  RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+		{
+			struct varlena *value = PG_DETOAST_DATUM_PACKED(config);
+
+			sum += hash_bytes_extended((unsigned char *) VARDATA_ANY(value),
+									   VARSIZE_ANY_EXHDR(value), role);
+		}
+	}
+	table_close(rel, AccessShareLock);
+	return sum;
+}
+
+/*
+ * Do two lists from read_settings say the same of two databases?
+ */
+static bool
+settings_equal(Relation rel, List *a, List *b)
+{
+	ListCell   *la;
+	ListCell   *lb;
+
+	if (list_length(a) != list_length(b))
+		return false;
+	forboth(la, a, lb, b)
+	{
+		HeapTuple	ta = lfirst(la);
+		HeapTuple	tb = lfirst(lb);
+		Datum		da;
+		Datum		db;
+		bool		nulla;
+		bool		nullb;
+
+		if (((Form_pg_db_role_setting) GETSTRUCT(ta))->setrole !=
+			((Form_pg_db_role_setting) GETSTRUCT(tb))->setrole)
+			return false;
+		da = heap_getattr(ta, Anum_pg_db_role_setting_setconfig,
+						  RelationGetDescr(rel), &nulla);
+		db = heap_getattr(tb, Anum_pg_db_role_setting_setconfig,
+						  RelationGetDescr(rel), &nullb);
+		if (nulla != nullb || (!nulla && !datum_image_eq(da, db, false, -1)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Give a clone the template's settings (ALTER DATABASE ... SET, and
+ * ALTER ROLE ... IN DATABASE ... SET).
+ */
+static void
+sync_settings(Oid oid, Oid template_oid)
+{
+	Relation	rel = table_open(DbRoleSettingRelationId, RowExclusiveLock);
+	List	   *wanted = read_settings(rel, template_oid);
+	List	   *present = read_settings(rel, oid);
+	ListCell   *lc;
+
+	if (!settings_equal(rel, wanted, present))
+	{
+		foreach(lc, present)
+			CatalogTupleDelete(rel, &((HeapTuple) lfirst(lc))->t_self);
+		CommandCounterIncrement();
+		foreach(lc, wanted)
+		{
+			Datum		values[Natts_pg_db_role_setting] = {0};
+			bool		nulls[Natts_pg_db_role_setting] = {0};
+			bool		replaces[Natts_pg_db_role_setting] = {0};
+
+			values[Anum_pg_db_role_setting_setdatabase - 1] = ObjectIdGetDatum(oid);
+			replaces[Anum_pg_db_role_setting_setdatabase - 1] = true;
+			CatalogTupleInsert(rel, heap_modify_tuple(lfirst(lc),
+													  RelationGetDescr(rel),
+													  values, nulls, replaces));
+		}
+	}
+	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * The ACL in a row of pg_database, or NULL; a copy.
+ */
+static Acl *
+get_acl(Relation rel, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		acl = heap_getattr(tuple, Anum_pg_database_datacl,
+								   RelationGetDescr(rel), &isnull);
+
+	return isnull ? NULL : DatumGetAclPCopy(acl);
+}
+
+/*
+ * The row that a clone should have: the template's, but for the few columns
+ * that must differ, so that the columns of later major versions come along.
+ * access says whether sessions can connect to it.  The ACL is what ALTER
+ * DATABASE ... OWNER would make of it, but that the clone's owner has all
+ * privileges on it, as the owner of a new database has, even if those of the
+ * template's owner were revoked.
+ */
+static HeapTuple
+make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
+				 Oid owner, RowAccess access)
+{
+	Datum		values[Natts_pg_database] = {0};
+	bool		nulls[Natts_pg_database] = {0};
+	bool		replaces[Natts_pg_database] = {0};
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(template);
+	Acl		   *acl = get_acl(rel, template);
+	NameData	namedata;
+
+	namestrcpy(&namedata, name);
+	values[Anum_pg_database_oid - 1] = ObjectIdGetDatum(oid);
+	replaces[Anum_pg_database_oid - 1] = true;
+	values[Anum_pg_database_datname - 1] = NameGetDatum(&namedata);
+	replaces[Anum_pg_database_datname - 1] = true;
+	values[Anum_pg_database_datdba - 1] = ObjectIdGetDatum(owner);
+	replaces[Anum_pg_database_datdba - 1] = true;
+	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(false);
+	replaces[Anum_pg_database_datistemplate - 1] = true;
+	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(access == ROW_OPEN);
+	replaces[Anum_pg_database_datallowconn - 1] = true;
+	values[Anum_pg_database_datconnlimit - 1] =
+		Int32GetDatum(access == ROW_INVALID ? DATCONNLIMIT_INVALID_DB :
+					  access == ROW_CLOSED ? DATCONNLIMIT_CLOSED :
+					  clone_connection_limit(form));
+	replaces[Anum_pg_database_datconnlimit - 1] = true;
+	if (acl)
+	{
+		AclItem		item;
+
+		item.ai_grantee = owner;
+		item.ai_grantor = owner;
+		ACLITEM_SET_PRIVS_GOPTIONS(item, ACL_ALL_RIGHTS_DATABASE, ACL_NO_RIGHTS);
+		acl = aclupdate(aclnewowner(acl, form->datdba, owner), &item,
+						ACL_MODECHG_ADD, owner, DROP_CASCADE);
+		values[Anum_pg_database_datacl - 1] = PointerGetDatum(acl);
+		replaces[Anum_pg_database_datacl - 1] = true;
+	}
+	return heap_modify_tuple(template, RelationGetDescr(rel),
+							 values, nulls, replaces);
+}
+
+/*
+ * The row that CREATE DATABASE would make of a template's: without its
+ * privileges.
+ */
+static HeapTuple
+make_served_tuple(Relation rel, HeapTuple template, const TestdbClone *clone,
+				  const RowOptions *options)
+{
+	Datum		values[Natts_pg_database] = {0};
+	bool		nulls[Natts_pg_database] = {0};
+	bool		replaces[Natts_pg_database] = {0};
+	HeapTuple	tuple = make_clone_tuple(rel, template, clone->oid,
+										 NameStr(clone->name), clone->owner, ROW_OPEN);
+	const char *version = NameStr(options->collation_version);
+
+	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(options->is_template);
+	replaces[Anum_pg_database_datistemplate - 1] = true;
+	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(options->allow_connections);
+	replaces[Anum_pg_database_datallowconn - 1] = true;
+	values[Anum_pg_database_datconnlimit - 1] = Int32GetDatum(options->connection_limit);
+	replaces[Anum_pg_database_datconnlimit - 1] = true;
+	nulls[Anum_pg_database_datacl - 1] = true;
+	replaces[Anum_pg_database_datacl - 1] = true;
+	nulls[Anum_pg_database_datcollversion - 1] = version[0] == '\0';
+	if (version[0] != '\0')
+		values[Anum_pg_database_datcollversion - 1] = CStringGetTextDatum(version);
+	replaces[Anum_pg_database_datcollversion - 1] = true;
+	return heap_modify_tuple(tuple, RelationGetDescr(rel), values, nulls, replaces);
+}
+
+/*
+ * A copy of the template's row; NULL if it has gone, or is invalid, because it
+ * is being dropped.
+ */
+static HeapTuple
+get_template_tuple(Oid template_oid)
+{
+	HeapTuple	tuple = SearchSysCacheCopy1(DATABASEOID,
+											ObjectIdGetDatum(template_oid));
+
+	if (HeapTupleIsValid(tuple) &&
+		((Form_pg_database) GETSTRUCT(tuple))->datconnlimit == DATCONNLIMIT_INVALID_DB)
+		return NULL;
+	return tuple;
+}
+
+/*
+ * Raise an error for a template that get_template_tuple has no row of.
+ */
+static void
+report_bad_template(Oid template_oid)
+{
+	DatabaseInfo info;
+
+	if (database_lookup(template_oid, &info))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot use invalid database \"%s\" as template",
+						NameStr(info.name)),
+				 errhint("Use DROP DATABASE to drop invalid databases.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("template database with OID %u does not exist", template_oid),
+			 errdetail("It has been dropped in the meantime.")));
+}
+
+/*
+ * Record in pg_shdepend which roles a clone's ACL names, instead of those that
+ * the old one did; either may be NULL.
+ */
+static void
+record_acl(Oid oid, Oid owner, const Acl *old_acl, const Acl *new_acl)
+{
+	Oid		   *old_members;
+	Oid		   *new_members;
+	int			nold = aclmembers(old_acl, &old_members);
+	int			nnew = aclmembers(new_acl, &new_members);
+
+	updateAclDependencies(DatabaseRelationId, oid, 0, owner,
+						  nold, old_members, nnew, new_members);
+}
+
+/*
+ * Enter a new database into the catalogs, as a copy of the template; its files
+ * are another matter.  Nobody sees it before the transaction is committed.
+ *
+ * As with CREATE DATABASE, the commit is on disk when the caller hears of it,
+ * whatever synchronous_commit says: the lease is.
+ *
+ * Errors: 3D000, 55000 if the template has gone or is invalid.
+ */
+void
+database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid,
+					RowAccess access)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	HeapTuple	tuple;
+
+	if (!HeapTupleIsValid(template))
+		report_bad_template(template_oid);
+	tuple = make_clone_tuple(rel, template, oid, name, owner, access);
+	CatalogTupleInsert(rel, tuple);
+	recordDependencyOnOwner(DatabaseRelationId, oid, owner);
+	record_acl(oid, owner, NULL, get_acl(rel, tuple));
+	copyTemplateDependencies(template_oid, oid);
+	sync_settings(oid, template_oid);
+	InvokeObjectPostCreateHook(DatabaseRelationId, oid, 0);
+	table_close(rel, RowExclusiveLock);
+	ForceSyncCommit();
+}
+
+/*
+ * Give a clone the row, and all that belongs to it in shared catalogs, that it
+ * would have if it had just been made from the template under this name.
+ * access says who can connect to it: nobody until spare_open if it is
+ * ROW_CLOSED, and nobody until database_revive and that if ROW_INVALID.
+ *
+ * The caller has the database locked against connections, with none in it.
+ * What the database's objects depend on is left to
+ * database_sync_dependencies.
+ *
+ * If ROW_INVALID, the commit need not reach the disk: the lease says that nobody
+ * wants the database.  Otherwise it does.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ * Errors: 3D000 if the database has.
+ */
+bool
+database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
+				   RowAccess access)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	HeapTuple	old;
+	HeapTuple	new;
+	ItemPointerData tid;
+	Acl		   *old_acl;
+	Acl		   *new_acl;
+
+	if (!HeapTupleIsValid(template))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+	old = SearchSysCacheLockedCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	if (!HeapTupleIsValid(old))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", oid)));
+	tid = old->t_self;
+	new = make_clone_tuple(rel, template, oid, name, owner, access);
+	CatalogTupleUpdate(rel, &tid, new);
+	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
+
+	if (((Form_pg_database) GETSTRUCT(old))->datdba != owner)
+		changeDependencyOnOwner(DatabaseRelationId, oid, owner);
+	old_acl = get_acl(rel, old);
+	new_acl = get_acl(rel, new);
+	if (old_acl || new_acl)
+		record_acl(oid, owner, old_acl, new_acl);
+	DeleteSharedComments(oid, DatabaseRelationId);
+	DeleteSharedSecurityLabel(oid, DatabaseRelationId);
+	sync_settings(oid, template_oid);
+	if (access != ROW_INVALID)
+		ForceSyncCommit();
+	InvokeObjectPostAlterHook(DatabaseRelationId, oid, 0);
+	table_close(rel, RowExclusiveLock);
+	return true;
+}
+
+/*
+ * Give a clone, which is locked against connections, the row that CREATE DATABASE
+ * would have made for it from its template, under its name and for its owner, and
+ * all that would belong to that in shared catalogs.  Sessions can connect to it
+ * when this is committed, which reaches the disk.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ * Errors: 3D000 if the database has.
+ */
+bool
+database_serve_row(const TestdbClone *clone, const RowOptions *options)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(clone->template_oid);
+	HeapTuple	old;
+	ItemPointerData tid;
+	Acl		   *acl;
+
+	if (!HeapTupleIsValid(template))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+	old = SearchSysCacheLockedCopy1(DATABASEOID, ObjectIdGetDatum(clone->oid));
+	if (!HeapTupleIsValid(old))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", clone->oid)));
+	tid = old->t_self;
+	CatalogTupleUpdate(rel, &tid, make_served_tuple(rel, template, clone, options));
+	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
+
+	if (((Form_pg_database) GETSTRUCT(old))->datdba != clone->owner)
+		changeDependencyOnOwner(DatabaseRelationId, clone->oid, clone->owner);
+	acl = get_acl(rel, old);
+	if (acl)
+		record_acl(clone->oid, clone->owner, acl, NULL);
+	DeleteSharedComments(clone->oid, DatabaseRelationId);
+	DeleteSharedSecurityLabel(clone->oid, DatabaseRelationId);
+	DropSetting(clone->oid, InvalidOid);
+	ForceSyncCommit();
+	InvokeObjectPostAlterHook(DatabaseRelationId, clone->oid, 0);
+	table_close(rel, RowExclusiveLock);
+	return true;
+}
+
+/*
+ * The options of a database that CREATE DATABASE made, as far as its row still
+ * says them, for giving it its template's content again.
+ */
+static void
+get_row_options(HeapTuple tuple, Relation rel, RowOptions *options)
+{
+	Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+	bool		isnull;
+	Datum		version = heap_getattr(tuple, Anum_pg_database_datcollversion,
+									   RelationGetDescr(rel), &isnull);
+
+	memset(options, 0, sizeof(*options));
+	options->allow_connections = true;
+	options->connection_limit = form->datconnlimit >= DATCONNLIMIT_UNLIMITED ?
+		form->datconnlimit : DATCONNLIMIT_UNLIMITED;
+	if (!isnull)
+		strlcpy(NameStr(options->collation_version), TextDatumGetCString(version),
+				NAMEDATALEN);
+}
+
+/*
+ * Do again for a database that CREATE DATABASE made what database_serve_row did,
+ * with the same name, owner and connection limit.
+ */
+bool
+database_serve_again(Oid oid, Oid template_oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	TestdbClone clone = {.oid = oid,.template_oid = template_oid};
+	RowOptions	options;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		clone.name = ((Form_pg_database) GETSTRUCT(tuple))->datname;
+		clone.owner = ((Form_pg_database) GETSTRUCT(tuple))->datdba;
+		get_row_options(tuple, rel, &options);
+	}
+	table_close(rel, NoLock);
+	return HeapTupleIsValid(tuple) && database_serve_row(&clone, &options);
+}
+
+/*
+ * Does a clone's row differ from the one that database_reset_row would make of
+ * it?
+ */
+static bool
+row_differs(Relation rel, HeapTuple old, HeapTuple new)
+{
+	Form_pg_database from = (Form_pg_database) GETSTRUCT(new);
+	Form_pg_database to = (Form_pg_database) GETSTRUCT(old);
+	Acl		   *old_acl = get_acl(rel, old);
+	Acl		   *new_acl = get_acl(rel, new);
+
+	return from->datdba != to->datdba ||
+		from->datconnlimit != to->datconnlimit ||
+		from->datallowconn != to->datallowconn ||
+		from->datistemplate != to->datistemplate ||
+		(old_acl == NULL) != (new_acl == NULL) ||
+		(old_acl != NULL && !aclequal(old_acl, new_acl));
+}
+
+/*
+ * Bring a clone's row, with what belongs to it in shared catalogs, to what
+ * database_reset_row would make of it under its name for this owner; but write
+ * only what is not so already.  The caller has the database locked against
+ * connections.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ */
+bool
+database_restore_row(Oid oid, Oid owner, Oid template_oid)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	HeapTuple	old = SearchSysCacheCopy1(DATABASEOID, ObjectIdGetDatum(oid));
+	bool		done = HeapTupleIsValid(template) && HeapTupleIsValid(old);
+
+	if (done)
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(old);
+		Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
+		HeapTuple	new = make_clone_tuple(rel, template, oid, NameStr(form->datname),
+										   owner, ROW_OPEN);
+
+		if (row_differs(rel, old, new))
+		{
+			done = database_reset_row(oid, NameStr(form->datname), owner,
+									  template_oid, ROW_OPEN);
+			table_close(rel, NoLock);
+			return done;
+		}
+		DeleteSharedComments(oid, DatabaseRelationId);
+		DeleteSharedSecurityLabel(oid, DatabaseRelationId);
+		sync_settings(oid, template_oid);
+		if (form->datfrozenxid != from->datfrozenxid ||
+				 form->datminmxid != from->datminmxid)
+			done = database_revive(oid, template_oid, ROW_OPEN);
+	}
+	table_close(rel, NoLock);
+	return done;
+}
+
+/*
+ * Keep datfrozenxid and datminmxid of all databases as they are, until the end
+ * of the transaction.  A clone's row gets its template's: held from before
+ * these are compared with the snapshot's until the row is committed, this lock
+ * keeps pg_xact from being truncated in between, when only the clone needs it.
+ * vac_update_datfrozenxid() takes the same lock.
+ */
+void
+database_lock_horizons(void)
+{
+	LockDatabaseFrozenIds(ShareLock);
+}
+
+/*
+ * Make a clone whose files are complete again a valid database, with the
+ * template's horizons: ROW_OPEN, or ROW_CLOSED until spare_open.
+ *
+ * Done in place, since it is not to be undone, and leaves no dead row.  The
+ * horizons are the template's of now, which its files still have to be read
+ * with: the caller knows that they have not moved since the snapshot.
+ *
+ * No commit brings this to disk, since the transaction has no ID: the caller
+ * calls database_flush before anybody gets the clone.
+ *
+ * Returns false, with nothing done, if the template has gone.
+ */
+bool
+database_revive(Oid oid, Oid template_oid, RowAccess access)
+{
+	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
+	HeapTuple	template = get_template_tuple(template_oid);
+	Form_pg_database from;
+	Form_pg_database to;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	void	   *state;
+
+	if (!HeapTupleIsValid(template))
+	{
+		table_close(rel, RowExclusiveLock);
+		return false;
+	}
+	from = (Form_pg_database) GETSTRUCT(template);
+	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	systable_inplace_update_begin(rel, DatabaseOidIndexId, true, NULL, 1, &key,
+								  &tuple, &state);
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", oid)));
+	to = (Form_pg_database) GETSTRUCT(tuple);
+	to->datallowconn = access == ROW_OPEN;
+	to->datconnlimit = access == ROW_OPEN ? clone_connection_limit(from) :
+		DATCONNLIMIT_CLOSED;
+	to->datfrozenxid = from->datfrozenxid;
+	to->datminmxid = from->datminmxid;
+	systable_inplace_update_finish(state, tuple);
+	heap_freetuple(tuple);
+	table_close(rel, RowExclusiveLock);
+	return true;
+}
+
+/*
+ * Remove dead rows from the shared catalogs that are written to for each
+ * database, as VACUUM (TRUNCATE false) does, which never keeps anybody from
+ * reading them.  A catalog that is just being vacuumed, or is locked by
+ * somebody, is passed over.  The number of blocks of pg_database, or 0 if that
+ * was.
+ *
+ * Called outside of a transaction.  What it allocates is in the current memory
+ * context; that may be another one afterwards.
+ */
+uint32
+database_vacuum_catalogs(void)
+{
+	static const struct
+	{
+		Oid			oid;
+		char	   *name;
+	}			catalogs[] = {
+		{DatabaseRelationId, "pg_database"},
+		{SharedDependRelationId, "pg_shdepend"},
+		{DbRoleSettingRelationId, "pg_db_role_setting"},
+	};
+	VacuumStmt *stmt = makeNode(VacuumStmt);
+	MemoryContext cxt = CurrentMemoryContext;
+	uint32		nblocks = 0;
+
+	stmt->is_vacuumcmd = true;
+	stmt->options = list_make1(makeDefElem("truncate", (Node *) makeString("off"), -1));
+	StartTransactionCommand();
+	for (int i = 0; i < (int) lengthof(catalogs); i++)
+	{
+		MemoryContext old;
+		Relation	rel;
+
+		if (!ConditionalLockRelationOid(catalogs[i].oid, ShareUpdateExclusiveLock))
+			continue;
+		rel = table_open(catalogs[i].oid, NoLock);
+		if (catalogs[i].oid == DatabaseRelationId)
+			nblocks = RelationGetNumberOfBlocks(rel);
+		table_close(rel, ShareUpdateExclusiveLock);
+		old = MemoryContextSwitchTo(cxt);
+		stmt->rels = lappend(stmt->rels,
+							 makeVacuumRelation(makeRangeVar("pg_catalog",
+															 catalogs[i].name, -1),
+												InvalidOid, NIL));
+		MemoryContextSwitchTo(old);
+	}
+
+	/* VACUUM ends the transaction and begins others; its memory is in here. */
+	PortalContext = cxt;
+	if (stmt->rels != NIL)
+		ExecVacuum(make_parsestate(NULL), stmt, true);
+	PortalContext = NULL;
+	CommitTransactionCommand();
+	return nblocks;
+}

@@ -1,0 +1,448 @@
+/*-------------------------------------------------------------------------
+ *
+ * drop.c
+ *	  Taking clones back, and removing what nobody wants.
+ *
+ *	step								if it fails here, there remains
+ *	1  registry: DROPPING				a clone as before
+ *	2  lease: UNWANTED					a clone that will be dropped again
+ *	3  dropdb(), commit					a row, valid or marked invalid; or none
+ *	4  lease removed					an entry
+ *	5  registry: entry removed			nothing
+ *
+ * And for one after which the clone is recycled:
+ *
+ *	1, 2								as above
+ *	3  sessions ended, row reset and	a row with another name, marked invalid
+ *	   renamed, commit
+ *	4  registry: RETURNED				the same, known to recycle.c
+ *
+ * If the drop is refused (a session that does not end, say), the lease is HELD
+ * again, and the clone stays as it was.  What nobody waits for is tried again, ever
+ * more rarely.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "storage/procarray.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "dbcatalog.h"
+#include "debug.h"
+#include "drop.h"
+#include "droppable.h"
+#include "expiry.h"
+#include "gate.h"
+#include "job.h"
+#include "job_internal.h"
+#include "lease.h"
+#include "rewind.h"
+#include "sessions.h"
+#include "signals.h"
+#include "space.h"
+#include "spares.h"
+#include "stats.h"
+#include "templates.h"
+#include "visitor.h"
+
+/* How often to roll back prepared transactions, if there are always new ones. */
+#define PREPARED_TRIES		10
+
+/*
+ * Commit the removal of a clone, of which there is nothing left, then remove
+ * its lease and its entry.
+ */
+void
+finish_removal(Oid oid)
+{
+	debug_point("removal-done");
+	job_commit_work();
+	(void) gate_open(oid);
+	debug_point("removal-committed");
+	lease_remove(oid);
+	debug_point("removal-recorded");
+	registry_remove(oid);
+}
+
+/*
+ * The same of the clone itself.
+ */
+void
+report_clone_gone(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_DATABASE),
+			 errmsg("database \"%s\" does not exist", name),
+			 errdetail("It has been dropped in the meantime.")));
+}
+
+/*
+ * Should a clone that is being dropped be kept for another life?
+ */
+static bool
+is_worth_keeping(const TestdbClone *clone)
+{
+	TestdbTemplate template;
+
+	if (!clone->native || registry_is_template(clone->oid) ||
+		!registry_template(clone->template_oid, &template) ||
+		!template.has_snapshot ||
+		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(clone->owner)) ||
+		!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(clone->template_oid)))
+		return false;
+	if (testdb_recycled == 0 || !database_is_recyclable(clone->oid))
+		return false;
+
+	/* To drop it takes a barrier and a checkpoint, which are not to be had. */
+	if (registry_is_stuck() || database_is_full())
+		return true;
+	return registry_wants_clone_back(clone->template_oid, clone->owner);
+}
+
+/*
+ * Take a clone back for another life, which is locked, with nobody in it, and
+ * commit: steps 3 and 4 above.  False, with nothing done, if its template has
+ * gone.
+ */
+static bool
+return_clone(TestdbClone *clone)
+{
+	TestdbTemplate template;
+	TemplateRow row;
+	DatabaseInfo info;
+	bool		wake;
+
+	if (registry_is_template(clone->oid) ||
+		!registry_template(clone->template_oid, &template) ||
+		!database_read_row(clone->template_oid, &row) ||
+		!database_lookup(clone->template_oid, &info))
+		return false;
+	choose_name(NameStr(info.name), &clone->name);
+	clone->row_version = registry_row_version(clone->template_oid, &row);
+	if (!database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
+							clone->template_oid, ROW_INVALID))
+		return false;
+	database_sync_dependencies(clone->oid, clone->template_oid,
+							   template.dependencies);
+	debug_point("return-row");
+	job_commit_work();
+	debug_point("return-committed");
+
+	if (registry_return(clone, &wake) && wake)
+		request_wake_workers();
+	debug_point("return-entered");
+	return true;
+}
+
+/*
+ * Raise the error that prepared transactions come to a database again and again.
+ */
+static void
+report_prepared(const char *name)
+{
+	char	   *transactions = droppable_describe_prepared(name);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("database \"%s\" is being used by prepared transactions", name),
+			 transactions ? errdetail_internal("%s", transactions) : 0,
+			 errhint("They could not be rolled back; the server log says why.")));
+}
+
+/*
+ * Raise the error that no process can be started to roll them back.  In no
+ * transaction.
+ */
+static void
+report_no_visitor(const char *name)
+{
+	char	   *transactions;
+
+	job_begin_work();
+	transactions = droppable_describe_prepared(name);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not roll back the prepared transactions in database \"%s\"", name),
+			 errdetail("No background worker slot is free.%s%s",
+					   transactions ? " " : "", transactions ? transactions : ""),
+			 errhint("You might need to increase \"%s\", or run ROLLBACK PREPARED in that database.",
+					 "max_worker_processes")));
+}
+
+/*
+ * Lock a database until the transaction's end, and end what is in it; false if
+ * it does not exist (any more).  In a transaction, which may be another one
+ * afterwards: prepared transactions, which would keep it from being dropped,
+ * and which nobody wants who drops it, can only be rolled back from within.
+ * let_left is as for database_end_sessions.
+ *
+ * Nobody can connect to a database that is marked as invalid, so that the mark
+ * is taken away for that long; superusers may then come in, and are ended.
+ *
+ * Errors: those of database_lock and database_end_sessions; 55006 if sessions
+ * that come in between prepare new ones each time; 53400 if no process can be
+ * started that rolls them back.
+ */
+bool
+empty_database(Oid oid, bool let_left, DatabaseInfo *info)
+{
+	bool		invalid = false;
+
+	for (int i = 0; database_lock(oid, info); i++)
+	{
+		if (invalid)
+			droppable_set_connection_limit(oid, DATCONNLIMIT_INVALID_DB);
+		if (database_end_sessions(oid, NameStr(info->name), let_left && i == 0))
+			return true;
+		if (i == PREPARED_TRIES)
+			report_prepared(NameStr(info->name));
+		invalid = database_is_invalid(oid);
+		if (invalid)
+			droppable_set_connection_limit(oid, 0);
+		job_commit_work();
+		if (!database_rollback_prepared(oid))
+			report_no_visitor(NameStr(info->name));
+		job_begin_work();
+	}
+	return false;
+}
+
+/*
+ * Find the clone that a request means, lock it, and make it DROPPING.  In a
+ * transaction; false if it has gone in the meantime.
+ *
+ * Errors: 55006 if another worker is at it.
+ */
+bool
+claim_clone(const RequestArgs *args, TestdbClone *clone)
+{
+	DatabaseInfo info;
+
+	rewind_give_way(args->database);
+	if (!database_lock(args->database, &info))
+		return false;
+	if (!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))
+	{
+		if (registry_lookup(args->database, clone) && clone->lease == args->lease &&
+			clone->state == CLONE_DROPPING)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("database \"%s\" is being dropped",
+							NameStr(args->database_name)),
+					 errdetail("Another session drops or resets it at this moment.")));
+		return false;
+	}
+	job.spoiled = false;
+	job.unrestored = false;
+	job.resetting = args->kind == REQUEST_RESET;
+	job.clone = args->database;
+	job.state = CLONE_DROPPING;
+	return true;
+}
+
+/*
+ * Let a clone that claim_clone has claimed go on as it was.  It is HELD still.
+ */
+void
+release_clone(Oid oid)
+{
+	(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
+	job.clone = InvalidOid;
+}
+
+/*
+ * Has a clone that was to be dropped gone so far that nobody can have it back?
+ * After the failed transaction's end.
+ */
+static bool
+is_lost(Oid oid)
+{
+	DatabaseInfo info;
+	bool		lost;
+
+	HOLD_INTERRUPTS();
+	job_begin_work();
+	lost = !database_lookup(oid, &info) || database_is_invalid(oid);
+	job_commit_work();
+	RESUME_INTERRUPTS();
+	return lost;
+}
+
+/*
+ * After an error: a clone that was DROPPING stays with who has it, or becomes
+ * GARBAGE if that is too late.  From PG_CATCH, after the transaction's end.
+ */
+void
+give_back(Oid oid)
+{
+	TestdbClone clone;
+
+	job.clone = InvalidOid;
+	if (is_lost(oid))
+	{
+		if (registry_set_state(oid, CLONE_DROPPING, CLONE_GARBAGE))
+			request_wake_workers();
+	}
+	else if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
+	{
+		if (!job.resetting)		/* it is HELD still */
+			lease_write(&clone, LEASE_HELD);
+		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
+		request_wake_workers();
+	}
+}
+
+/*
+ * Take back a clone, which is DROPPING and locked: the steps at the head of
+ * this file, with the commit of the transaction that the caller has begun.
+ * let_left is as for empty_database.
+ *
+ * Errors: those of database_drop; the caller then gives the clone back.
+ */
+void
+take_back(TestdbClone *clone, bool let_left)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TemplateStats stats = {0};
+	DatabaseInfo info;
+	Oid			oid = clone->oid;
+
+	debug_point("drop-claimed");
+	if (database_lookup(oid, &info))
+		lease_write(clone, LEASE_UNWANTED);
+	debug_point("drop-unwanted");
+	if (!empty_database(oid, let_left, &info))
+		finish_removal(oid);
+	else
+	{
+		debug_point("drop-empty");
+		if (!is_worth_keeping(clone) || !return_clone(clone))
+		{
+			(void) database_drop(oid);
+			finish_removal(oid);
+		}
+	}
+	job.clone = InvalidOid;
+
+	stats.drops = 1;
+	stats.drop_us = GetCurrentTimestamp() - start;
+	registry_add_stats(clone->template_oid, &stats);
+}
+
+/*
+ * Report whether anybody is in the clone that a request means, or has left a
+ * prepared transaction there.  In a transaction, with the clone locked.
+ */
+static bool
+is_occupied(const RequestArgs *args)
+{
+	return CountDBBackends(args->database) > 0 ||
+		database_count_prepared(NameStr(args->database_name)) > 0;
+}
+
+/*
+ * Drop a clone.  *result says if it has gone in the meantime, or if it is in use,
+ * which matters if the request is served for DROP DATABASE.
+ *
+ * Errors: those of take_back.
+ */
+void
+drop_clone(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb_drop: dropping \"%s\"",
+			 NameStr(args->database_name));
+	job_report(activity);
+
+	job_begin_work();
+	if (claim_clone(args, &clone))
+	{
+		if (args->served && is_occupied(args))
+		{
+			result->busy = true;
+			job_commit_work();
+			give_back(args->database);
+		}
+		else
+			take_back(&clone, args->let_left);
+	}
+	else
+	{
+		result->missing = true;
+		job_commit_work();
+	}
+}
+
+/*
+ * After an error: a clone that nobody waits for is dropped or removed later.
+ * What has failed is said in the log, and shown in testdb_templates; the log
+ * says it again only if it fails in another way, or after a long time.
+ */
+void
+note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata)
+{
+	char	   *text = psprintf("%s %s", edata->message, edata->detail ? edata->detail : "");
+	int			delay;
+
+	/* All other workers wait for locks; that says nothing of this clone. */
+	if (database_lock_was_refused())
+	{
+		registry_extend(clone->oid, 1);
+		return;
+	}
+	registry_note_error(clone->template_oid, edata->message);
+	if (registry_note_failure(clone->oid, hash_bytes((unsigned char *) text, strlen(text)),
+							  &delay))
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("%s %u, made from template \"%s\": %s", what, clone->oid,
+						NameStr(clone->template_name), edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
+				 errhint("It will be tried again in %d s, then ever more rarely.", delay)));
+}
+
+/*
+ * Remove a clone that nobody wants.  If that fails, say so in the log, and
+ * try again later.
+ */
+void
+job_collect_garbage(const TestdbClone *clone)
+{
+	DatabaseInfo info;
+	bool		exists;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb: removing database %u",
+			 clone->oid);
+	job_report(activity);
+	job.garbage = clone->oid;
+	(void) database_lock_was_refused();
+	PG_TRY();
+	{
+		job_begin_work();
+
+		/* Under the lock, as others write the lease only with one. */
+		exists = empty_database(clone->oid, false, &info);
+		lease_write(clone, LEASE_UNWANTED);
+		debug_point("garbage-unwanted");
+		if (!exists || !database_drop(clone->oid))
+			database_remove_files(clone->oid);
+		finish_removal(clone->oid);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		note_failure(clone, "could not remove database", edata);
+	}
+	PG_END_TRY();
+	job.garbage = InvalidOid;
+}

@@ -1,0 +1,288 @@
+/*-------------------------------------------------------------------------
+ *
+ * expiry.c
+ *	  When a lease ends.
+ *
+ * A clone may have a time at which it is to be dropped, or after which, if nobody is
+ * in it.  next_due is the earliest of them, or earlier.  What could not be dropped is
+ * tried again later, each time after twice as long.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "storage/procarray.h"
+#include "utils/timestamp.h"
+
+#include "expiry.h"
+#include "registry_internal.h"
+
+/*
+ * When to try again to drop or remove a clone, in s: the first time, which
+ * doubles with each failure, and the longest; and after how many s a failure
+ * that is like the last one is logged again.
+ */
+#define RETRY_FIRST			1
+
+#define RETRY_LONGEST		300
+
+#define RETRY_DOUBLINGS		10
+
+#define FAILURE_LOG_INTERVAL 3600
+
+/*
+ * Lower next_due, if this is earlier.
+ */
+void
+lower_next_due(TimestampTz due)
+{
+	uint64		old = pg_atomic_read_u64(&registry->next_due);
+
+	while ((uint64) due < old &&
+		   !pg_atomic_compare_exchange_u64(&registry->next_due, &old, (uint64) due))
+		;
+}
+
+/*
+ * When a clone is to be dropped, or to be looked at for that: 0 if never.
+ */
+TimestampTz
+clone_due(const TestdbClone *clone)
+{
+	TimestampTz due = clone->expires_at;
+
+	if (clone->terms.idle_timeout > 0)
+	{
+		TimestampTz idle = clone->used_at +
+			clone->terms.idle_timeout * USECS_PER_SEC;
+
+		if (due == 0 || idle < due)
+			due = idle;
+	}
+	return due;
+}
+
+/*
+ * Fill in what a clone gets when it is handed out on these terms, now.  It is
+ * the caller's copy, or an entry whose mutex is held exclusively.
+ */
+void
+registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
+{
+	TimestampTz due;
+
+	clone->lease = registry_next_serial();
+	clone->terms = *terms;
+	clone->created_at = GetCurrentTimestamp();
+	clone->used_at = clone->created_at;
+	clone->expires_at = terms->lifetime > 0 ?
+		clone->created_at + terms->lifetime * USECS_PER_SEC : 0;
+	due = clone_due(clone);
+	if (due != 0)
+		lower_next_due(due);
+}
+
+/*
+ * Make due, at once, the clones that were to be dropped with this session.
+ * Takes and releases the registry lock and mutexes.
+ */
+void
+registry_end_session(int pid)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.terms.session_pid == pid &&
+			(entry->clone.state == CLONE_LEASED ||
+			 entry->clone.state == CLONE_DROPPING ||
+			 entry->clone.state == CLONE_REWINDING))
+			entry->clone.expires_at = now;
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+	lower_next_due(now);
+}
+
+/*
+ * Note that somebody is in a clone; false if that need not be noted again when
+ * the session ends.  Takes and releases the registry lock and a mutex.
+ */
+bool
+registry_touch(Oid oid)
+{
+	CloneEntry *entry;
+	bool		counts = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		counts = entry->clone.state == CLONE_LEASED;
+		if (counts)
+			entry->clone.used_at = GetCurrentTimestamp();
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return counts;
+}
+
+/*
+ * Find a clone whose time is over and copy it to *clone: it becomes DROPPING.
+ * False if there is none; *delay_ms is then lowered to the time until there may
+ * be one.  Takes and releases the registry lock and mutexes.
+ *
+ * A clone that is used is not idle: the count of sessions is taken from the
+ * server, without any lock, since who connects in this instant would be too
+ * late by an instant.
+ */
+bool
+registry_take_expired(TestdbClone *clone, long *delay_ms)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		due = pg_atomic_read_u64(&registry->next_due);
+	TimestampTz next = PG_INT64_MAX;
+	bool		found = false;
+
+	if (due == NEVER_DUE)
+		return false;
+	if ((TimestampTz) due > now)
+	{
+		*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+		return false;
+	}
+
+	/* What is handed out from now on lowers it again by itself. */
+	pg_atomic_write_u64(&registry->next_due, NEVER_DUE);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+		TimestampTz entry_due;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.state == CLONE_LEASED)
+		{
+			if (entry->clone.terms.idle_timeout > 0 &&
+				CountDBBackends(entry->clone.oid) > 0)
+				entry->clone.used_at = now;
+			entry_due = Max(clone_due(&entry->clone), entry->retry_at);
+			if (clone_due(&entry->clone) == 0)
+				;
+			else if (entry_due > now || found)
+				next = Min(next, entry_due);
+			else
+			{
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_DROPPING);
+				*clone = entry->clone;
+				found = true;
+			}
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (next != PG_INT64_MAX)
+	{
+		lower_next_due(next);
+		*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, next));
+	}
+
+	return found;
+}
+
+/*
+ * Try again to drop a clone in so many seconds.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_extend(Oid oid, int seconds)
+{
+	CloneEntry *entry;
+	TimestampTz at = GetCurrentTimestamp() + seconds * USECS_PER_SEC;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		entry->retry_at = at;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+	lower_next_due(at);
+}
+
+/*
+ * Note that dropping or removing a clone has failed with an error of that hash.
+ * It is tried again in *delay seconds, later each time.  Should the failure be
+ * logged?  Not if the last one was the same, unless that is long ago.  Takes and
+ * releases the registry lock and a mutex.
+ */
+bool
+registry_note_failure(Oid oid, uint32 hash, int *delay)
+{
+	CloneEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz at = 0;
+	bool		log = true;
+
+	*delay = RETRY_FIRST;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
+		*delay = Min(RETRY_FIRST << Min(entry->failures, RETRY_DOUBLINGS), RETRY_LONGEST);
+		at = now + *delay * USECS_PER_SEC;
+		log = entry->failures == 0 || entry->failure != hash ||
+			now - entry->failure_logged_at >= FAILURE_LOG_INTERVAL * USECS_PER_SEC;
+		entry->failures++;
+		entry->failure = hash;
+		if (log)
+			entry->failure_logged_at = now;
+		entry->retry_at = at;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (at != 0)
+		lower_next_due(at);
+	return log;
+}
+
+/*
+ * Has dropping or removing a clone failed before?  Takes and releases the
+ * registry lock and a mutex.
+ */
+bool
+registry_has_failed(Oid oid)
+{
+	CloneEntry *entry;
+	bool		failed = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
+		failed = entry->failures > 0;
+		LWLockRelease(clone_template(entry)->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return failed;
+}

@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * job_internal.h
+ *	  What the operations of a worker share.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_JOB_INTERNAL_H
+#define TESTDB_JOB_INTERNAL_H
+
+#include "database.h"
+#include "registry.h"
+#include "request.h"
+
+/* What this worker is at, for job_exit(). */
+typedef struct WorkerJob
+{
+	int			request;		/* slot of the request, or -1 */
+	Oid			clone;			/* the clone in hand, or InvalidOid */
+	CloneState	state;			/* the state that it has in the registry */
+	bool		spoiled;		/* DROPPING: its content is lost */
+	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
+								 * still HELD */
+	bool		unrestored;		/* DROPPING: its content is to be restored; its
+								 * lease on disk is REWINDING */
+	bool		damaged;		/* a snapshot was found to be damaged: the same
+								 * again takes it anew */
+	bool		had_room;		/* when make_room() ended, the registry had a
+								 * place for one more clone, or a spare for it */
+	Oid			made;			/* the clone that will replace it, CREATING, or
+								 * InvalidOid */
+	Oid			victim;			/* a spare that makes room, DROPPING, or InvalidOid */
+	Oid			garbage;		/* the clone that is being removed, or InvalidOid */
+} WorkerJob;
+
+extern WorkerJob job;
+extern MemoryContext job_cxt;
+
+extern void discard_others(void);
+extern void finish_removal(Oid oid);
+extern void choose_name(const char *template_name, NameData *name);
+extern void make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files);
+extern bool create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result);
+extern void report_template_gone(const char *name);
+extern void report_clone_gone(const char *name);
+extern bool is_damaged(const TestdbTemplate *template);
+extern bool lock_source(const TestdbTemplate *template);
+extern void make_native_room(const RequestArgs *args);
+extern bool begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *template,
+			 DatabaseInfo *info, RequestResult *result);
+extern bool copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
+			  const DatabaseInfo *info, TestdbClone *clone);
+extern void make_spare(const RequestArgs *args, RequestResult *result);
+extern void make_clone(const RequestArgs *args, RequestResult *result);
+extern bool empty_database(Oid oid, bool let_left, DatabaseInfo *info);
+extern bool claim_clone(const RequestArgs *args, TestdbClone *clone);
+extern void release_clone(Oid oid);
+extern void give_back(Oid oid);
+extern void take_back(TestdbClone *clone, bool let_left);
+extern void drop_clone(const RequestArgs *args, RequestResult *result);
+extern void note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata);
+extern void reset_clone(const RequestArgs *args, RequestResult *result);
+
+#endif							/* TESTDB_JOB_INTERNAL_H */

@@ -1,0 +1,254 @@
+/*-------------------------------------------------------------------------
+ *
+ * sessions.c
+ *	  Who is in a database: waiting for them, ending them, naming them.
+ *
+ * Whoever waits here checks for interrupts, and is woken by the sessions that leave
+ * (request_watch_exits).  No lock is taken.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/twophase.h"
+#include "executor/spi.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+
+#include "compat.h"
+#include "database.h"
+#include "sessions.h"
+
+/*
+ * How long sessions may take to leave by themselves, when to look again if none
+ * has said that it has left (not all do), and when to tell them to end once
+ * more, in ms.
+ */
+#define LEAVE_TIME			2
+
+#define LOOK_INTERVAL		1
+
+#define END_INTERVAL		100
+
+/* How long a client may take to get from the lock on its database to its first
+ * command before it is told to end, too, in ms. */
+#define START_TIME			1000
+
+/* How many sessions an error's detail names. */
+#define MAX_DESCRIBED		5
+
+/*
+ * Tell the processes in a database to end: all, or only the autovacuum workers.
+ * createdb() and dropdb() end those, too: they come back by themselves.
+ *
+ * If spare_starting, a client is not told that is still connecting, since it
+ * would hear that it was refused; true if there is one.
+ *
+ * Who is so new that it is not in the table of sessions is told the next time.
+ */
+bool
+tell_to_end(Oid oid, bool all, bool spare_starting)
+{
+	bool		spared = false;
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
+
+		if (status->st_databaseid != oid || status->st_procpid == 0 ||
+			(!all && status->st_backendType != B_AUTOVAC_WORKER))
+			continue;
+		if (spare_starting && status->st_backendType == B_BACKEND &&
+			status->st_state == STATE_UNDEFINED)
+		{
+			spared = true;
+			continue;
+		}
+
+		/* With what it has started itself, as pg_terminate_backend() does. */
+#ifdef HAVE_SETSID
+		(void) kill(-status->st_procpid, SIGTERM);
+#else
+		(void) kill(status->st_procpid, SIGTERM);
+#endif
+	}
+	return spared;
+}
+
+/*
+ * The number of prepared transactions in a database, or in all if name is NULL.
+ */
+int
+database_count_prepared(const char *name)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			argtypes[1] = {NAMEOID};
+	Datum		values[1] = {CStringGetDatum(name)};
+	char		nulls[1] = {name ? ' ' : 'n'};
+	bool		isnull;
+	int64		n;
+
+	if (max_prepared_xacts == 0)
+		return 0;
+
+	/* Kept, since to plan it takes longer than the drop of a database. */
+	SPI_connect();
+	if (plan == NULL)
+	{
+		SPIPlanPtr	new = SPI_prepare_cursor("SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts"
+											 " WHERE $1 IS NULL OR database OPERATOR(pg_catalog.=) $1",
+											 1, argtypes, CURSOR_OPT_GENERIC_PLAN);
+
+		if (new == NULL || SPI_keepplan(new) != 0)
+			elog(ERROR, "could not prepare to count prepared transactions");
+		plan = new;
+	}
+	if (SPI_execute_plan(plan, values, nulls, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not count prepared transactions");
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+									1, &isnull));
+	SPI_finish();
+	return (int) n;
+}
+
+/*
+ * How long ago that was, in ms, whatever happens to the clock.
+ */
+static double
+elapsed_ms(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/*
+ * Wait until no session is in a database, but no longer than so many ms.
+ */
+static void
+await_exits(Oid oid, int timeout_ms)
+{
+	static uint32 wait_event = 0;
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	request_watch_exits(oid);
+	while (CountDBBackends(oid) > 0 && elapsed_ms(start) < timeout_ms)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_INTERVAL,
+						 wait_event_compat(&wait_event, "TestdbEndSessions"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	request_watch_exits(InvalidOid);
+}
+
+/*
+ * Give the sessions in a database time to leave by themselves, LEAVE_TIME at
+ * most: those whose clients have just disconnected are on their way out, and
+ * telling them to end would fill the server log.
+ *
+ * In a session, too, without a lock: whoever is going to ask a worker to end
+ * them calls this first, and the worker can serve others meanwhile.
+ */
+void
+database_let_leave(Oid oid)
+{
+	await_exits(oid, LEAVE_TIME);
+}
+
+/*
+ * End all sessions in a database, which is locked against new ones, and wait
+ * until they have gone.  let_left says that they have had their time to leave.
+ *
+ * Returns false if prepared transactions are left in it, as dropdb() refuses.
+ *
+ * Errors: 55006 if a session has not ended after testdb.lock_timeout.
+ */
+bool
+database_end_sessions(Oid oid, const char *name, bool let_left)
+{
+	instr_time	start;
+	double		told_at = 0;
+	bool		told = false;
+	bool		starting = false;
+
+	INSTR_TIME_SET_CURRENT(start);
+	if (!let_left)
+		database_let_leave(oid);
+	while (CountDBBackends(oid) > 0)
+	{
+		double		elapsed = elapsed_ms(start);
+
+		if (told && elapsed > testdb_lock_timeout)
+		{
+			char	   *sessions = database_describe_sessions(oid);
+
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("database \"%s\" is being accessed by other users",
+							name),
+					 sessions ? errdetail_internal("%s", sessions) : 0,
+					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
+							 testdb_lock_timeout, "testdb.lock_timeout")));
+		}
+		if (!told || starting || elapsed - told_at > END_INTERVAL)
+		{
+			starting = tell_to_end(oid, true, elapsed < START_TIME);
+			told_at = elapsed;
+			told = true;
+		}
+		await_exits(oid, LEAVE_TIME);
+	}
+	return database_count_prepared(name) == 0;
+}
+
+/*
+ * Say who is connected to a database, for the detail of an error; NULL if
+ * nobody is.  Any process may call it.
+ *
+ * It says what pg_stat_activity shows to everybody: process ID, user,
+ * application.
+ */
+char *
+database_describe_sessions(Oid oid)
+{
+	StringInfoData buf;
+	int			nbackends;
+	int			nfound = 0;
+
+	initStringInfo(&buf);
+	pgstat_clear_backend_activity_snapshot();
+	nbackends = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= nbackends; i++)
+	{
+		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
+		char	   *user;
+
+		if (status->st_databaseid != oid || status->st_procpid == 0)
+			continue;
+		if (nfound++ >= MAX_DESCRIBED)
+			continue;
+		if (nfound > 1)
+			appendStringInfoChar(&buf, ' ');
+		user = OidIsValid(status->st_userid) ?
+			GetUserNameFromId(status->st_userid, true) : NULL;
+		appendStringInfo(&buf, "Process %d", status->st_procpid);
+		if (user)
+			appendStringInfo(&buf, " of user \"%s\"", user);
+		if (status->st_appname && status->st_appname[0])
+			appendStringInfo(&buf, " (application \"%s\")", status->st_appname);
+		appendStringInfoString(&buf, " is connected to it.");
+	}
+	if (nfound > MAX_DESCRIBED)
+		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
+	return nfound > 0 ? buf.data : NULL;
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * sessions.h
+ *	  Who is in a database: waiting for them, ending them, naming them.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_SESSIONS_H
+#define TESTDB_SESSIONS_H
+
+extern bool tell_to_end(Oid oid, bool all, bool spare_starting);
+extern int	database_count_prepared(const char *name);
+extern void database_let_leave(Oid oid);
+extern bool database_end_sessions(Oid oid, const char *name, bool let_left);
+extern char *database_describe_sessions(Oid oid);
+
+#endif							/* TESTDB_SESSIONS_H */

@@ -1,0 +1,1001 @@
+/*-------------------------------------------------------------------------
+ *
+ * spares.c
+ *	  How many clones are kept ready, for whom, and which give way.
+ *
+ * Demand.  Each owner that asks for clones of a template has a place among its
+ * demands: how many spares it should have.  A call that had to wait raises the
+ * number, idleness lowers it.  Returned clones count as spares to come.  If there
+ * is no room, spares of the template that has the most give way.
+ *
+ * No spare is made ahead in the last eighth of testdb.max_clones, since what is
+ * CREATING can't make way for a clone.  Of errors in making them, one with the same
+ * SQLSTATE is logged once in REFILL_LOG_INTERVAL for each template.
+ *
+ * Locks: the registry lock, then a template's mutex, as registry.c says.  A session
+ * that waits for a spare sleeps without them.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "storage/ipc.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "expiry.h"
+#include "guc.h"
+#include "registry_internal.h"
+#include "signals.h"
+#include "spares.h"
+
+/* How long returned clones may gather while there are spares, and if not, in ms. */
+#define GATHER_TIME			20
+
+#define GATHER_TIME_URGENT	3
+
+/*
+ * After this time, in ms, without a call an owner wants fewer spares, and as
+ * many clones are no longer expected to be in use as there were before.
+ */
+#define IDLE_TIME			(60 * 1000)
+
+/* How often the same failure to make a spare is logged, in ms. */
+#define REFILL_LOG_INTERVAL	(600 * 1000)
+
+/*
+ * Is there any clone that waits to be restored?  Takes no lock.
+ */
+bool
+registry_has_returned(void)
+{
+	return pg_atomic_read_u32(&registry->nreturned) > 0;
+}
+
+/*
+ * Take a spare, or a clone that waits to become one again, that makes room for
+ * something else, one of the template that has the most of them, but none of
+ * this owner of spared_template: it becomes DROPPING, and is copied to *clone.
+ * False if there is none; *coming then says whether somebody is about to make
+ * room in another way.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
+					 bool *coming)
+{
+	CloneEntry *victim = NULL;
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	int			most = 0;
+	bool		found = false;
+
+	*coming = false;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		TemplateEntry *template = clone_template(entry);
+		int			nspares;
+		CloneState	state;
+
+		LWLockAcquire(template->mutex, LW_SHARED);
+		state = entry->clone.state;
+		nspares = template->template.nclones[CLONE_SPARE] +
+			template->template.nclones[CLONE_RETURNED];
+		if ((state == CLONE_SPARE ||
+			 (state == CLONE_RETURNED && !registry_is_stuck())) &&
+			nspares > most &&
+			(entry->clone.template_oid != spared_template ||
+			 entry->clone.owner != spared_owner))
+		{
+			victim = entry;
+			most = nspares;
+		}
+		else if (state == CLONE_DROPPING || state == CLONE_RETURNED ||
+				 state == CLONE_RESTORING || state == CLONE_GARBAGE ||
+				 (state == CLONE_CREATING && entry->clone.ahead))
+			*coming = true;
+		LWLockRelease(template->mutex);
+	}
+	if (victim != NULL)
+	{
+		LWLock	   *mutex = clone_template(victim)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		*coming = true;
+		if (victim->clone.state == CLONE_SPARE ||
+			victim->clone.state == CLONE_RETURNED)
+		{
+			clone_leave_state(victim);
+			clone_enter_state(victim, CLONE_DROPPING);
+			*clone = victim->clone;
+			found = true;
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Has a template clones that nobody has, and no others?  The registry lock is
+ * held exclusively.
+ */
+static bool
+template_is_spare(const TemplateEntry *entry)
+{
+	return !template_is_unused(entry) &&
+		entry->template.nclones[CLONE_CREATING] == 0 &&
+		entry->template.nclones[CLONE_LEASED] == 0;
+}
+
+/*
+ * Take a clone that nobody has of a template that has no others, so that its
+ * place among testdb.max_templates can be had by another template, if that has
+ * none and none is free: it becomes DROPPING, and is copied to *clone.  False
+ * if there is none, or no need; *coming says whether there may be one soon.
+ * Takes and releases the registry lock.
+ */
+bool
+registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	bool		found = false;
+	bool		needed;
+
+	*coming = false;
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	needed = template_find(template_oid) == NULL &&
+		template_find(InvalidOid) == NULL;
+	for (int i = 0; needed && i < testdb_max_templates; i++)
+		if (template_is_unused(&registry->templates[i]))
+			needed = false;
+	if (needed)
+	{
+		hash_seq_init(&scan, clone_hash);
+		while (!found && (entry = hash_seq_search(&scan)) != NULL)
+		{
+			if (entry->clone.state == CLONE_CREATING && entry->clone.ahead &&
+				clone_template(entry)->template.nclones[CLONE_LEASED] == 0)
+				*coming = true;
+			if (!template_is_spare(clone_template(entry)))
+				continue;
+			*coming = true;
+			if (entry->clone.state != CLONE_SPARE &&
+				entry->clone.state != CLONE_RETURNED)
+				continue;
+			memset(clone_template(entry)->demands, 0,
+				   sizeof(clone_template(entry)->demands));
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_DROPPING);
+			*clone = entry->clone;
+			found = true;
+		}
+		if (found)
+			hash_seq_term(&scan);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Report whether a spare will be handed out under this name.  Takes and
+ * releases the registry lock and mutexes.
+ */
+bool
+registry_is_spare(const char *name)
+{
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !found; i++)
+	{
+		TemplateEntry *template = &registry->templates[i];
+		dlist_iter	iter;
+
+		if (!OidIsValid(template->template.oid))
+			continue;
+		LWLockAcquire(template->mutex, LW_SHARED);
+		dlist_foreach(iter, &template->spares)
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+			if (strcmp(NameStr(entry->clone.name), name) == 0)
+				found = true;
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Take a clone that is TOUCHED: it becomes DROPPING, and is copied to *clone.
+ * False if there is none.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_take_touched(TestdbClone *clone)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	bool		found = false;
+
+	if (pg_atomic_read_u32(&registry->ntouched) == 0)
+		return false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan, clone_hash);
+	while (!found && (entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.state == CLONE_TOUCHED)
+		{
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_DROPPING);
+			*clone = entry->clone;
+			found = true;
+		}
+		LWLockRelease(mutex);
+	}
+	if (found)
+		hash_seq_term(&scan);
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * How many spares an owner has that equal the snapshot.  The mutex is held.
+ */
+static int
+count_spares(TemplateEntry *entry, Oid owner)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	dlist_foreach(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		if (spare->clone.owner == owner &&
+			clone_is_current(&spare->clone, &entry->template))
+			n++;
+	}
+	return n;
+}
+
+/*
+ * How many spares of a template may be made ahead for an owner.
+ */
+int
+spares_limit(const TestdbTemplate *template)
+{
+	return template->spares_limit >= 0 ? template->spares_limit : testdb_spares;
+}
+
+/*
+ * What an owner wants of a template; the owner who has not asked for the
+ * longest time is forgotten if there is no place.  The mutex is held
+ * exclusively.
+ */
+static SpareDemand *
+get_demand(TemplateEntry *entry, Oid owner)
+{
+	SpareDemand *oldest = &entry->demands[0];
+
+	for (int i = 0; i < MAX_DEMANDS; i++)
+	{
+		SpareDemand *demand = &entry->demands[i];
+
+		if (demand->owner == owner)
+			return demand;
+		if (demand->used_at < oldest->used_at)
+			oldest = demand;
+	}
+	oldest->owner = owner;
+	oldest->wanted = 0;
+	oldest->used_at = 0;
+	return oldest;
+}
+
+/*
+ * Note that an owner asks for a clone, now; a miss raises the number of spares
+ * that are to be kept ready, which is returned.  The mutex is held exclusively.
+ */
+static int
+note_demand(TemplateEntry *entry, Oid owner, bool miss, TimestampTz now)
+{
+	SpareDemand *demand = get_demand(entry, owner);
+
+	demand->used_at = now;
+	if (miss)
+		demand->wanted = Min(Max(demand->wanted * 2, 1),
+							 spares_limit(&entry->template));
+	return demand->wanted;
+}
+
+/*
+ * Take a spare of a template for an owner, to hand it out: it becomes CREATING,
+ * with the terms that it will have, and is copied to *clone.
+ *
+ * row is what the caller has just read of the template in pg_database;
+ * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
+ * be behind the template; SPARE_NONE if there is no spare that equals it, or
+ * if others have been waiting for those that there are, unless the caller is
+ * one of them.  If one was taken, *refill says that fewer are left, or on
+ * their way, than there should be, and that the caller must wake workers for
+ * that.  Takes and releases the registry lock and a mutex.
+ */
+SpareResult
+registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
+					bool ignore_unverified, bool waiting,
+					const LeaseTerms *terms, TestdbClone *clone, bool *refill)
+{
+	TemplateEntry *template;
+	SpareResult result = SPARE_STALE;
+	dlist_iter	iter;
+
+	*refill = false;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		if (template_is_fresh(&template->template, row, ignore_unverified))
+		{
+			int			wanted;
+
+			result = SPARE_NONE;
+			dlist_foreach(iter, &template->spares)
+			{
+				CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+				if (entry->clone.owner != owner ||
+					!clone_is_current(&entry->clone, &template->template))
+					continue;
+				if (!waiting && template->nwaiting > 0 &&
+					count_spares(template, owner) <= template->nwaiting)
+					break;
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_CREATING);
+				registry_apply_terms(&entry->clone, terms);
+				*clone = entry->clone;
+				template->template.stats.clones++;
+				template->template.stats.hits++;
+				result = SPARE_TAKEN;
+				break;
+			}
+			wanted = note_demand(template, owner, result == SPARE_NONE && !waiting,
+								 result == SPARE_TAKEN ? clone->created_at :
+								 GetCurrentTimestamp());
+			*refill = result == SPARE_TAKEN &&
+				template->template.nclones[CLONE_SPARE] +
+				template->template.nclones[CLONE_RETURNED] +
+				template->template.nclones[CLONE_RESTORING] < wanted &&
+				pg_atomic_exchange_u32(&registry->refill_told, 1) == 0;
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Stop waiting for a spare, however that ends.
+ */
+static void
+end_wait(int code pg_attribute_unused(), Datum arg)
+{
+	TemplateEntry *entry = (TemplateEntry *) DatumGetPointer(arg);
+
+	ConditionVariableCancelSleep();
+	LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+	entry->nwaiting--;
+	LWLockRelease(entry->mutex);
+}
+
+/*
+ * Is a spare on its way to a session of this owner, which is among those who
+ * wait, and none there yet?  The mutex is held.
+ */
+static bool
+must_wait(TemplateEntry *entry, Oid owner)
+{
+	int			ncoming = entry->template.nclones[CLONE_RETURNED] +
+		entry->template.nclones[CLONE_RESTORING];
+
+	return !registry_is_stuck() && ncoming >= entry->nwaiting &&
+		count_spares(entry, owner) < entry->nwaiting;
+}
+
+/*
+ * The sleep of registry_wait_for_spare, after a call of wake, unless that is
+ * NULL; false after timeout_ms.
+ */
+static bool
+sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeout_ms)
+{
+	static uint32 wait_event = 0;
+	bool		wait;
+
+	/* Waking would end the sleep, were it prepared before. */
+	if (wake)
+		wake();
+	ConditionVariablePrepareToSleep(&entry->spare_cv);
+	LWLockAcquire(entry->mutex, LW_SHARED);
+	wait = must_wait(entry, owner);
+	LWLockRelease(entry->mutex);
+	return !wait ||
+		!ConditionVariableTimedSleep(&entry->spare_cv, timeout_ms,
+									 wait_event_compat(&wait_event, "TestdbSpare"));
+}
+
+/*
+ * Sleep until a spare of a template may have become ready for this session;
+ * false if none is on its way, or if timeout_ms milliseconds have passed.
+ * Sessions are woken in the order in which they came.  wake is called when
+ * this one can be seen to wait, if clones are restored sooner then.  Takes and
+ * releases the registry lock and a mutex; holds none while it sleeps.
+ *
+ * The entry may go while we sleep, and another template get it.  We may then
+ * be woken for nothing; the number of those who wait belongs to the place, and
+ * stays right.
+ */
+bool
+registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
+						long timeout_ms)
+{
+	TemplateEntry *entry;
+	bool		coming = false;
+	volatile bool soon = false;
+	volatile bool woken = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->nwaiting++;
+		coming = must_wait(entry, owner);
+		if (!coming)
+			entry->nwaiting--;
+		soon = entry->look == LOOK_SOON;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (!coming)
+		return false;
+
+	PG_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
+	{
+		woken = sleep_for_spare(entry, owner, soon ? NULL : wake, timeout_ms);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(end_wait, PointerGetDatum(entry));
+	end_wait(0, PointerGetDatum(entry));
+	return woken;
+}
+
+/*
+ * Wake the sessions that wait for a spare of a template, as many as there are
+ * spares; all of them if no more are on their way.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_announce_spare(Oid template_oid)
+{
+	TemplateEntry *entry;
+	int			nspares = 0;
+	bool		all = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		nspares = entry->template.nclones[CLONE_SPARE];
+		all = entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING] == 0;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	if (entry == NULL)
+		return;
+
+	if (all)
+		ConditionVariableBroadcast(&entry->spare_cv);
+	else
+		while (nspares-- > 0)
+			ConditionVariableSignal(&entry->spare_cv);
+}
+
+/*
+ * How many clones of a template may gather before they are restored: as many
+ * as there are spares, which are of no use to who waits, and half as many as
+ * there are in use.  The mutex is held.
+ */
+static int
+restore_threshold(const TemplateEntry *entry)
+{
+	int			nspares = entry->nwaiting > 0 ? 0 : entry->template.nclones[CLONE_SPARE];
+
+	return Max(nspares, entry->template.nclones[CLONE_LEASED] / 2);
+}
+
+/*
+ * Make a clone, which was DROPPING, RETURNED, with the content of *clone;
+ * false if it is no longer that.  *wake says that the worker that restores
+ * must be told: not if it will look by itself, and there are not enough
+ * before.  Takes and releases the registry lock and a mutex.
+ */
+bool
+registry_return(TestdbClone *clone, bool *wake)
+{
+	TemplateEntry *entry;
+
+	*wake = true;
+	clone->state = CLONE_RETURNED;
+	if (!registry_update(clone, CLONE_DROPPING))
+		return false;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(clone->template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		*wake = entry->look == LOOK_WHEN_WOKEN ||
+			entry->template.nclones[CLONE_RETURNED] >= restore_threshold(entry);
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+	return true;
+}
+
+/*
+ * Should the clones that were returned be restored now?  If not, *delay_ms is
+ * lowered to the time, in ms, after which that must be asked again.
+ *
+ * More are allowed to gather, up to restore_threshold(): one checkpoint serves
+ * all of them.  But not for long, least of all if somebody waits.  For the
+ * worker that restores.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_should_restore(long *delay_ms)
+{
+	bool		result = false;
+	TimestampTz now;
+
+	if (pg_atomic_read_u32(&registry->nreturned) == 0)
+		return false;
+
+	now = GetCurrentTimestamp();
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates && !result; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		TimestampTz due;
+		int			nreturned;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		nreturned = entry->template.nclones[CLONE_RETURNED];
+		if (OidIsValid(entry->template.oid) && nreturned > 0)
+		{
+			bool		urgent = entry->template.nclones[CLONE_SPARE] == 0 ||
+				entry->nwaiting > 0;
+
+			due = TimestampTzPlusMilliseconds(entry->returned_at,
+											  urgent ? GATHER_TIME_URGENT : GATHER_TIME);
+			result = now >= due || nreturned >= restore_threshold(entry);
+			entry->look = result ? LOOK_WHEN_WOKEN : urgent ? LOOK_SOON : LOOK_LATER;
+			if (!result)
+				*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Has an owner a spare that is behind the snapshot?  The mutex is held.
+ */
+static bool
+has_stale_spare(TemplateEntry *entry, Oid owner)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		if (spare->clone.owner == owner &&
+			!clone_is_current(&spare->clone, &entry->template))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Should a failure to make a spare of a template, with this SQLSTATE, be
+ * logged?  If so, it is noted as logged.  Takes and releases the registry lock
+ * and a mutex.
+ */
+bool
+registry_may_log_refill(Oid template_oid, int sqlstate)
+{
+	TemplateEntry *entry;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		result = true;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		result = entry->refill_logged_at == 0 ||
+			entry->refill_sqlstate != sqlstate ||
+			TimestampDifferenceExceeds(entry->refill_logged_at, now,
+									   REFILL_LOG_INTERVAL);
+		if (result)
+		{
+			entry->refill_sqlstate = sqlstate;
+			entry->refill_logged_at = now;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * Find a template and an owner for whom a spare should be made ahead; false if
+ * there is none, or no place for one.  Takes and releases the registry lock and
+ * mutexes.
+ */
+bool
+registry_next_refill(Oid *template_oid, Oid *owner)
+{
+	bool		found = false;
+	bool		full;
+
+	if (registry_is_uninstalled())
+		return false;
+	pg_atomic_write_u32(&registry->refill_told, 0);
+	pg_memory_barrier();
+	LWLockAcquire(registry->lock, LW_SHARED);
+	full = registry->nclones >= testdb_max_clones - testdb_max_clones / 8;
+	for (int i = 0; i < testdb_max_templates && !found; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		TestdbTemplate *template = &entry->template;
+
+		if (!OidIsValid(template->oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		if (template->has_snapshot &&
+			template->generation == template->snapshot_generation)
+			for (int k = 0; k < MAX_DEMANDS && !found; k++)
+			{
+				SpareDemand *demand = &entry->demands[k];
+
+				if (OidIsValid(demand->owner) &&
+					(!full || has_stale_spare(entry, demand->owner)) &&
+					count_spares(entry, demand->owner) +
+					template->nclones[CLONE_RETURNED] +
+					template->nclones[CLONE_RESTORING] < demand->wanted)
+				{
+					*template_oid = template->oid;
+					*owner = demand->owner;
+					found = true;
+				}
+			}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * Have no spares of a template made ahead until somebody asks again.  Its
+ * mutex is held exclusively.
+ */
+void
+want_none(TemplateEntry *entry)
+{
+	for (int i = 0; i < MAX_DEMANDS; i++)
+		entry->demands[i].wanted = 0;
+}
+
+/*
+ * Give up what is kept ready for a role, or depends on it, as those do whose
+ * OIDs are listed; the number of databases that are still there and that
+ * nobody has, so that it can be asked again.  Takes and releases the registry
+ * lock and mutexes.
+ */
+int
+registry_purge_role(Oid role, const List *oids)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *template = &registry->templates[i];
+
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			if (template->demands[k].owner == role)
+				template->demands[k].wanted = 0;
+		LWLockRelease(template->mutex);
+	}
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *mutex = clone_template(entry)->mutex;
+
+		LWLockAcquire(mutex, LW_EXCLUSIVE);
+		if (entry->clone.state != CLONE_LEASED &&
+			(entry->clone.owner == role || list_member_oid(oids, entry->clone.oid)))
+		{
+			n++;
+			if (entry->clone.state == CLONE_SPARE)
+			{
+				/* Those made instead would depend on it again. */
+				if (entry->clone.owner != role)
+					want_none(clone_template(entry));
+				clone_leave_state(entry);
+				clone_enter_state(entry, CLONE_GARBAGE);
+			}
+		}
+		LWLockRelease(mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Have at least this many spares of a template kept ready for an owner.  Takes
+ * and releases the registry lock and a mutex.
+ */
+void
+registry_want_spares(Oid template_oid, Oid owner, int wanted)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		SpareDemand *demand;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		demand = get_demand(entry, owner);
+		demand->wanted = Max(demand->wanted, wanted);
+		demand->used_at = GetCurrentTimestamp();
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Have no spares of a template made ahead for an owner, until it asks again.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_want_none(Oid template_oid, Oid owner)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		get_demand(entry, owner)->wanted = 0;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Set how many spares of a template may be made ahead; -1 for testdb.spares.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_limit_spares(Oid template_oid, int limit)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.spares_limit = limit;
+		for (int i = 0; i < MAX_DEMANDS; i++)
+			entry->demands[i].wanted = Min(entry->demands[i].wanted,
+										   spares_limit(&entry->template));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Lower what owners want who have not asked for a clone lately, by half, and
+ * make garbage of the spares that are then too many.  True if anything is left
+ * that may be lowered later.  Takes and releases the registry lock and mutexes.
+ */
+bool
+registry_lower_demand(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		more = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+		dlist_mutable_iter iter;
+
+		if (!OidIsValid(entry->template.oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		if (TimestampDifferenceExceeds(entry->peak_at, now, IDLE_TIME))
+		{
+			entry->template.peak = Max(entry->template.nclones[CLONE_LEASED],
+									   entry->template.peak / 2);
+			entry->peak_at = now;
+		}
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			if (TimestampDifferenceExceeds(entry->demands[k].used_at, now, IDLE_TIME))
+				entry->demands[k].wanted /= 2;
+		dlist_foreach_modify(iter, &entry->spares)
+		{
+			CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+			SpareDemand *demand = get_demand(entry, spare->clone.owner);
+
+			if (TimestampDifferenceExceeds(demand->used_at, now, IDLE_TIME) &&
+				count_spares(entry, demand->owner) > demand->wanted)
+			{
+				clone_leave_state(spare);
+				clone_enter_state(spare, CLONE_GARBAGE);
+			}
+			else
+				more = true;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return more;
+}
+
+/*
+ * Take a spare that is behind the snapshot, to bring it up to date: it becomes
+ * RESTORING, and is copied to *clone.  False if there is none for the owner;
+ * any owner will do if that is InvalidOid.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
+{
+	TemplateEntry *template;
+	dlist_iter	iter;
+	bool		found = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
+		dlist_foreach(iter, &template->spares)
+		{
+			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+			if ((OidIsValid(owner) && entry->clone.owner != owner) ||
+				clone_is_current(&entry->clone, &template->template))
+				continue;
+			clone_leave_state(entry);
+			clone_enter_state(entry, CLONE_RESTORING);
+			*clone = entry->clone;
+			found = true;
+			break;
+		}
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * How many spares of a template an owner has; *ncoming is how many clones of
+ * any owner are on their way to becoming one.  Takes and releases the
+ * registry lock and a mutex.
+ */
+int
+registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
+{
+	TemplateEntry *template;
+	int			n = 0;
+
+	*ncoming = 0;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	template = template_find(template_oid);
+	if (template != NULL)
+	{
+		LWLockAcquire(template->mutex, LW_SHARED);
+		n = count_spares(template, owner);
+		*ncoming = template->template.nclones[CLONE_RETURNED] +
+			template->template.nclones[CLONE_RESTORING];
+		LWLockRelease(template->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return n;
+}
+
+/*
+ * Should a clone that its owner drops be kept for another life?  As many are
+ * as were in use at one time, and as are to be ready besides: with fewer, some
+ * would be dropped while others are copied.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_wants_clone_back(Oid template_oid, Oid owner)
+{
+	TemplateEntry *entry;
+	bool		result = false;
+
+	if (registry_is_uninstalled())
+		return false;
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(template_oid);
+	if (entry != NULL)
+	{
+		int			wanted = 0;
+		int			n;
+
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		for (int i = 0; i < MAX_DEMANDS; i++)
+			if (entry->demands[i].owner == owner)
+				wanted = entry->demands[i].wanted;
+		n = count_spares(entry, owner) + entry->template.nclones[CLONE_RETURNED] +
+			entry->template.nclones[CLONE_RESTORING];
+		result = n < Max(testdb_recycled, entry->template.peak + wanted);
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return result;
+}
+
+/*
+ * A template's spares become garbage.  Its mutex is held exclusively.
+ */
+void
+discard_spares(TemplateEntry *entry)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &entry->spares)
+	{
+		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
+
+		clone_leave_state(spare);
+		clone_enter_state(spare, CLONE_GARBAGE);
+	}
+}

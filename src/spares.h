@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * spares.h
+ *	  How many clones are kept ready, for whom, and which give way.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_SPARES_H
+#define TESTDB_SPARES_H
+
+#include "registry.h"
+
+extern bool registry_has_returned(void);
+extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
+								 TestdbClone *clone, bool *coming);
+extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
+										  bool *coming);
+extern bool registry_is_spare(const char *name);
+extern bool registry_take_touched(TestdbClone *clone);
+/* spares */
+extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
+									   const TemplateRow *row,
+									   bool ignore_unverified, bool waiting,
+									   const LeaseTerms *terms,
+									   TestdbClone *clone, bool *refill);
+extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
+									void (*wake) (void), long timeout_ms);
+extern void registry_announce_spare(Oid template_oid);
+extern bool registry_return(TestdbClone *clone, bool *wake);
+extern bool registry_should_restore(long *delay_ms);
+extern bool registry_may_log_refill(Oid template_oid, int sqlstate);
+extern bool registry_next_refill(Oid *template_oid, Oid *owner);
+extern int	registry_purge_role(Oid role, const List *oids);
+extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
+extern void registry_want_none(Oid template_oid, Oid owner);
+extern void registry_limit_spares(Oid template_oid, int limit);
+extern bool registry_lower_demand(void);
+extern bool registry_take_stale_spare(Oid template_oid, Oid owner,
+									  TestdbClone *clone);
+extern int	registry_count_spares(Oid template_oid, Oid owner, int *ncoming);
+extern bool registry_wants_clone_back(Oid template_oid, Oid owner);
+
+#endif							/* TESTDB_SPARES_H */

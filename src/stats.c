@@ -1,0 +1,176 @@
+/*-------------------------------------------------------------------------
+ *
+ * stats.c
+ *	  What has been counted: for testdb_stats, for testdb_templates, and for tests.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+
+#include "guc.h"
+#include "registry_internal.h"
+#include "stats.h"
+
+/*
+ * Add to what has been done for a template.  Takes and releases the registry
+ * lock and a mutex.
+ */
+void
+registry_add_stats(Oid oid, const TemplateStats *stats)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		TemplateStats *sum = &entry->template.stats;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		sum->clones += stats->clones;
+		sum->hits += stats->hits;
+		sum->misses += stats->misses;
+		sum->copies += stats->copies;
+		sum->recycled += stats->recycled;
+		sum->drops += stats->drops;
+		sum->reaped += stats->reaped;
+		sum->files += stats->files;
+		sum->bytes += stats->bytes;
+		sum->copy_us += stats->copy_us;
+		sum->recycle_us += stats->recycle_us;
+		sum->drop_us += stats->drop_us;
+		sum->snapshot_us += stats->snapshot_us;
+		sum->rewinds += stats->rewinds;
+		sum->rewind_waits += stats->rewind_waits;
+		sum->rewind_us += stats->rewind_us;
+		sum->served += stats->served;
+		sum->passed_on += stats->passed_on;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Count what the registry's counters and lists say there is, and what there is.
+ * Nothing is changed meanwhile.  Takes and releases the registry lock.
+ */
+void
+registry_audit(RegistryAudit *audit)
+{
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+
+	memset(audit, 0, sizeof(*audit));
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	audit->nclones[0] = registry->nclones;
+	audit->ngarbage[0] = pg_atomic_read_u32(&registry->ngarbage);
+	audit->nreturned[0] = pg_atomic_read_u32(&registry->nreturned);
+	audit->ntouched[0] = pg_atomic_read_u32(&registry->ntouched);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *template = &registry->templates[i];
+		dlist_iter	iter;
+
+		audit->nwaiting += template->nwaiting;
+		for (int k = 0; k < CLONE_NSTATES; k++)
+			audit->nstates[0] += template->template.nclones[k];
+		dlist_foreach(iter, &template->spares)
+			audit->nspares[0]++;
+	}
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		audit->nclones[1]++;
+		audit->nstates[1]++;
+		audit->ngarbage[1] += entry->clone.state == CLONE_GARBAGE;
+		audit->nreturned[1] += entry->clone.state == CLONE_RETURNED;
+		audit->ntouched[1] += entry->clone.state == CLONE_TOUCHED;
+		audit->nspares[1] += entry->clone.state == CLONE_SPARE;
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Set all statistics to zero.  Takes and releases the registry lock and
+ * mutexes.
+ */
+void
+registry_reset_stats(void)
+{
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memset(&entry->template.stats, 0, sizeof(TemplateStats));
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Remember an error that no session was told of, cut to what there is room
+ * for; an empty string forgets it.  Takes and releases the registry lock and a
+ * mutex.
+ */
+void
+registry_note_error(Oid oid, const char *message)
+{
+	TemplateEntry *entry;
+	int			len = pg_mbcliplen(message, strlen(message),
+								   sizeof(entry->template.last_error) - 1);
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memcpy(entry->template.last_error, message, len);
+		entry->template.last_error[len] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Count a CREATE DATABASE command that was served.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_note_served(Oid oid)
+{
+	TemplateStats stats = {.served = 1};
+
+	registry_add_stats(oid, &stats);
+}
+
+/*
+ * Count one that was passed on to core, and note why.  Nothing happens if the
+ * template has no entry.  Takes and releases the registry lock and a mutex.
+ */
+void
+registry_note_passed_on(Oid oid, const char *reason)
+{
+	TemplateStats stats = {.passed_on = 1};
+	TemplateEntry *entry;
+
+	registry_add_stats(oid, &stats);
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		int			len = pg_mbcliplen(reason, strlen(reason),
+									   sizeof(entry->template.passed_on_reason) - 1);
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		memcpy(entry->template.passed_on_reason, reason, len);
+		entry->template.passed_on_reason[len] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}

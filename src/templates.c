@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ *
+ * templates.c
+ *	  Templates: their snapshots, and whether clones are as they are now.
+ *
+ * A template has a counter and a version.  generation goes up before each user's
+ * commit in the template's database (freshness.c), version with each change of its
+ * snapshot (snapshot.c).  A snapshot is fresh if it was taken at the current
+ * generation; a spare is if its version is the snapshot's.  unverified says that a
+ * session has been in the template and may have changed it without a transaction ID,
+ * or that maintenance did; whether it did is found out when nobody is in it.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "registry_internal.h"
+#include "templates.h"
+
+/*
+ * Are a template's row and settings what they were when it was last looked at?
+ */
+static bool
+template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
+{
+	return template->settings_generation ==
+		pg_atomic_read_u64(&registry->settings_generation) &&
+		pg_atomic_read_u32(&registry->settings_prepared) == 0 &&
+		template->row.xmin == row->xmin &&
+		ItemPointerEquals(unconstify(ItemPointerData *, &template->row.tid),
+						  unconstify(ItemPointerData *, &row->tid));
+}
+
+/*
+ * Does a template's snapshot hold what is committed in it, as far as is
+ * known?  If ignore_unverified, what sessions without a transaction ID may
+ * have done does not count.  The mutex is held.
+ */
+bool
+template_is_fresh(const TestdbTemplate *template, const TemplateRow *row,
+				  bool ignore_unverified)
+{
+	return template->has_snapshot &&
+		template->generation == template->snapshot_generation &&
+		(ignore_unverified || !template->unverified) &&
+		template_row_is_same(template, row);
+}
+
+/*
+ * Does a clone equal its template's snapshot?  The mutex is held.
+ */
+bool
+clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
+{
+	return clone->version == template->version &&
+		clone->row_version == template->row_version;
+}
+
+/*
+ * Find a template and copy it to *template; false if it has no entry.  Takes
+ * and releases the registry lock and a mutex.
+ */
+bool
+registry_template(Oid oid, TestdbTemplate *template)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		*template = entry->template;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * The version of a template's row and settings, if they are still those that
+ * are known; 0 if not.  row is what the caller has just read.  Takes and
+ * releases the registry lock and a mutex.
+ */
+uint64
+registry_row_version(Oid oid, const TemplateRow *row)
+{
+	TestdbTemplate template;
+
+	if (!registry_template(oid, &template) ||
+		!template_row_is_same(&template, row))
+		return 0;
+	return template.row_version;
+}
+
+/*
+ * Make sure that a template has an entry, before its snapshot is taken, so
+ * that no commit in it goes unnoticed.  False if all entries are in use.  If
+ * the entry of a template without clones was taken for that, *evicted is its
+ * OID: its snapshot must go.  Takes and releases the registry lock.
+ */
+bool
+registry_enter_template(Oid oid, Oid *evicted)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = template_enter(oid, evicted);
+	LWLockRelease(registry->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * Enter what is now known of a template's snapshot, from *new; the counters
+ * that others change are left alone.  verified says that the files were
+ * compared, with no session in the template.  Takes and releases the registry
+ * lock and a mutex.
+ */
+void
+registry_set_snapshot(const TestdbTemplate *new, bool verified)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(new->oid);
+	if (entry != NULL)
+	{
+		TestdbTemplate *template = &entry->template;
+
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		template->has_snapshot = true;
+		if (verified)
+		{
+			template->unverified = false;
+			template->damaged = false;
+		}
+		template->snapshot_generation = new->snapshot_generation;
+		template->settings_generation = new->settings_generation;
+		template->settings = new->settings;
+		template->version = new->version;
+		template->lsn = new->lsn;
+		template->row_version = new->row_version;
+		template->row = new->row;
+		template->dependencies = new->dependencies;
+		template->files = new->files;
+		template->bytes = new->bytes;
+		template->taken_at = new->taken_at;
+		template->obstacle[0] = '\0';
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a template has no snapshot (any more).  If it can't have one,
+ * obstacle says why, and its spares become garbage; else it is an empty
+ * string.  Takes and releases the registry lock and a mutex.
+ */
+void
+registry_clear_snapshot(Oid oid, const char *obstacle)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.has_snapshot = false;
+		strlcpy(entry->template.obstacle, obstacle,
+				sizeof(entry->template.obstacle));
+		if (obstacle[0] != '\0')
+			discard_spares(entry);
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a template's snapshot, which is locked, must be taken anew.  The
+ * clones that were made from it are none the worse for that: spares go on being
+ * handed out.  False if that is known already.  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_set_damaged(Oid oid)
+{
+	TemplateEntry *entry;
+	bool		news = false;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		news = !entry->template.damaged;
+		entry->template.damaged = true;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	return news;
+}
+
+/*
+ * Forget a template that has been dropped: its spares become garbage, its
+ * entry goes when it has no clones.  Takes and releases the registry lock and
+ * a mutex.
+ */
+void
+registry_forget_template(Oid oid)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		entry->template.has_snapshot = false;
+		discard_spares(entry);
+		LWLockRelease(entry->mutex);
+		if (template_is_unused(entry))
+		{
+			entry->template.oid = InvalidOid;
+			pg_atomic_fetch_add_u32(&registry->epoch, 1);
+		}
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Copy all templates into an array in the current memory context; *ntemplates
+ * is their number.  Takes and releases the registry lock and mutexes.
+ */
+TestdbTemplate *
+registry_list_templates(int *ntemplates)
+{
+	TestdbTemplate *templates = palloc_array(TestdbTemplate, testdb_max_templates);
+	int			n = 0;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	for (int i = 0; i < testdb_max_templates; i++)
+	{
+		TemplateEntry *entry = &registry->templates[i];
+
+		if (!OidIsValid(entry->template.oid))
+			continue;
+		LWLockAcquire(entry->mutex, LW_SHARED);
+		templates[n] = entry->template;
+		templates[n].wanted = 0;
+		for (int k = 0; k < MAX_DEMANDS; k++)
+			templates[n].wanted += entry->demands[k].wanted;
+		n++;
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+
+	*ntemplates = n;
+	return templates;
+}
+
+/*
+ * Has a database an entry as a template?  Takes and releases the registry
+ * lock.
+ */
+bool
+registry_is_template(Oid oid)
+{
+	bool		found;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	found = template_find(oid) != NULL;
+	LWLockRelease(registry->lock);
+
+	return found;
+}
+
+/*
+ * A number that changes whenever a template gets or loses its entry, so that
+ * a session can remember whether it is in one.  Takes no lock.
+ */
+uint32
+registry_epoch(void)
+{
+	return pg_atomic_read_u32(&registry->epoch);
+}
+
+/* What template_note should note. */
+typedef enum TemplateNote
+{
+	NOTE_CHANGED,
+	NOTE_LEFT
+} TemplateNote;
+
+/*
+ * Note something about a template; nothing happens if it has no entry.  Takes
+ * and releases the registry lock and a mutex.
+ */
+static void
+template_note(Oid oid, TemplateNote note)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+	{
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+		switch (note)
+		{
+			case NOTE_CHANGED:
+				entry->template.generation++;
+				break;
+			case NOTE_LEFT:
+				entry->template.unverified = true;
+				break;
+		}
+		LWLockRelease(entry->mutex);
+	}
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Say that a transaction that wrote to a template is about to commit.
+ */
+void
+registry_template_changed(Oid oid)
+{
+	template_note(oid, NOTE_CHANGED);
+}
+
+/*
+ * Say that pg_db_role_setting is about to change, or has changed.  Takes no
+ * lock.
+ */
+void
+registry_settings_changed(void)
+{
+	pg_atomic_fetch_add_u64(&registry->settings_generation, 1);
+}
+
+/*
+ * A number that goes up with each change of pg_db_role_setting.  Takes no lock.
+ */
+uint64
+registry_settings_generation(void)
+{
+	return pg_atomic_read_u64(&registry->settings_generation);
+}
+
+/*
+ * Say whether there may be a prepared transaction that changes
+ * pg_db_role_setting when it is committed, which nobody will notice: until
+ * there is none, no template's settings are taken as known.  Takes no lock.
+ */
+void
+registry_settings_prepared(bool prepared)
+{
+	pg_atomic_write_u32(&registry->settings_prepared, prepared ? 1 : 0);
+}
+
+/*
+ * What was said.  Takes no lock.
+ */
+bool
+registry_has_settings_prepared(void)
+{
+	return pg_atomic_read_u32(&registry->settings_prepared) != 0;
+}
+
+/*
+ * Say that a session that was in a template is ending.
+ */
+void
+registry_template_left(Oid oid)
+{
+	template_note(oid, NOTE_LEFT);
+}

@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * templates.h
+ *	  Templates: their snapshots, and whether clones are as they are now.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_TEMPLATES_H
+#define TESTDB_TEMPLATES_H
+
+#include "registry.h"
+
+/* templates */
+extern bool registry_template(Oid oid, TestdbTemplate *template);
+extern uint64 registry_row_version(Oid oid, const TemplateRow *row);
+extern bool registry_enter_template(Oid oid, Oid *evicted);
+extern void registry_set_snapshot(const TestdbTemplate *template, bool verified);
+extern void registry_clear_snapshot(Oid oid, const char *obstacle);
+extern bool registry_set_damaged(Oid oid);
+extern void registry_forget_template(Oid oid);
+extern TestdbTemplate *registry_list_templates(int *ntemplates);
+extern bool registry_is_template(Oid oid);
+extern uint32 registry_epoch(void);
+extern void registry_template_changed(Oid oid);
+extern void registry_settings_changed(void);
+extern uint64 registry_settings_generation(void);
+extern void registry_settings_prepared(bool prepared);
+extern bool registry_has_settings_prepared(void);
+extern void registry_template_left(Oid oid);
+
+#endif							/* TESTDB_TEMPLATES_H */

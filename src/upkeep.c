@@ -1,0 +1,275 @@
+/*-------------------------------------------------------------------------
+ *
+ * upkeep.c
+ *	  What workers do that nobody waits for.
+ *
+ * Clones whose time is over are dropped, spares that somebody came near are taken
+ * back, returned clones restored, spares made ahead, dead rows removed from shared
+ * catalogs, and what was dropped with plain SQL is forgotten.  A failure is logged
+ * and shown in testdb_templates; nobody gets it as an error.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "dbcatalog.h"
+#include "debug.h"
+#include "expiry.h"
+#include "job.h"
+#include "job_internal.h"
+#include "lease.h"
+#include "recycle.h"
+#include "sessions.h"
+#include "snapshot.h"
+#include "spares.h"
+#include "stats.h"
+#include "templates.h"
+#include "upkeep.h"
+
+/*
+ * Drop a clone whose time is over; it is DROPPING.  If that is refused, it is
+ * tried again later.
+ */
+void
+job_reap(TestdbClone *clone)
+{
+	TemplateStats stats = {0};
+	DatabaseInfo info;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb: dropping expired database %u",
+			 clone->oid);
+	job_report(activity);
+	job.request = -1;
+	job.clone = clone->oid;
+	job.state = CLONE_DROPPING;
+	job.resetting = false;
+	(void) database_lock_was_refused();
+	PG_TRY();
+	{
+		job_begin_work();
+		if (database_lock(clone->oid, &info) && !registry_has_failed(clone->oid))
+		{
+			char	   *sessions = database_describe_sessions(clone->oid);
+
+			ereport(LOG,
+					(errmsg("dropping database \"%s\", made from template \"%s\": its time is over",
+							NameStr(info.name), NameStr(clone->template_name)),
+					 sessions ? errdetail_internal("%s", sessions) : 0));
+		}
+		take_back(clone, false);
+		stats.reaped = 1;
+		registry_add_stats(clone->template_oid, &stats);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		/* First, so that no other worker tries again at once. */
+		note_failure(clone, "could not drop expired database", edata);
+		if (OidIsValid(job.clone))
+			give_back(job.clone);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Take back a spare that is TOUCHED, and now DROPPING, as if somebody had had
+ * it.
+ */
+void
+job_retire(TestdbClone *clone)
+{
+	DatabaseInfo info;
+
+	job_report("testdb: taking back a spare");
+	job.request = -1;
+	job.clone = clone->oid;
+	job.state = CLONE_DROPPING;
+	job.resetting = false;
+	PG_TRY();
+	{
+		job_begin_work();
+		(void) database_lock(clone->oid, &info);
+		take_back(clone, false);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		(void) registry_set_state(clone->oid, CLONE_DROPPING, CLONE_GARBAGE);
+		(void) registry_set_state(clone->oid, CLONE_LEASED, CLONE_GARBAGE);
+		job.clone = InvalidOid;
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not take back database %u: %s",
+						clone->oid, edata->message)));
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Remove dead rows from the shared catalogs that workers write to; the number
+ * of blocks that pg_database has.
+ *
+ * Every drop leaves one.  Autovacuum comes once a minute, or never.
+ */
+uint32
+job_vacuum(void)
+{
+	uint32		nblocks;
+
+	job_report("testdb: vacuuming shared catalogs");
+	nblocks = database_vacuum_catalogs();
+	MemoryContextSwitchTo(job_cxt);
+	return nblocks;
+}
+
+/*
+ * Forget the clones and templates that have been dropped with plain SQL.
+ */
+void
+job_forget_dropped(void)
+{
+	TestdbClone *clones;
+	TestdbTemplate *templates;
+	int			n;
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		DatabaseInfo info;
+		bool		exists;
+
+		job_begin_work();
+		exists = database_lookup(templates[i].oid, &info);
+		job_commit_work();
+		if (!exists)
+		{
+			registry_forget_template(templates[i].oid);
+			snapshot_remove(templates[i].oid);
+		}
+	}
+
+	clones = registry_list(&n);
+	for (int i = 0; i < n; i++)
+	{
+		DatabaseInfo info;
+		bool		exists;
+
+		if (clones[i].state != CLONE_LEASED && clones[i].state != CLONE_SPARE)
+			continue;
+		job_begin_work();
+		exists = database_lookup(clones[i].oid, &info);
+		job_commit_work();
+		if (!exists)
+		{
+			lease_remove(clones[i].oid);
+			registry_remove(clones[i].oid);
+		}
+	}
+}
+
+/*
+ * Restore the clones that were returned.  If that fails, they are removed; if
+ * it is only that some process does not answer, it is tried again later.
+ */
+void
+job_recycle(void)
+{
+	job_report("testdb: recycling databases");
+	PG_TRY();
+	{
+		job_begin_work();
+		recycle_returned();
+		debug_point("recycle-restored");
+		job_commit_work();
+		debug_point("recycle-committed");
+		recycle_forget();
+		recycle_publish();
+		debug_point("recycle-published");
+	}
+	PG_CATCH();
+	{
+		bool		stuck = recycle_is_stuck();
+		ErrorData  *edata = job_rollback_work();
+
+		if (stuck)
+			recycle_postpone();
+		else
+		{
+			recycle_abandon();
+			ereport(LOG,
+					(errcode(edata->sqlerrcode),
+					 errmsg("could not recycle databases: %s", edata->message),
+					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		}
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Make a spare ahead, or bring one up to date.  If that fails, no more are
+ * made ahead for this owner until it asks for a clone again.
+ */
+void
+job_refill(Oid template_oid, Oid owner)
+{
+	RequestArgs args;
+	RequestResult result;
+	DatabaseInfo info;
+	volatile bool failed;
+	int			ncoming;
+
+	job_report("testdb: making databases ahead");
+	memset(&args, 0, sizeof(args));
+	memset(&result, 0, sizeof(result));
+	args.kind = REQUEST_SPARE;
+	args.role = owner;
+	args.database = template_oid;
+	args.lease = registry_lease(template_oid);
+	args.method = TESTDB_METHOD_NATIVE;
+	args.wanted = registry_count_spares(template_oid, owner, &ncoming) + 1;
+	job.request = -1;
+	job.clone = InvalidOid;
+	PG_TRY();
+	{
+		job_begin_work();
+		failed = !database_lookup(template_oid, &info);
+		job_commit_work();
+		if (!failed)
+		{
+			args.database_name = info.name;
+			job.damaged = false;
+			make_spare(&args, &result);
+			if (result.busy && job.damaged)
+			{
+				/* Once more: the snapshot is taken anew. */
+				result.busy = false;
+				make_spare(&args, &result);
+			}
+			failed = result.busy || result.missing;
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = job_rollback_work();
+
+		discard_others();
+		if (OidIsValid(job.clone))
+			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+		registry_note_error(template_oid, edata->message);
+		if (registry_may_log_refill(template_oid, edata->sqlerrcode))
+			ereport(LOG,
+					(errcode(edata->sqlerrcode),
+					 errmsg("could not make a database ahead: %s", edata->message),
+					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		failed = true;
+	}
+	PG_END_TRY();
+	job.clone = InvalidOid;
+	if (failed)
+		registry_want_none(template_oid, owner);
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * walcopy.h
+ *	  What WAL says of databases that are copied, and who consumes it.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_WALCOPY_H
+#define TESTDB_WALCOPY_H
+
+extern const char *find_follower(void);
+extern bool database_is_logged(void);
+extern bool database_is_followed(void);
+extern void database_log_copy(Oid oid, Oid template_oid, bool again);
+extern void database_end_log(void);
+
+#endif							/* TESTDB_WALCOPY_H */
