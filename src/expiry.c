@@ -187,8 +187,7 @@ registry_take_expired(TestdbClone *clone, long *delay_ms)
 				next = Min(next, entry_due);
 			else
 			{
-				clone_leave_state(entry);
-				clone_enter_state(entry, CLONE_DROPPING);
+				clone_set_state(entry, CLONE_DROPPING);
 				*clone = entry->clone;
 				found = true;
 			}

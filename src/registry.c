@@ -9,24 +9,38 @@
  * start, and after the crash of a process.  It knows neither catalogs nor
  * files.
  *
- * The life of a clone:
+ * The life of a clone.  Each change of state is one of these, and is made by
+ * clone_set_state():
  *
- *						  +---------- taken ----------+
- *						  v                           |
- *		(none) --add--> CREATING ---> LEASED          |
- *							|          |              |
- *							|          v              |
- *							|      DROPPING           |
- *							|       |    |            |
- *							|       |    v            |
- *							|       | RETURNED     SPARE --+
- *							|       |    |         ^       |
- *							|       |    v         |       |
- *							|       | RESTORING ---+       |
- *							|       |    |                 |
- *							+-------+----+----> GARBAGE <--+
- *												   |
- *									(none) <--remove
+ *	from		to			by
+ *	(none)		CREATING	begin_clone (clone.c)
+ *				LEASED		restore_clone (worker.c), at the server's start
+ *	CREATING	LEASED		hand_out (clone.c), take_spare (handout.c)
+ *				SPARE		publish_spare (clone.c)
+ *				GARBAGE		discard_clone (clone.c), job_exit, take_spare
+ *	LEASED		DROPPING	claim_clone (drop.c), registry_take_expired (expiry.c)
+ *				REWINDING	enter (rewind.c)
+ *	DROPPING	LEASED		give_back (drop.c), registry_finish_reset
+ *				RETURNED	registry_return (spares.c)
+ *				REWINDING	leave_unrestored (job.c)
+ *				GARBAGE		give_back, job_retire (upkeep.c), forget_notes
+ *							(freshness.c)
+ *	REWINDING	LEASED		registry_finish_reset, let_go (rewind.c)
+ *				GARBAGE		lose (rewind.c)
+ *	RETURNED	RESTORING	take_batch (recycle.c)
+ *				DROPPING	registry_take_victim (spares.c), freshness.c
+ *				GARBAGE		registry_purge_role (spares.c), uninstall.c
+ *	RESTORING	SPARE		announce_batch (recycle.c), publish_spare
+ *				LEASED		hand_out
+ *				RETURNED	put_back_others (recycle.c)
+ *				GARBAGE		recycle_abandon, use_spare (clone.c)
+ *	SPARE		CREATING	registry_take_spare (spares.c)
+ *				RESTORING	registry_take_stale_spare (spares.c)
+ *				TOUCHED		check_not_spare (freshness.c)
+ *				DROPPING	as RETURNED
+ *				GARBAGE		discard_spares, registry_lower_demand (spares.c)
+ *	TOUCHED		DROPPING	registry_take_touched (spares.c)
+ *	GARBAGE		(none)		finish_removal (drop.c)
  *
  *	CREATING	Set by the worker that makes the database, before anything of
  *				it exists, or by who takes a spare.  If that process fails or
@@ -265,7 +279,7 @@ clone_template(CloneEntry *entry)
  * and the list of spares.  The template's mutex, or the registry lock, is held
  * exclusively.
  */
-void
+static void
 clone_leave_state(CloneEntry *entry)
 {
 	TemplateEntry *template = clone_template(entry);
@@ -285,7 +299,7 @@ clone_leave_state(CloneEntry *entry)
 		dlist_delete(&entry->node);
 }
 
-void
+static void
 clone_enter_state(CloneEntry *entry, CloneState state)
 {
 	TemplateEntry *template = clone_template(entry);
@@ -301,7 +315,8 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 		entry->payer = InvalidOid;
 	else if (state == CLONE_LEASED && !OidIsValid(entry->payer))
 		entry->payer = entry->clone.owner;
-	else if (state != CLONE_LEASED && state != CLONE_DROPPING)
+	else if (state != CLONE_LEASED && state != CLONE_DROPPING &&
+			 state != CLONE_REWINDING)
 		entry->payer = InvalidOid;
 	if (state == CLONE_LEASED &&
 		template->template.nclones[state] >= template->template.peak)
@@ -324,6 +339,44 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 }
 
 /*
+ * The states that a clone may go to from each state, as the drawing at the head
+ * of this file has them.
+ */
+#define TO(state)	(1 << (state))
+static const int legal_states[CLONE_NSTATES] = {
+	[CLONE_CREATING] = TO(CLONE_LEASED) | TO(CLONE_SPARE) | TO(CLONE_GARBAGE),
+	[CLONE_LEASED] = TO(CLONE_DROPPING) | TO(CLONE_REWINDING) | TO(CLONE_GARBAGE),
+	[CLONE_DROPPING] = TO(CLONE_LEASED) | TO(CLONE_REWINDING) |
+	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),
+	[CLONE_REWINDING] = TO(CLONE_LEASED) | TO(CLONE_GARBAGE),
+	[CLONE_RETURNED] = TO(CLONE_RESTORING) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
+	[CLONE_RESTORING] = TO(CLONE_SPARE) | TO(CLONE_LEASED) |
+	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),
+	[CLONE_SPARE] = TO(CLONE_CREATING) | TO(CLONE_RESTORING) |
+	TO(CLONE_TOUCHED) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
+	[CLONE_TOUCHED] = TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
+	[CLONE_GARBAGE] = 0
+};
+
+/*
+ * Give an entry another state: the only way to do so.  The template's mutex is
+ * held exclusively.
+ */
+void
+clone_set_state(CloneEntry *entry, CloneState state)
+{
+#if defined(TESTDB_DEBUG) || defined(USE_ASSERT_CHECKING)
+	if (!(legal_states[entry->clone.state] & TO(state)))
+		elog(PANIC, "database %u cannot go from state %d to state %d",
+			 entry->clone.oid, entry->clone.state, state);
+#else
+	(void) legal_states;
+#endif
+	clone_leave_state(entry);
+	clone_enter_state(entry, state);
+}
+
+/*
  * Change an entry's state.  The template's mutex is held exclusively.
  *
  * A clone that could not be dropped keeps the time at which that is tried again,
@@ -335,8 +388,7 @@ clone_change_state(CloneEntry *entry, CloneState state)
 	if (entry->clone.state != CLONE_DROPPING ||
 		(state != CLONE_LEASED && state != CLONE_GARBAGE))
 		entry->retry_at = 0;
-	clone_leave_state(entry);
-	clone_enter_state(entry, state);
+	clone_set_state(entry, state);
 	if (state == CLONE_LEASED && clone_due(&entry->clone) != 0)
 		lower_next_due(Max(clone_due(&entry->clone), entry->retry_at));
 }
@@ -532,8 +584,7 @@ registry_finish_reset(const TestdbClone *clone)
 		if (entry->clone.unrestored)
 			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
 		entry->clone.unrestored = false;
-		clone_leave_state(entry);
-		clone_enter_state(entry, CLONE_LEASED);
+		clone_set_state(entry, CLONE_LEASED);
 		if (clone_due(&entry->clone) != 0)
 			lower_next_due(clone_due(&entry->clone));
 		LWLockRelease(clone_template(entry)->mutex);
@@ -616,7 +667,6 @@ registry_replace(Oid old, const TestdbClone *new)
 	{
 		uint64		lease = to->clone.lease;
 
-		clone_leave_state(to);
 		to->clone = *new;
 		to->clone.lease = lease;
 		to->clone.terms = from->clone.terms;
@@ -626,7 +676,7 @@ registry_replace(Oid old, const TestdbClone *new)
 		if (from->clone.unrestored)
 			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
 		from->clone.unrestored = false;
-		clone_enter_state(to, CLONE_LEASED);
+		clone_set_state(to, CLONE_LEASED);
 		to->payer = from->payer;
 		if (clone_due(&to->clone) != 0)
 			lower_next_due(clone_due(&to->clone));

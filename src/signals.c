@@ -72,8 +72,7 @@ registry_set_uninstalled(bool uninstalled)
 			if (entry->clone.state == CLONE_SPARE ||
 				entry->clone.state == CLONE_RETURNED)
 			{
-				clone_leave_state(entry);
-				clone_enter_state(entry, CLONE_GARBAGE);
+				clone_set_state(entry, CLONE_GARBAGE);
 			}
 	}
 	LWLockRelease(registry->lock);

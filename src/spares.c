@@ -108,8 +108,7 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 		if (victim->clone.state == CLONE_SPARE ||
 			victim->clone.state == CLONE_RETURNED)
 		{
-			clone_leave_state(victim);
-			clone_enter_state(victim, CLONE_DROPPING);
+			clone_set_state(victim, CLONE_DROPPING);
 			*clone = victim->clone;
 			found = true;
 		}
@@ -170,8 +169,7 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 				continue;
 			memset(clone_template(entry)->demands, 0,
 				   sizeof(clone_template(entry)->demands));
-			clone_leave_state(entry);
-			clone_enter_state(entry, CLONE_DROPPING);
+			clone_set_state(entry, CLONE_DROPPING);
 			*clone = entry->clone;
 			found = true;
 		}
@@ -238,8 +236,7 @@ registry_take_touched(TestdbClone *clone)
 		LWLockAcquire(mutex, LW_EXCLUSIVE);
 		if (entry->clone.state == CLONE_TOUCHED)
 		{
-			clone_leave_state(entry);
-			clone_enter_state(entry, CLONE_DROPPING);
+			clone_set_state(entry, CLONE_DROPPING);
 			*clone = entry->clone;
 			found = true;
 		}
@@ -364,8 +361,7 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 				if (!waiting && template->nwaiting > 0 &&
 					count_spares(template, owner) <= template->nwaiting)
 					break;
-				clone_leave_state(entry);
-				clone_enter_state(entry, CLONE_CREATING);
+				clone_set_state(entry, CLONE_CREATING);
 				registry_apply_terms(&entry->clone, terms);
 				*clone = entry->clone;
 				template->template.stats.clones++;
@@ -755,8 +751,7 @@ registry_purge_role(Oid role, const List *oids)
 				/* Those made instead would depend on it again. */
 				if (entry->clone.owner != role)
 					want_none(clone_template(entry));
-				clone_leave_state(entry);
-				clone_enter_state(entry, CLONE_GARBAGE);
+				clone_set_state(entry, CLONE_GARBAGE);
 			}
 		}
 		LWLockRelease(mutex);
@@ -870,8 +865,7 @@ registry_lower_demand(void)
 			if (TimestampDifferenceExceeds(demand->used_at, now, IDLE_TIME) &&
 				count_spares(entry, demand->owner) > demand->wanted)
 			{
-				clone_leave_state(spare);
-				clone_enter_state(spare, CLONE_GARBAGE);
+				clone_set_state(spare, CLONE_GARBAGE);
 			}
 			else
 				more = true;
@@ -908,8 +902,7 @@ registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
 			if ((OidIsValid(owner) && entry->clone.owner != owner) ||
 				clone_is_current(&entry->clone, &template->template))
 				continue;
-			clone_leave_state(entry);
-			clone_enter_state(entry, CLONE_RESTORING);
+			clone_set_state(entry, CLONE_RESTORING);
 			*clone = entry->clone;
 			found = true;
 			break;
@@ -995,7 +988,6 @@ discard_spares(TemplateEntry *entry)
 	{
 		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
 
-		clone_leave_state(spare);
-		clone_enter_state(spare, CLONE_GARBAGE);
+		clone_set_state(spare, CLONE_GARBAGE);
 	}
 }
