@@ -46,7 +46,9 @@
 #include "connect.h"
 #include "freshness.h"
 #include "guard.h"
+#include "guc.h"
 #include "registry.h"
+#include "request.h"
 #include "spares.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
@@ -63,7 +65,11 @@ guard_client_authentication(Port *port, int status)
 
 	if (status == STATUS_OK && port->database_name != NULL &&
 		port->database_name[0] != '\0')
+	{
+		if (strcmp(port->database_name, testdb_database) != 0)
+			request_let_start();
 		connect_wait(port->database_name);
+	}
 	if (status == STATUS_OK && port->database_name != NULL &&
 		registry_is_spare(port->database_name))
 		ereport(FATAL,

@@ -74,6 +74,9 @@
 /* How long to wait for a first worker before saying that there is none, ms. */
 #define NO_WORKER_GRACE		5000
 
+/* How long after its start a server's new sessions wait for worker 0, ms. */
+#define START_GRACE			5000
+
 /* How often a waiting session looks at what its worker is doing, ms. */
 #define CHECK_INTERVAL		1000
 
@@ -130,6 +133,7 @@ typedef struct RequestSharedState
 	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called; no
 								 * lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
+	TimestampTz started_at;		/* when this memory was made */
 	bool		ready;			/* has the registry been rebuilt? */
 	bool		worker_seen;	/* has any worker ever started? */
 	Oid			worker_database;	/* what the workers are connected to */
@@ -214,6 +218,7 @@ request_shmem_init(void)
 	ConditionVariableInit(&requests->work_cv);
 	pg_atomic_init_u32(&requests->wakes, 0);
 	ConditionVariableInit(&requests->ready_cv);
+	requests->started_at = GetCurrentTimestamp();
 	dlist_init(&requests->free);
 	dlist_init(&requests->queue);
 	dlist_init(&requests->rewinds);
@@ -714,6 +719,35 @@ request_is_unwanted(int slot_number)
 	LWLockRelease(requests->lock);
 
 	return unwanted;
+}
+
+/*
+ * Give worker 0 time to rebuild the registry, if the server has just started: it
+ * also finishes what a crash has left undone, such as a clone that was handed out
+ * but is not open yet.  For a new session, which is not in a database yet.  Waits
+ * no longer than START_GRACE after the start.
+ */
+void
+request_let_start(void)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbStartup");
+	TimestampTz deadline =
+		TimestampTzPlusMilliseconds(requests->started_at, START_GRACE);
+
+	if (request_is_ready() || RecoveryInProgress())
+		return;
+	ConditionVariablePrepareToSleep(&requests->ready_cv);
+	while (!request_is_ready())
+	{
+		long		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														   deadline);
+
+		if (rest <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&requests->ready_cv, rest, event);
+	}
+	ConditionVariableCancelSleep();
 }
 
 /*

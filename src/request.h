@@ -84,6 +84,7 @@ extern char *request_try_perform(const RequestArgs *args, TimestampTz deadline,
 extern void request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 								   RequestResult *result);
 extern void request_wait_until_ready(TimestampTz deadline);
+extern void request_let_start(void);
 
 /* For workers. */
 extern int	request_take(RequestArgs *args, bool rewinds);

@@ -243,6 +243,7 @@ job_refill(Oid template_oid, Oid owner)
 		{
 			args.database_name = info.name;
 			job.damaged = false;
+			(void) database_lock_was_refused();
 			make_spare(&args, &result);
 			if (result.busy && job.damaged)
 			{
@@ -260,12 +261,17 @@ job_refill(Oid template_oid, Oid owner)
 		discard_others();
 		if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
-		registry_note_error(template_oid, edata->message);
-		if (registry_may_log_refill(template_oid, edata->sqlerrcode))
-			ereport(LOG,
-					(errcode(edata->sqlerrcode),
-					 errmsg("could not make a database ahead: %s", edata->message),
-					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+
+		/* If all other workers wait for locks, that is no news. */
+		if (!database_lock_was_refused())
+		{
+			registry_note_error(template_oid, edata->message);
+			if (registry_may_log_refill(template_oid, edata->sqlerrcode))
+				ereport(LOG,
+						(errcode(edata->sqlerrcode),
+						 errmsg("could not make a database ahead: %s", edata->message),
+						 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		}
 		failed = true;
 	}
 	PG_END_TRY();
