@@ -56,6 +56,15 @@ BEGIN;
 CREATE TABLE t ();
 PREPARE TRANSACTION 'regress_testdb';
 \c :"home"
+DO $$
+BEGIN
+	FOR i IN 1..1000 LOOP
+		PERFORM pg_stat_clear_snapshot();
+		EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'regression_template');
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$;
 SET testdb.template_timeout = 0;
 SELECT error_of($$ SELECT testdb_clone('regression_template') $$);
 SET testdb.template_timeout = '30ms';

@@ -94,6 +94,9 @@
 #include "visitor.h"
 #include "walcopy.h"
 
+/* How often a template is entered whose place others take. */
+#define ENTRY_TRIES		3
+
 /* A manifest that this process has read. */
 typedef struct CachedManifest
 {
@@ -650,9 +653,10 @@ sync_files(TestdbTemplate *template)
 /*
  * Bring the snapshot up to date: its files, if with_files says that the
  * template is locked with nobody in it, and what is known of its row.
- * *template gets what was entered.
+ * *template gets what was entered.  False if the template's place in the registry
+ * was taken by another meanwhile.
  */
-static void
+static bool
 refresh_snapshot(TestdbTemplate *template, bool with_files)
 {
 	TimestampTz start = GetCurrentTimestamp();
@@ -660,15 +664,16 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	TemplateRow row;
 	uint64		settings_generation;
 	uint64		settings;
+	Oid			oid = template->oid;
 
-	LockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
+	LockSharedObject(DatabaseRelationId, oid, SNAPSHOT_SUBID, ExclusiveLock);
 	registry_check_installed();
-	if (!registry_template(template->oid, template) ||
-		!database_read_row(template->oid, &row))
+	if (!database_read_row(oid, &row))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("template database with OID %u does not exist",
-						template->oid)));
+				 errmsg("template database with OID %u does not exist", oid)));
+	if (!registry_template(oid, template))
+		return false;
 
 	if (with_files)
 	{
@@ -712,6 +717,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	stats.snapshot_us = template->taken_at - start;
 	registry_add_stats(template->oid, &stats);
 	UnlockSharedObject(DatabaseRelationId, template->oid, SNAPSHOT_SUBID, ExclusiveLock);
+	return true;
 }
 
 /*
@@ -737,6 +743,25 @@ snapshot_enter_template(Oid oid)
 		LockSharedObject(DatabaseRelationId, evicted, SNAPSHOT_SUBID, ExclusiveLock);
 		snapshot_remove(evicted);
 	}
+}
+
+/*
+ * Copy what is known of a template to *template, after entering it if it has no
+ * entry.  As long as it has no clones another template may take its place at
+ * once: false if that happens again and again.
+ *
+ * Errors: those of snapshot_enter_template.
+ */
+static bool
+read_entry(Oid oid, TestdbTemplate *template)
+{
+	for (int i = 0; i < ENTRY_TRIES; i++)
+	{
+		if (registry_template(oid, template))
+			return true;
+		snapshot_enter_template(oid);
+	}
+	return registry_template(oid, template);
 }
 
 /*
@@ -779,11 +804,8 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 		registry_settings_prepared(false);
 	if (!database_read_row(oid, &row))
 		elog(ERROR, "cache lookup failed for database %u", oid);
-	if (!registry_template(oid, template))
-	{
-		snapshot_enter_template(oid);
-		(void) registry_template(oid, template);
-	}
+	if (!read_entry(oid, template))
+		return SNAPSHOT_BUSY;
 
 	if (database_is_followed())
 		return refuse_native(oid);
@@ -813,7 +835,8 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	}
 	if (idle)
 	{
-		(void) registry_template(oid, template);
+		if (!read_entry(oid, template))
+			return SNAPSHOT_BUSY;
 		behind = is_behind(template, &row);
 	}
 	suspect = template->unverified || template->damaged;
@@ -823,8 +846,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 
 	if (database_obstacle(oid))
 		return refuse_native(oid);
-	refresh_snapshot(template, idle);
-	return SNAPSHOT_FRESH;
+	return refresh_snapshot(template, idle) ? SNAPSHOT_FRESH : SNAPSHOT_BUSY;
 }
 
 /*

@@ -237,7 +237,8 @@ job_refill(Oid template_oid, Oid owner)
 	PG_TRY();
 	{
 		job_begin_work();
-		failed = !database_lookup(template_oid, &info);
+		failed = !database_lookup(template_oid, &info) ||
+			!registry_is_template(template_oid);
 		job_commit_work();
 		if (!failed)
 		{
