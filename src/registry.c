@@ -18,7 +18,8 @@
  *	CREATING	LEASED		hand_out (clone.c), take_spare (handout.c)
  *				SPARE		publish_spare (clone.c)
  *				GARBAGE		discard_clone (clone.c), job_exit, take_spare
- *	LEASED		DROPPING	claim_clone (drop.c), registry_take_expired (expiry.c)
+ *	LEASED		LEASED		change_terms (functions.c)
+ *				DROPPING	claim_clone (drop.c), registry_take_expired (expiry.c)
  *				REWINDING	enter (rewind.c)
  *	DROPPING	LEASED		give_back (drop.c), registry_finish_reset
  *				RETURNED	registry_return (spares.c)
@@ -345,7 +346,9 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 #define TO(state)	(1 << (state))
 static const int legal_states[CLONE_NSTATES] = {
 	[CLONE_CREATING] = TO(CLONE_LEASED) | TO(CLONE_SPARE) | TO(CLONE_GARBAGE),
-	[CLONE_LEASED] = TO(CLONE_DROPPING) | TO(CLONE_REWINDING) | TO(CLONE_GARBAGE),
+	/* To itself with other terms. */
+	[CLONE_LEASED] = TO(CLONE_LEASED) | TO(CLONE_DROPPING) |
+	TO(CLONE_REWINDING) | TO(CLONE_GARBAGE),
 	[CLONE_DROPPING] = TO(CLONE_LEASED) | TO(CLONE_REWINDING) |
 	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),
 	[CLONE_REWINDING] = TO(CLONE_LEASED) | TO(CLONE_GARBAGE),
@@ -666,8 +669,10 @@ registry_replace(Oid old, const TestdbClone *new)
 	if (from != NULL && to != NULL)
 	{
 		uint64		lease = to->clone.lease;
+		CloneState	state = to->clone.state;
 
 		to->clone = *new;
+		to->clone.state = state;
 		to->clone.lease = lease;
 		to->clone.terms = from->clone.terms;
 		to->clone.created_at = from->clone.created_at;
