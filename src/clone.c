@@ -139,6 +139,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 			 NameStr(clone->name), NameStr(template->name));
 	job_report(activity);
 
+	job.entering = true;
 	if (args->kind != REQUEST_RESET && !superuser_arg(args->role))
 		registry_check_share(args->database, args->role,
 							 args->kind == REQUEST_SPARE);
@@ -150,6 +151,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	clone->state = CLONE_CREATING;
 	clone->ahead = args->kind == REQUEST_SPARE;
 	(void) registry_add(clone, args->kind == REQUEST_RESET, ERROR);
+	job.entering = false;
 	if (args->kind == REQUEST_RESET)
 		job.made = clone->oid;
 	else

@@ -389,24 +389,24 @@ check_owned(Oid oid, const char *name)
 
 /*
  * Raise an error, 55006, if the sessions in a database can't be ended, so that
- * it can be neither dropped nor reset: our own, or the workers'.  function is
- * who wants that.
+ * it can be neither dropped nor reset: our own, or the workers'.  drop says which
+ * of the two is wanted.
  */
 static void
-check_can_be_left(Oid oid, const char *name, const char *function)
+check_can_be_left(Oid oid, const char *name, bool drop)
 {
 	if (oid == MyDatabaseId)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 strcmp(function, "testdb_drop") == 0 ?
+				 drop ?
 				 errmsg("cannot drop the currently open database") :
 				 errmsg("cannot reset the currently open database"),
 				 errhint("Connect to another database, such as \"%s\", to call %s.",
-						 testdb_database, function)));
+						 testdb_database, drop ? "testdb_drop" : "testdb_reset")));
 	if (oid == request_worker_database())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 strcmp(function, "testdb_drop") == 0 ?
+				 drop ?
 				 errmsg("cannot drop database \"%s\"", name) :
 				 errmsg("cannot reset database \"%s\"", name),
 				 errdetail("The testdb workers are connected to it."),
@@ -510,7 +510,7 @@ testdb_drop(PG_FUNCTION_ARGS)
 	{
 		if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
 			PG_RETURN_BOOL(report_missing(name, missing_ok));
-		check_can_be_left(args.database, name, "testdb_drop");
+		check_can_be_left(args.database, name, true);
 		perform(&args, deadline, &result);
 	} while (result.missing && was_replaced(&args));
 	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
@@ -695,7 +695,7 @@ testdb_reset(PG_FUNCTION_ARGS)
 			!registry_lookup(args.database, &clone))
 			(void) report_missing(name, false);
 		check_template_of(&args);
-		check_can_be_left(args.database, name, "testdb_reset");
+		check_can_be_left(args.database, name, false);
 		perform_with_template(&args, clone.template_oid,
 							  NameStr(clone.template_name), &result);
 	} while (result.missing && was_replaced(&args));

@@ -192,8 +192,7 @@ job_rollback_work(void)
 		explain_lock(edata);
 	dropping = database_end_drop();
 	stuck = recycle_end_barrier() || dropping;
-	if (stuck && edata->message_id != NULL &&
-		strcmp(edata->message_id, "canceling statement due to statement timeout") == 0)
+	if (stuck && edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		explain_barrier(edata);
 	else if (dropping && edata->sqlerrcode == ERRCODE_OBJECT_IN_USE)
 	{
@@ -276,10 +275,8 @@ job_exit(void)
 static bool
 has_lost_room(const RequestArgs *args, const ErrorData *edata)
 {
-	return args->kind == REQUEST_CLONE && !OidIsValid(job.clone) && job.had_room &&
-		edata->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED &&
-		edata->message_id != NULL &&
-		strcmp(edata->message_id, TOO_MANY_CLONES) == 0;
+	return args->kind == REQUEST_CLONE && job.entering && job.had_room &&
+		edata->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
 }
 
 /*
@@ -297,6 +294,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	job.request = slot;
 	job.clone = InvalidOid;
 	job.damaged = false;
+	job.entering = false;
 	job.had_room = false;
 	(void) database_lock_was_refused();
 	PG_TRY();

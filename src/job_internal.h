@@ -27,6 +27,7 @@ typedef struct WorkerJob
 								 * lease on disk is REWINDING */
 	bool		damaged;		/* a snapshot was found to be damaged: the same
 								 * again takes it anew */
+	bool		entering;		/* the clone is being entered into the registry */
 	bool		had_room;		/* when make_room() ended, the registry had a
 								 * place for one more clone, or a spare for it */
 	Oid			made;			/* the clone that will replace it, CREATING, or

@@ -138,7 +138,7 @@ registry_check_share(Oid template_oid, Oid role, bool spare)
 	if (too_many_clones)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg(TOO_MANY_CLONES),
+				 errmsg("too many databases made by testdb"),
 				 errdetail("%d of %d are in use, %d of them by this role; what is left is for others.",
 						   shares.clones, testdb_max_clones, shares.own_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",

@@ -440,7 +440,7 @@ registry_add(const TestdbClone *clone, bool replaces, int elevel)
 	if (full || (template != NULL && entry == NULL))
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg(TOO_MANY_CLONES),
+				 errmsg("too many databases made by testdb"),
 				 errdetail("All %d are in use.", testdb_max_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",
 						 "testdb.max_clones")));

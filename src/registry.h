@@ -179,9 +179,6 @@ extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
 
 /* clones */
-/* What registry_add says if testdb.max_clones is reached. */
-#define TOO_MANY_CLONES		"too many databases made by testdb"
-
 extern bool registry_add(const TestdbClone *clone, bool replaces, int elevel);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
 extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
