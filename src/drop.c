@@ -54,6 +54,9 @@
 /* How often to roll back prepared transactions, if there are always new ones. */
 #define PREPARED_TRIES		10
 
+/* After how many of these the row is given another look. */
+#define MENDING_TRY			3
+
 /*
  * Commit the removal of a clone, of which there is nothing left, then remove
  * its lease and its entry.
@@ -176,6 +179,29 @@ report_no_visitor(const char *name)
 }
 
 /*
+ * Give a clone in which no process could roll back prepared transactions the row
+ * that it had at first, under its present name and owner, and commit: somebody
+ * may have written a locale or a tablespace there with which nobody can connect.
+ * It is marked as invalid: its horizons are the template's, so that it is never
+ * given back.  In a transaction, which is another one afterwards, with the clone
+ * locked no more.
+ *
+ * Errors: 55P03 after lock_timeout.
+ */
+static void
+mend_row(Oid oid, const DatabaseInfo *info)
+{
+	TestdbClone clone;
+
+	if (registry_lookup(oid, &clone))
+		(void) database_reset_row(oid, NameStr(info->name), info->owner,
+								  clone.template_oid, ROW_INVALID);
+	job_commit_work();
+	debug_point("drop-mended");
+	job_begin_work();
+}
+
+/*
  * Lock a database until the transaction's end, and end what is in it; false if
  * it does not exist (any more).  In a transaction, which may be another one
  * afterwards: prepared transactions, which would keep it from being dropped,
@@ -184,6 +210,8 @@ report_no_visitor(const char *name)
  *
  * Nobody can connect to a database that is marked as invalid, so that the mark
  * is taken away for that long; superusers may then come in, and are ended.
+ * Whose row keeps even the process that rolls back from connecting is mended, as
+ * mend_row says, once that has failed a few times.
  *
  * Errors: those of database_lock and database_end_sessions; 55006 if sessions
  * that come in between prepare new ones each time; 53400 if no process can be
@@ -202,6 +230,12 @@ empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 			return true;
 		if (i == PREPARED_TRIES)
 			report_prepared(NameStr(info->name));
+		if (i == MENDING_TRY)
+		{
+			mend_row(oid, info);
+			if (!database_lock(oid, info))
+				break;
+		}
 		invalid = database_is_invalid(oid);
 		if (invalid)
 			droppable_set_connection_limit(oid, 0);

@@ -81,6 +81,7 @@ testdb_rollback_main(Datum main_arg)
 {
 	Oid			database = DatumGetObjectId(main_arg);
 	MemoryContext cxt = CurrentMemoryContext;
+	char		query[128];
 	List	   *gids = NIL;
 	ListCell   *lc;
 
@@ -88,9 +89,11 @@ testdb_rollback_main(Datum main_arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	if (SPI_execute("SELECT gid FROM pg_catalog.pg_prepared_xacts"
-					" WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
-					true, 0) != SPI_OK_SELECT)
+	/* Not the view, which is the clone's own, and may have been dropped there. */
+	snprintf(query, sizeof(query),
+			 "SELECT gid FROM pg_catalog.pg_prepared_xact()"
+			 " WHERE dbid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", database);
+	if (SPI_execute(query, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not list prepared transactions");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

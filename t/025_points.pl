@@ -225,6 +225,19 @@ my @cases = (
 		points => [qw(drop-claimed drop-empty removal-done removal-committed removal-recorded)]
 	},
 	{
+		name => 'drop, where nobody can connect to roll back',
+		prepare => sub {
+			my $name = clone();
+			my $client = connect_to($node, $name);
+			run($client, $_) for 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION '$name'";
+			$client->close;
+			run($admin, "UPDATE pg_database SET datcollate = 'nonexistent' WHERE datname = '$name'");
+			return $name;
+		},
+		act => sub { drop($_[0]) and settle() },
+		points => [qw(drop-mended)]
+	},
+	{
 		name => 'reset',
 		prepare => sub { my $name = clone(); write_to($name); return $name },
 		act => sub {
@@ -371,6 +384,7 @@ sub complaints
 		  && !/skipping missing configuration file|terminating background worker/
 		  && !/terminating connection (because of crash|due to)|the database system is (starting up|shutting down)/
 		  && !/worker ended before it had finished/
+		  && !/database locale is incompatible|background worker "testdb rollback"/
 		  && !/snapshot of template "$template" must be taken anew: /
 		  && !/HINT:|DETAIL:|STATEMENT:|CONTEXT:/
 		  && !/unexpected postmaster exit|pre-existing shared memory block|lock file "postmaster.pid" already/

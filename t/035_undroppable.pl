@@ -1,19 +1,22 @@
 
-# Whatever a clone's owner or a superuser does to it, it can be dropped: by testdb_drop, with its session, when its time is
-# over, by testdb_drop_all, after a restart; and it can be reset. What a live process holds is an error that names it, and
-# is dropped when that has gone.
+# Whatever a clone's owner or a superuser does to it, its row, settings or content, it can be dropped: by testdb_drop, with its
+# session, when its time is over, by testdb_drop_all, after a restart; it can be reset; and where it is recycled, the next
+# life has none of it. What a live process holds is in t/045_in_the_way.pl.
 
 use strict;
 use warnings;
 
+use Digest::MD5 'md5_hex';
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use TestdbHold;
 use TestdbTest;
+use Time::HiRes 'time';
 
 my $template = 'regression_template';
 my $space = PostgreSQL::Test::Utils::tempdir;
@@ -23,6 +26,7 @@ wal_level = logical
 max_prepared_transactions = 200
 max_replication_slots = 60
 max_wal_senders = 10
+max_logical_replication_workers = 6
 max_worker_processes = 16
 max_connections = 300
 wal_retrieve_retry_interval = 100ms
@@ -32,7 +36,8 @@ my $version = int($node->pg_version =~ /^(\d+)/ ? $1 : 0);
 my $admin = session($node, 'postgres');
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_user LOGIN', 'CREATE ROLE regress_other',
-  "CREATE TABLESPACE regress_space LOCATION '$space'";
+  'CREATE ROLE regress_super SUPERUSER', 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop TO regress_user',
+  'CREATE PUBLICATION p', "CREATE TABLESPACE regress_space LOCATION '$space'";
 my $setup = session($node, $template);
 run($setup, 'CREATE TABLE t AS SELECT generate_series(1, 100) AS n');
 $setup->close;
@@ -50,11 +55,18 @@ sub inside
 	return;
 }
 
+# A text as a literal.
+sub literal
+{
+	my ($text) = @_;
+	return "'" . $text =~ s/'/''/gr . "'";
+}
+
 # The same in the administrator's session, with %s for the name.
 sub outside
 {
 	my ($name, @statements) = @_;
-	run($admin, sprintf($_, ($name) x 2)) for @statements;
+	run($admin, s/%s/$name/gr) for @statements;
 	return;
 }
 
@@ -63,6 +75,27 @@ sub prepare
 {
 	my ($name) = @_;
 	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION 'regress it''s $name'");
+	return;
+}
+
+# Keeps a slot in use, by a process that streams from it.
+my @streams;
+
+sub stream
+{
+	my ($name) = @_;
+	my $slot = 'slot_' . md5_hex($name);
+	inside($name, "SELECT pg_create_logical_replication_slot('$slot', 'pgoutput')");
+	my ($in, $out, $err) = ('', '', '');
+	push @streams,
+	  IPC::Run::start(
+		[
+			'pg_recvlogical', '-h', $node->host, '-p', $node->port, '-d', $name, '-S', $slot, '--start', '-n', '-f', '-',
+			'-o', 'proto_version=1', '-o', 'publication_names=none'
+		],
+		\$in, \$out, \$err);
+	poll(sub { run($admin, "SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'") eq 't' })
+	  or die "nobody streams from $slot: $err";
 	return;
 }
 
@@ -75,11 +108,21 @@ sub subscribe
 	return;
 }
 
-# Each kind: what is done to a clone of that name.
+# Each kind: what is done to a clone of that name, and the first major that knows it. Those that stream have their turn by
+# themselves: while WAL is sent somewhere, nothing is recycled.
 my @kinds = (
 	[ 'nothing', sub { } ],
 	# Before any transaction is prepared, whose end it would wait for.
 	[ 'slot', sub { inside($_[0], "SELECT pg_create_logical_replication_slot('slot_' || md5('$_[0]'), 'pgoutput')") } ],
+	[ 'slot in use', \&stream, 'streams' ],
+	[
+		'temporary slot',
+		sub {
+			push @kept, my $c = session($node, $_[0]);
+			run($c, "SELECT pg_create_logical_replication_slot('temporary_' || md5('$_[0]'), 'pgoutput', true)");
+		}
+	],
+	[ 'subscription that runs', \&follow, 'streams' ],
 	[ 'is_template', sub { outside($_[0], 'ALTER DATABASE %s IS_TEMPLATE true') } ],
 	[ 'allow_connections', sub { outside($_[0], 'ALTER DATABASE %s ALLOW_CONNECTIONS false') } ],
 	[ 'connection limit 0', sub { outside($_[0], 'ALTER DATABASE %s CONNECTION LIMIT 0') } ],
@@ -97,6 +140,33 @@ my @kinds = (
 	[ 'owner', sub { outside($_[0], 'ALTER DATABASE %s OWNER TO regress_other') } ],
 	[ 'tablespace', sub { outside($_[0], 'ALTER DATABASE %s SET TABLESPACE regress_space') } ],
 	[ 'files in a tablespace', sub { inside($_[0], 'CREATE TABLE away (i) TABLESPACE regress_space AS SELECT 1') } ],
+	[
+		'tablespace of the row alone',
+		sub {
+			prepare($_[0]);
+			outside($_[0],
+				"UPDATE pg_database SET dattablespace = (SELECT oid FROM pg_tablespace WHERE spcname = 'regress_space') WHERE datname = '%s'"
+			);
+		}
+	],
+	[ 'another name', sub { outside($_[0], qq{ALTER DATABASE %s RENAME TO "it's ""%s"" \\; é"}) } ],
+	[ 'a long name', sub { outside($_[0], 'ALTER DATABASE %s RENAME TO ' . substr("$_[0]_" . 'x' x 63, 0, 63)) } ],
+	[ 'owner that is not there', sub { outside($_[0], "UPDATE pg_database SET datdba = 4000000000 WHERE datname = '%s'") } ],
+	[
+		'locale that is not there',
+		sub {
+			prepare($_[0]);
+			outside($_[0], "UPDATE pg_database SET datcollate = 'nonexistent', datctype = 'nonexistent' WHERE datname = '%s'");
+		}
+	],
+	[
+		'security label',
+		sub {
+			outside($_[0],
+				"INSERT INTO pg_shseclabel SELECT oid, 'pg_database'::regclass, 'none', 'kept' FROM pg_database WHERE datname = '%s'"
+			);
+		}
+	],
 	[ 'comment', sub { outside($_[0], "COMMENT ON DATABASE %s IS 'kept'") } ],
 	[ 'grant', sub { outside($_[0], 'GRANT CREATE ON DATABASE %s TO regress_other WITH GRANT OPTION') } ],
 	[ 'no privileges', sub { outside($_[0], 'REVOKE ALL ON DATABASE %s FROM PUBLIC, CURRENT_USER') } ],
@@ -145,7 +215,98 @@ my @kinds = (
 		'subscription of a template',
 		sub { subscribe($_[0], 'NONE'); outside($_[0], 'ALTER DATABASE %s IS_TEMPLATE true') }
 	],
+	[
+		'two subscriptions, one of another role',
+		sub {
+			subscribe(
+				$_[0], 'NONE',
+				"CREATE SUBSCRIPTION regress_other_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+				'ALTER SUBSCRIPTION regress_other_sub OWNER TO regress_super',
+				'ALTER SUBSCRIPTION regress_sub DISABLE');
+		}
+	],
+	[
+		'prepared subscription',
+		sub {
+			inside(
+				$_[0], 'SET log_min_messages = error',
+				'BEGIN',
+				"CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+				"PREPARE TRANSACTION 'subscription $_[0]'");
+		}
+	],
+	[
+		'system view dropped',
+		sub {
+			prepare($_[0]);
+			inside($_[0], 'SET allow_system_table_mods = on', 'DROP VIEW pg_prepared_xacts, pg_stat_activity CASCADE');
+		}
+	],
+	[
+		'catalogs emptied',
+		sub { inside($_[0], 'WITH a AS (DELETE FROM pg_attribute), p AS (DELETE FROM pg_proc) DELETE FROM pg_class') }
+	],
+	[
+		'settings of a role in it',
+		sub {
+			prepare($_[0]);
+			outside(
+				$_[0],
+				map { "ALTER ROLE CURRENT_USER IN DATABASE %s SET $_" } q{session_preload_libraries = 'nonexistent'},
+				'role = regress_other',
+				q{default_transaction_read_only = 'on'}, q{exit_on_error = 'on'}, q{statement_timeout = '1ms'}, q{search_path = 'nonexistent'});
+		}
+	],
+	[ 'each setting at its least', sub { set_all($_[0], 'min_val') } ],
+	[ 'each setting at its greatest', sub { set_all($_[0], 'max_val') } ],
+	[ 'ready clones of it', sub { run($admin, "SELECT testdb_prewarm('$_[0]', 2)") } ],
 	[ 'template of another', sub { clone_of($_[0]) } ]);
+
+# Gives a database a value of each setting that can be set there, far from the one it has; with a prepared transaction.
+sub set_all
+{
+	my ($name, $bound) = @_;
+	prepare($name);
+	run($admin, qq{
+		DO \$\$
+		DECLARE
+			s record;
+			done int := 0;
+		BEGIN
+			FOR s IN SELECT * FROM pg_settings WHERE context IN ('user', 'superuser') ORDER BY name COLLATE "C"
+			LOOP
+				BEGIN
+					EXECUTE format('ALTER DATABASE $name SET %I = %L', s.name, CASE s.vartype
+						WHEN 'bool' THEN CASE s.setting WHEN 'on' THEN 'off' ELSE 'on' END
+						WHEN 'enum' THEN s.enumvals[CASE '$bound' WHEN 'min_val' THEN 1 ELSE cardinality(s.enumvals) END]
+						WHEN 'string' THEN 'nonexistent'
+						ELSE CASE WHEN '$bound' = 'max_val' THEN s.max_val WHEN s.min_val::float8 <= 0 THEN '1' ELSE s.min_val END
+						END);
+					done := done + 1;
+				EXCEPTION WHEN OTHERS THEN NULL;
+				END;
+			END LOOP;
+			IF done < 100 THEN RAISE 'only % settings', done; END IF;
+		END
+		\$\$});
+	return;
+}
+
+# A subscription whose worker streams changes from the database postgres, which keeps the slot.
+sub follow
+{
+	my ($name) = @_;
+	my $slot = 'follow_' . md5_hex($name);
+	run($admin, "SELECT pg_create_logical_replication_slot('$slot', 'pgoutput')");
+	inside(
+		$name,
+		'CREATE SUBSCRIPTION regress_sub CONNECTION '
+		  . literal('host=' . $node->host . ' port=' . $node->port . ' dbname=postgres')
+		  . " PUBLICATION p WITH (create_slot = false, slot_name = $slot, copy_data = false)");
+	poll(sub { run($admin, "SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'") eq 't' })
+	  or die "nobody streams from $slot";
+	return;
+}
 
 # What a worker's own session in it would get: it needs one to roll back a prepared transaction.
 my %settings = (
@@ -175,7 +336,7 @@ for my $setting (sort keys %settings)
 		}
 	  ];
 }
-@kinds = grep { !$_->[2] || $version >= $_->[2] } @kinds;
+@kinds = grep { ($_->[2] // '') eq 'streams' || $version >= ($_->[2] // 0) } @kinds;
 
 # Clones of clones, which are to be dropped at the end.
 my @children;
@@ -187,18 +348,25 @@ sub clone_of
 	return;
 }
 
-# Makes a clone for each kind in a session, and does to it what the kind is; a hash of kind => [ name, OID ].
+# Calls a function of testdb for a clone, as an administrator.
+sub call
+{
+	my ($function, $name) = @_;
+	return $admin->query("SELECT $function(" . literal($name) . ')');
+}
+
+# Makes a clone for each kind in a session, and does to it what the kind is; a hash of kind => [ name, OID, first name ].
 sub make_all
 {
-	my ($client, $terms) = @_;
+	my ($client, $terms, @batch) = @_;
 	my %made;
-	for my $kind (@kinds)
+	for my $kind (@batch)
 	{
 		my ($what, $spoil) = @$kind;
 		my $name = run($client, "SELECT testdb_clone('$template'" . ($terms ? ", $terms" : '') . ')');
 		my $oid = oid_of($admin, $name);
 		$spoil->($name);
-		$made{$what} = [ $name, $oid ];
+		$made{$what} = [ run($admin, "SELECT datname FROM pg_database WHERE oid = $oid"), $oid, $name ];
 	}
 	return %made;
 }
@@ -206,13 +374,16 @@ sub make_all
 # What there still is of the database of that OID in its former life, in a few words.
 sub rest_of
 {
-	my ($name, $oid) = @_;
+	my ($name, $oid, $first) = @_;
 	my @rest;
-	push @rest, 'row' if run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid AND datname = '$name'");
+	push @rest, 'row'
+	  if run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid AND datname = " . literal($name));
 	push @rest, 'lease' if run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage')");
 	push @rest, 'subscription' if run($admin, "SELECT count(*) FROM pg_subscription WHERE subdbid = $oid");
-	push @rest, 'prepared' if run($admin, "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE '%$name'");
-	push @rest, 'slot' if run($admin, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'slot_' || md5('$name')");
+	push @rest, 'prepared' if run($admin, "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE '%$first'");
+	push @rest, 'slot'
+	  if run($admin,
+		"SELECT count(*) FROM pg_replication_slots WHERE slot_name IN ('slot_' || md5('$first'), 'temporary_' || md5('$first'))");
 	return join ' ', @rest;
 }
 
@@ -227,214 +398,141 @@ sub all_gone
 		is($rest, '', "$how: $what");
 		$seconds = 0.1 if $rest ne '';
 	}
-	is(run($admin, 'SELECT count(*) FROM pg_replication_origin'), 0, "$how: no replication origin is left");
+	is(run($admin, "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE 'pg\\_%'"), 0, "$how: no replication origin is left");
 	is(run($admin, "SELECT count(*) FROM pg_shdepend WHERE classid = 'pg_subscription'::regclass"),
 		0, "$how: no dependency of a subscription is left");
 	run($admin, "SELECT testdb_drop('$_', true)") for splice @children;
 	@kept = ();
+	$_->finish for splice @streams;
+	poll(
+		sub {
+			$admin->do(q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'follow%'});
+		}) or die told($admin);
 	return;
 }
 
-# testdb_drop
+# Tests the next lives of those that are recycled: they have nothing of the former one. A clone of a template that was never
+# changed is what they must be like.
+my ($wanted_rows, $wanted_more);
+
+sub no_remains
 {
-	my %made = make_all($admin);
-	for my $what (sort keys %made)
+	my %made = @_;
+	my %what = map { $made{$_}[1] => $_ } keys %made;
+	my %lives;
+	poll(sub { is_idle($admin) && !run($admin, 'SELECT sum(recycling) FROM testdb_templates') }) or die 'nothing is recycled';
+	for (1 .. keys %made)
 	{
-		my $done = $admin->query("SELECT testdb_drop('$made{$what}[0]')");
-		is($done, 't', "testdb_drop: $what") or diag told($admin);
+		my $name = run($admin, "SELECT testdb_clone('$template')");
+		my $oid = oid_of($admin, $name);
+		my $kind = $what{$oid};
+		$lives{$name} = $kind;
+		if (defined $kind)
+		{
+			is(differences($wanted_rows, catalog_rows($admin, $oid)), '', "next life: $kind, catalogs");
+			is(differences($wanted_more, described($admin, $oid)), '', "next life: $kind, what else is under its OID");
+		}
 	}
-	all_gone('testdb_drop', 5, %made);
+	for my $name (sort keys %lives)
+	{
+		my $client = connect_to($node, $name);
+		is($client->error ? told($client) : $client->query(q{SELECT count(*) || ' ' || (SELECT count(*) FROM pg_event_trigger) FROM t}),
+			'100 0', "next life: $lives{$name}, it can be used")
+		  if defined $lives{$name};
+		$client->close;
+		call('testdb_drop', $name);
+	}
+	cmp_ok(scalar(grep { defined } values %lives), '>=', 10, 'next life: some are recycled');
+	return;
 }
 
-# testdb_reset, and what it leaves is dropped.
+# Resets each, uses it and drops it.
+sub reset_all
 {
-	my %made = make_all($admin);
+	my %made = @_;
 	for my $what (sort keys %made)
 	{
 		my ($name) = @{ $made{$what} };
-		ok($admin->do("SELECT testdb_reset('$name')"), "testdb_reset: $what") or diag told($admin);
+		ok(defined call('testdb_reset', $name), "testdb_reset: $what") or diag told($admin);
 		my $client = connect_to($node, $name);
-		is($client->error ? told($client) : $client->query('SELECT count(*) FROM t'), 100, "testdb_reset: $what, it can be used")
-		  or diag told($client);
+		is($client->error ? told($client) : $client->query('SELECT count(*) FROM t'), 100, "testdb_reset: $what, it can be used");
 		$client->close;
-		is($admin->query("SELECT testdb_drop('$name')"), 't', "testdb_reset: $what, dropped") or diag told($admin);
+		is(call('testdb_drop', $name), 't', "testdb_reset: $what, dropped") or diag told($admin);
 	}
-	all_gone('testdb_reset', 5, %made);
+	return;
 }
 
-# The end of a session.
-{
-	my $client = session($node, 'postgres');
-	my %made = make_all($client, "scope => 'session'");
-	$client->close;
-	all_gone('session', 15, %made);
-}
-
-# The end of a lifetime.
-{
-	my %made = make_all($admin, "lifetime => '1 hour'");
-	run($admin, "SELECT testdb_keep(name, '1 second') FROM testdb_clones");
-	all_gone('lifetime', 15, %made);
-}
-
-# testdb_drop_all, with somebody else's clone left alone.
-{
-	my %made = make_all($admin);
-	run($admin, "ALTER DATABASE $made{owner}[0] OWNER TO CURRENT_USER");
-	my $n = $admin->query('SELECT testdb_drop_all()');
-	is($n, @kinds + @children, 'testdb_drop_all counts them') or diag told($admin);
-	all_gone('testdb_drop_all', 5, %made);
-}
-
-# A restart: what ended with a session goes, and is not forgotten.
-{
-	my $client = session($node, 'postgres');
-	my %made = make_all($client, "scope => 'session'");
-	$node->stop('immediate');
-	$node->start;
-	$admin = session($node, 'postgres');
-	all_gone('restart', 15, %made);
-	is(run($admin, "SELECT count(*) FROM pg_database WHERE datname LIKE '$template\\_%'"), 0, 'restart: nothing stays');
-}
-
-# Is it said who is in the way: process, user, application?
-sub names
-{
-	my ($text, $client, $application) = @_;
-	my $pid = $client->pid;
-	return $text =~ /Process $pid of user "[^"]+" \(application "$application"\)/;
-}
-
-# What a live process holds: how it gets hold of a clone, how it lets go, and the error's SQLSTATE.
-my @holders = (
+# The roads to a clone's end: the terms of the clones, who makes them if it is not the administrator, and what is then done.
+my @roads = (
 	[
-		'a comment in an open transaction', '55P03',
-		sub { run($_[0], "BEGIN; COMMENT ON DATABASE $_[1] IS 'held'") }, sub { run($_[0], 'ROLLBACK') }
+		'testdb_drop', '', '',
+		sub {
+			my ($client, %made) = @_;
+			is(call('testdb_drop', $made{$_}[0]), 't', "testdb_drop: $_") or diag told($admin) for sort keys %made;
+		}
 	],
 	[
-		'a lock on pg_database', '55P03',
-		sub { run($_[0], 'BEGIN; LOCK TABLE pg_database IN SHARE ROW EXCLUSIVE MODE') }, sub { run($_[0], 'ROLLBACK') }
+		"testdb_drop by its owner", '', 'regress_user',
+		sub {
+			my ($client, %made) = @_;
+			for my $what (sort keys %made)
+			{
+				my $own = $what !~ /^owner/;
+				my $done = ($own ? $client : $admin)->query('SELECT testdb_drop(' . literal($made{$what}[0]) . ')');
+				is($done, 't', "testdb_drop by its owner: $what") or diag told($client);
+			}
+		}
+	],
+	[ 'testdb_reset', '', '', sub { my ($client, %made) = @_; reset_all(%made) } ],
+	[ 'session', "scope => 'session'", 'regress_user', sub { $_[0]->close } ],
+	[
+		'lifetime', "lifetime => '1 hour'",
+		'', sub { run($admin, "SELECT testdb_keep(name, '1 second') FROM testdb_clones WHERE expires_at IS NOT NULL") }
 	],
 	[
-		'a stopped process in it', '55006',
-		sub { kill 'STOP', $_[0]->pid }, sub { kill 'CONT', $_[0]->pid },
-		'inside'
+		'testdb_drop_all',
+		'', '',
+		sub {
+			my ($client, %made) = @_;
+			# Others' are not its.
+			run($admin, 'ALTER DATABASE ' . $made{$_}[0] . ' OWNER TO CURRENT_USER') for grep { /^owner/ } keys %made;
+			my $n = $admin->query('SELECT testdb_drop_all()');
+			is($n, keys(%made) + @children, 'testdb_drop_all counts them') or diag told($admin);
+		}
+	],
+	[
+		'restart',
+		"scope => 'session'",
+		'',
+		sub {
+			$node->stop('immediate');
+			$node->start;
+			$admin = session($node, 'postgres');
+		}
 	]);
 
-# Each of them by testdb_drop, and with a lifetime.
-for my $holder (@holders)
-{
-	my ($what, $sqlstate, $take, $let_go, $inside) = @$holder;
-	my $name = run($admin, "SELECT testdb_clone('$template')");
-	my $oid = oid_of($admin, $name);
-	my $client = session($node, $inside ? $name : 'postgres', name => 'regress holder');
-	$take->($client, $name);
-	ok(!$admin->do("SELECT testdb_drop('$name')"), "$what: testdb_drop fails");
-	is($admin->sqlstate, $sqlstate, "$what: SQLSTATE") or diag told($admin);
-	ok(names(told($admin), $client, 'regress holder'), "$what: the error names it") or diag told($admin);
+# What a clone is like that nothing was done to.
+my $first = run($admin, "SELECT testdb_clone('$template')");
+$wanted_rows = catalog_rows($admin, oid_of($admin, $first));
+$wanted_more = described($admin, oid_of($admin, $first));
+call('testdb_drop', $first);
 
-	$let_go->($client);
-	$client->do('SELECT 1');
-	$client->close;
-	is($admin->query("SELECT testdb_drop('$name', true)"), 't', "$what: dropped when it has gone") or diag told($admin);
-}
-
-# A retry that fails in the same way is logged once, and comes ever more rarely; what has changed is logged.
+for my $road (@roads)
 {
-	my $name = run($admin, "SELECT testdb_clone('$template', lifetime => '1 second')");
-	my $oid = oid_of($admin, $name);
-	my $client = session($node, 'postgres', name => 'regress holder');
-	my $from = -s $node->logfile;
-	my $said = sub { my $log = slurp_file($node->logfile, $from); scalar(() = $log =~ /could not drop expired database/g) };
-	my ($state, $tries) = ('', 0);
-	my $tried = sub {
-		my $now = run($admin, "SELECT state FROM testdb_clones WHERE name = '$name'");
-		$tries++ if $now eq 'dropping' && $state ne $now;
-		$state = $now;
-		return $tries;
-	};
-	run($client, "BEGIN; COMMENT ON DATABASE $name IS 'held'");
-	ok(poll(sub { $tried->() >= 4 }, 20), 'a lifetime whose end fails: tried again');
-	is($said->(), 1, 'it is logged once');
-	like(slurp_file($node->logfile, $from), qr/DETAIL: .*Process \d+ of user "[^"]+" \(application "regress holder"\)/, 'the log names who is in the way');
-	run($client, 'ROLLBACK');
-	ok(poll(sub { rest_of($name, $oid) eq '' }, 20), 'when it has let go the clone is dropped');
-}
-
-# A prepared transaction of another database that has locked the clone.
-{
-	my $name = run($admin, "SELECT testdb_clone('$template')");
-	inside('postgres', 'BEGIN', "COMMENT ON DATABASE $name IS 'held'", "PREPARE TRANSACTION 'regress lock'");
-	ok(!$admin->do("SELECT testdb_drop('$name')"), 'locked by a prepared transaction: testdb_drop fails');
-	like(told($admin), qr/Prepared transaction "regress lock" of user "[^"]+" holds a lock/, 'the error names it');
-	run($admin, "ROLLBACK PREPARED 'regress lock'");
-	is($admin->query("SELECT testdb_drop('$name')"), 't', 'dropped when it has gone');
-}
-
-# testdb_drop_all drops what it can, and says what it could not.
-{
-	my @names = map { run($admin, "SELECT testdb_clone('$template')") } 1 .. 4;
-	my $client = session($node, 'postgres', name => 'regress holder');
-	run($client, "BEGIN; COMMENT ON DATABASE $_ IS 'held'") for @names[ 0, 2 ];
-	my ($code, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT testdb_drop_all()");
-	my $pid = $client->pid;
-	for my $name (@names[ 0, 2 ])
+	my ($how, $terms, $user, $end) = @$road;
+	for my $streams (0, 1)
 	{
-		like($err, qr/WARNING:  55P03: database "$name" was not dropped: .*\nDETAIL:  .*Process $pid of user/, "testdb_drop_all: a warning for $name");
+		my @batch = grep { $streams == (($_->[2] // '') eq 'streams') } @kinds;
+		my $client = session($node, 'postgres', $user ? (user => $user) : ());
+		my $start = time;
+		my %made = make_all($client, $terms, @batch);
+		$end->($client, %made);
+		all_gone($how, 20, %made);
+		no_remains(%made) if $how eq 'testdb_drop' && !$streams;
+		note sprintf '%s: %.1f s', $how, time - $start;
 	}
-	like($err, qr/ERROR:  55006: 2 databases could not be dropped\nDETAIL:  2 others were dropped/, 'testdb_drop_all: the error says how many');
-	is(run($admin, 'SELECT string_agg(name, \' \' ORDER BY name) FROM testdb_clones'), join(' ', sort @names[ 0, 2 ]),
-		'testdb_drop_all: the others are dropped');
-	run($client, 'ROLLBACK');
-	is(run($admin, 'SELECT testdb_drop_all()'), 2, 'testdb_drop_all: the rest goes later');
-
-	# A cancelled call ends at once.
-	@names = map { run($admin, "SELECT testdb_clone('$template')") } 1 .. 3;
-	run($client, "BEGIN; COMMENT ON DATABASE $_ IS 'held'") for @names;
-	my $caller = session($node, 'postgres');
-	run($caller, "SET statement_timeout = '100ms'");
-	ok(!$caller->do('SELECT testdb_drop_all()'), 'testdb_drop_all: can be cancelled');
-	is($caller->sqlstate, '57014', 'testdb_drop_all: as its cancellation says') or diag told($caller);
-	run($client, 'ROLLBACK');
-	ok(poll(sub { $admin->do('SELECT testdb_drop_all()') && !run($admin, 'SELECT count(*) FROM testdb_clones') }, 20),
-		'testdb_drop_all: later they go');
 }
-
-# Who keeps a drop waiting at the end: a client that is in the middle of a COPY.
-{
-	my $name = run($admin, "SELECT testdb_clone('$template')");
-	my $oid = oid_of($admin, $name);
-	my $client = session($node, 'postgres', name => 'regress copy');
-	run($client, 'CREATE TABLE copied (i int)');
-	$client->send('COPY copied FROM STDIN');
-	poll(sub { run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'}) });
-	inside($name, 'CREATE TABLE away (i) TABLESPACE regress_space AS SELECT 1');
-	ok(!$admin->do("SELECT testdb_drop('$name')"), 'during a COPY: testdb_drop fails');
-	is($admin->sqlstate, '55006', 'during a COPY: SQLSTATE');
-	like(told($admin), qr/timed out waiting for other processes/, 'during a COPY: message');
-	ok(names(told($admin), $client, 'regress copy'), 'during a COPY: the error names it') or diag told($admin);
-	like(told($admin), qr/has not released its files/, 'during a COPY: as core knows it');
-	run($admin, 'SELECT pg_terminate_backend(' . $client->pid . ')');
-	ok(poll(sub { rest_of($name, $oid) eq '' }, 20), 'during a COPY: dropped when that has ended');
-	run($admin, 'DROP TABLE copied');
-}
-
-# Prepared transactions, and no background worker slot for who could roll them back.
-{
-	set_conf($node, 'restart', max_worker_processes => run($admin, 'SHOW testdb.workers') + 1);
-	$admin = session($node, 'postgres');
-	poll(sub { is_idle($admin) });
-	my $name = run($admin, "SELECT testdb_clone('$template')");
-	prepare($name);
-	my $taken = run($admin, 'SHOW max_worker_processes') - run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE '%worker%' OR backend_type LIKE 'logical%launcher'});
-	is($taken, 0, 'no background worker slot is free');
-	ok(!$admin->do("SELECT testdb_drop('$name')"), 'no slot: testdb_drop fails');
-	is($admin->sqlstate, '53400', 'no slot: SQLSTATE') or diag told($admin);
-	like(told($admin), qr/No background worker slot is free\. Prepared transaction "regress it's $name" of user/, 'no slot: the error says so');
-	like(told($admin), qr/max_worker_processes/, 'no slot: the hint says so');
-	inside($name, "ROLLBACK PREPARED 'regress it''s $name'");
-	is($admin->query("SELECT testdb_drop('$name')"), 't', 'no slot: dropped when nothing is left') or diag told($admin);
-}
+is(run($admin, "SELECT count(*) FROM testdb_clones"), 0, 'no clone is left');
 
 $node->stop;
 done_testing();
