@@ -61,6 +61,8 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/value.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -558,6 +560,31 @@ wait_for_leaving(const RequestArgs *args, bool force, TimestampTz deadline)
 }
 
 /*
+ * After a worker has failed to drop a database: report whether it has gone all the
+ * same, as it does when the worker ends after the lease says that nobody wants it.
+ * Waits for whoever removes it, testdb.lock_timeout at most.
+ */
+static bool
+has_gone(const RequestArgs *args)
+{
+	static uint32 wait_event = 0;
+	TimestampTz start = GetCurrentTimestamp();
+	TestdbClone clone;
+
+	while (registry_lookup(args->database, &clone) && clone.state == CLONE_GARBAGE &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), testdb_lock_timeout))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 wait_event_compat(&wait_event, "TestdbServedDrop"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	AcceptInvalidationMessages();
+	InvalidateCatalogSnapshot();
+	return !OidIsValid(get_database_oid(NameStr(args->database_name), true));
+}
+
+/*
  * Serve a DROP DATABASE statement, or pass it on: then false.
  */
 static bool
@@ -579,10 +606,10 @@ serve_drop(const DropdbStmt *stmt)
 	{
 		wait_for_leaving(&args, force, leave_deadline);
 		failure = request_try_perform(&args, deadline, &result);
-		if (failure)
-			return pass_on(InvalidOid, "DROP DATABASE", failure);
-		if (result.missing)
-			return pass_on(InvalidOid, "DROP DATABASE", "it has gone, or changed hands");
+		if (failure || result.missing)
+			return has_gone(&args) ||
+				pass_on(InvalidOid, "DROP DATABASE",
+						failure ? failure : "it has gone, or changed hands");
 	} while (result.busy);
 	return true;
 }

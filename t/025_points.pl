@@ -146,6 +146,33 @@ sub drop
 	return $done;
 }
 
+# The same by CREATE DATABASE and DROP DATABASE, served by testdb. Where a worker fails PostgreSQL does it itself: what it makes
+# is none of testdb's.
+sub create_served
+{
+	my $name = 'regression_served_' . ++$nnames;
+	$admin->do('SET testdb.serve_create_database = on');
+	my $done = $admin->do("CREATE DATABASE $name TEMPLATE $template");
+	$admin->do('RESET testdb.serve_create_database');
+	if ($done && !$admin->query("SELECT count(*) FROM testdb_clones WHERE name = '$name'"))
+	{
+		$admin->do("DROP DATABASE $name");
+		return undef;
+	}
+	$held{$name} = $done ? $number : 'unknown';
+	return $done ? $name : undef;
+}
+
+sub drop_served
+{
+	my ($name) = @_;
+	$admin->do('SET testdb.serve_create_database = on');
+	my $done = $admin->do("DROP DATABASE $name");
+	$admin->do('RESET testdb.serve_create_database');
+	$held{$name} = $done ? 'gone' : 'unknown';
+	return $done;
+}
+
 # What is prepared, and what is done then, with the points that this comes to.
 my @cases = (
 	{
@@ -163,6 +190,27 @@ my @cases = (
 		prepare => sub { run($admin, 'SET testdb.method = file_copy') },
 		act => sub { clone() },
 		points => [qw(clone-recorded clone-created clone-complete clone-held clone-leased)]
+	},
+	{
+		name => 'CREATE DATABASE, served, copied',
+		prepare => sub { restart() },
+		act => sub { create_served() },
+		silent => 1,
+		points => [qw(clone-row clone-files clone-held)]
+	},
+	{
+		name => 'CREATE DATABASE, served from a spare',
+		prepare => sub { prewarm(2) },
+		act => sub { create_served() },
+		silent => 1,
+		points => [qw(spare-renamed clone-held clone-leased)]
+	},
+	{
+		name => 'DROP DATABASE, served',
+		prepare => sub { my $name = create_served(); write_to($name) if $name; return $name },
+		act => sub { drop_served($_[0]) if $_[0] },
+		silent => 1,
+		points => [qw(drop-claimed drop-unwanted return-row return-committed)]
 	},
 	{
 		name => 'spare that is made ahead',
@@ -628,10 +676,11 @@ new_cluster('failing', "wal_level = minimal\nmax_wal_senders = 0");
 my %tried;
 for my $case (grep { !$_->{kill_only} } @cases)
 {
-	for my $point (grep { wanted($_) && !$tried{$_}++ } @{ $case->{points} })
+	for my $point (grep { wanted($_) && !$tried{"$_ " . ($case->{silent} // '')}++ } @{ $case->{points} })
 	{
 		# It takes ten seconds until what could not be removed is tried again.
-		try_error($case, $point, 'error') unless $point =~ /^removal-(done|recorded)/;
+		# What is served is passed on to PostgreSQL when a worker fails, and nobody is told.
+		try_error($case, $point, 'error') unless $case->{silent} || $point =~ /^removal-(done|recorded)/;
 		# No interrupt is processed there.
 		try_error($case, $point, 'fatal') unless $point eq 'replace-committed';
 	}
