@@ -90,6 +90,43 @@ sub send
 	return;
 }
 
+# Prepares a statement by the extended protocol, and waits; true if that succeeded.
+sub prepare
+{
+	my ($self, $name, $sql) = @_;
+	my $body = "$name\0$sql\0" . pack('n', 0);
+	$self->_write('P' . pack('N', 4 + length $body) . $body . 'S' . pack('N', 4));
+	return !$self->result->{error};
+}
+
+# Runs a statement that was prepared so, with parameters as text, and waits; its rows, an empty list on error.
+sub execute
+{
+	my ($self, $name, @values) = @_;
+	my $bind = "\0$name\0" . pack('n n', 0, scalar @values)
+	  . join('', map { defined $_ ? pack('N', length $_) . $_ : pack('N', 0xFFFFFFFF) } @values) . pack('n', 0);
+	my $run = "\0" . pack('N', 0);
+	$self->_write('B' . pack('N', 4 + length $bind) . $bind . 'E' . pack('N', 4 + length $run) . $run . 'S' . pack('N', 4));
+	my $answer = $self->result;
+	return $answer->{error} ? () : @{ $answer->{rows} };
+}
+
+# Sends lines for the COPY FROM STDIN that was sent.
+sub send_copy
+{
+	my ($self, $lines) = @_;
+	$self->_write('d' . pack('N', 4 + length $lines) . $lines);
+	return;
+}
+
+# Says that this was all; result() then gets the answer.
+sub end_copy
+{
+	my ($self) = @_;
+	$self->_write('c' . pack('N', 4));
+	return;
+}
+
 # Is there something to read within so many seconds?
 sub readable
 {
