@@ -26,6 +26,7 @@
 #include "access/xact.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "connect.h"
@@ -177,6 +178,7 @@ job_rollback_work(void)
 	ErrorData  *edata;
 	bool		stuck;
 	bool		dropping;
+	bool		timed_out = GetCurrentTimestamp() >= get_timeout_finish_time(STATEMENT_TIMEOUT);
 
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	space_release();
@@ -192,7 +194,7 @@ job_rollback_work(void)
 		explain_lock(edata);
 	dropping = database_end_drop();
 	stuck = recycle_end_barrier() || dropping;
-	if (stuck && edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (stuck && timed_out && edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		explain_barrier(edata);
 	else if (dropping && edata->sqlerrcode == ERRCODE_OBJECT_IN_USE)
 	{
