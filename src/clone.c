@@ -391,7 +391,10 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 	}
 	else if (database_read_row(clone->template_oid, &row) &&
 			 spare_open(clone, row.clone_limit))
+	{
+		debug_point("spare-opened");
 		database_flush();
+	}
 	else
 		report_spare_changed(NameStr(clone->name));
 	job_commit_work();

@@ -218,6 +218,15 @@ buffer_relation_compat(int id, Oid *db, Oid *rel, bool *dirty)
 }
 
 /*
+ * Where a relation's files are.  15 calls that RelFileNode.
+ */
+#if PG_VERSION_NUM >= 160000
+#define RELATION_ADDRESS_COMPAT(rel)	((rel)->rd_locator)
+#else
+#define RELATION_ADDRESS_COMPAT(rel)	((rel)->rd_node)
+#endif
+
+/*
  * smgropen() for a relation in the default tablespace.  15 calls its address
  * RelFileNode.
  */

@@ -133,11 +133,15 @@ database_end_autovacuum(Oid oid)
 static void
 begin_wait_or_refuse(Oid oid)
 {
+	DatabaseInfo info;
+
 	if (request_begin_lock_wait())
 		return;
 	lock_refused = true;
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 database_lookup(oid, &info) ?
+			 errmsg("could not obtain lock on database \"%s\"", NameStr(info.name)) :
 			 errmsg("could not obtain lock on database with OID %u", oid)));
 }
 

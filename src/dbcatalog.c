@@ -515,7 +515,7 @@ database_serve_row(const TestdbClone *clone, const RowOptions *options)
 	if (!HeapTupleIsValid(old))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
-				 errmsg("database with OID %u does not exist", clone->oid)));
+				 errmsg("database \"%s\" does not exist", NameStr(clone->name))));
 	tid = old->t_self;
 	CatalogTupleUpdate(rel, &tid, make_served_tuple(rel, template, clone, options));
 	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);

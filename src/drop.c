@@ -418,10 +418,12 @@ drop_clone(const RequestArgs *args, RequestResult *result)
 /*
  * After an error: a clone that nobody waits for is dropped or removed later.
  * What has failed is said in the log, and shown in testdb_templates; the log
- * says it again only if it fails in another way, or after a long time.
+ * says it again only if it fails in another way, or after a long time.  name is
+ * the database's, or "" if it has none.
  */
 void
-note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata)
+note_failure(const TestdbClone *clone, const char *what, const char *name,
+			 const ErrorData *edata)
 {
 	char	   *text = psprintf("%s %s", edata->message, edata->detail ? edata->detail : "");
 	int			delay;
@@ -437,7 +439,10 @@ note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata)
 							  &delay))
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
-				 errmsg("%s %u, made from template \"%s\": %s", what, clone->oid,
+				 name[0] != '\0' ?
+				 errmsg("%s \"%s\", made from template \"%s\": %s", what, name,
+						NameStr(clone->template_name), edata->message) :
+				 errmsg("%s with OID %u, made from template \"%s\": %s", what, clone->oid,
 						NameStr(clone->template_name), edata->message),
 				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
 				 errhint("It will be tried again in %d s, then ever more rarely.", delay)));
@@ -450,18 +455,16 @@ note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata)
 void
 job_collect_garbage(const TestdbClone *clone)
 {
-	DatabaseInfo info;
+	DatabaseInfo info = {0};
 	bool		exists;
-	char		activity[2 * NAMEDATALEN];
 
-	snprintf(activity, sizeof(activity), "testdb: removing database %u",
-			 clone->oid);
-	job_report(activity);
+	job_report("testdb: removing a database");
 	job.garbage = clone->oid;
 	(void) database_lock_was_refused();
 	PG_TRY();
 	{
 		job_begin_work();
+		job_report_database("removing database", clone->oid, &info);
 
 		/* Under the lock, as others write the lease only with one. */
 		exists = empty_database(clone->oid, false, &info);
@@ -475,7 +478,7 @@ job_collect_garbage(const TestdbClone *clone)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		note_failure(clone, "could not remove database", edata);
+		note_failure(clone, "could not remove database", NameStr(info.name), edata);
 	}
 	PG_END_TRY();
 	job.garbage = InvalidOid;

@@ -116,24 +116,23 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
  * since this transaction began is seen.  InvalidOid if there is none; else *info
  * is filled.
  *
- * A session mostly asks for the same template again: whether the last one found
- * still has that name is in the catalog cache, which saves a search.
+ * A session mostly asks for the same one again: whether the last one found still
+ * has that name is in the catalog cache, which saves a search.  *last is where
+ * that is remembered: one place for templates, another for what is dropped.
  */
 static Oid
-find_database_info(const char *name, DatabaseInfo *info)
+find_database_info(const char *name, Oid *last, DatabaseInfo *info)
 {
-	static Oid	last = InvalidOid;
-
 	AcceptInvalidationMessages();
-	if (!OidIsValid(last) || !database_lookup(last, info) ||
+	if (!OidIsValid(*last) || !database_lookup(*last, info) ||
 		strcmp(NameStr(info->name), name) != 0)
 	{
 		InvalidateCatalogSnapshot();
-		last = get_database_oid(name, true);
-		if (OidIsValid(last) && !database_lookup(last, info))
-			last = InvalidOid;
+		*last = get_database_oid(name, true);
+		if (OidIsValid(*last) && !database_lookup(*last, info))
+			*last = InvalidOid;
 	}
-	return last;
+	return *last;
 }
 
 /*
@@ -142,9 +141,10 @@ find_database_info(const char *name, DatabaseInfo *info)
 static Oid
 find_database(const char *name)
 {
+	static Oid	last = InvalidOid;
 	DatabaseInfo info;
 
-	return find_database_info(name, &info);
+	return find_database_info(name, &last, &info);
 }
 
 /*
@@ -175,7 +175,8 @@ get_template(const char *name, uint64 *lease)
 {
 	DatabaseInfo info;
 	TestdbClone clone;
-	Oid			oid = find_database_info(name, &info);
+	static Oid	last = InvalidOid;
+	Oid			oid = find_database_info(name, &last, &info);
 
 	if (!OidIsValid(oid))
 		ereport(ERROR,

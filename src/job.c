@@ -70,6 +70,17 @@ job_report(const char *activity)
 }
 
 /*
+ * Look up a database, as database_lookup does, and show what this worker does to
+ * it by its name.  Nothing changes if there is none.  For use in a transaction.
+ */
+void
+job_report_database(const char *what, Oid oid, DatabaseInfo *info)
+{
+	if (database_lookup(oid, info))
+		job_report(psprintf("testdb: %s \"%s\"", what, NameStr(info->name)));
+}
+
+/*
  * Start a transaction with a snapshot, as a utility command would have it.
  */
 void

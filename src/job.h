@@ -10,11 +10,13 @@
 #ifndef TESTDB_JOB_H
 #define TESTDB_JOB_H
 
+#include "database.h"
 #include "registry.h"
 #include "request.h"
 
 extern void job_begin_turn(void);
 extern void job_report(const char *activity);
+extern void job_report_database(const char *what, Oid oid, DatabaseInfo *info);
 extern void job_begin_work(void);
 extern void job_commit_work(void);
 extern ErrorData *job_rollback_work(void);

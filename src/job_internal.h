@@ -61,7 +61,8 @@ extern void release_clone(Oid oid);
 extern void give_back(Oid oid);
 extern void take_back(TestdbClone *clone, bool let_left);
 extern void drop_clone(const RequestArgs *args, RequestResult *result);
-extern void note_failure(const TestdbClone *clone, const char *what, const ErrorData *edata);
+extern void note_failure(const TestdbClone *clone, const char *what, const char *name,
+						 const ErrorData *edata);
 extern void reset_clone(const RequestArgs *args, RequestResult *result);
 
 #endif							/* TESTDB_JOB_INTERNAL_H */

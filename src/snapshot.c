@@ -371,7 +371,7 @@ snapshot_remove(Oid oid)
 	if (!remove_tree(path))
 		ereport(LOG,
 				(errcode_for_file_access(),
-				 errmsg("could not remove the snapshot of database %u: %m", oid)));
+				 errmsg("could not remove directory \"%s\": %m", path)));
 }
 
 /*

@@ -113,6 +113,25 @@ release_buffer(void *arg)
 }
 
 /*
+ * Pin a block of pg_database; InvalidBuffer if it has none of that number.
+ *
+ * Mostly it is in the buffer where this process has last seen it: to find that
+ * out takes less time than asking how long the file is.
+ */
+static Buffer
+pin_block(Relation rel, BlockNumber block)
+{
+	static Buffer seen[16];		/* by the block's number; InvalidBuffer at first */
+	Buffer	   *last = &seen[block % lengthof(seen)];
+
+	if (BufferIsValid(*last) &&
+		ReadRecentBuffer(RELATION_ADDRESS_COMPAT(rel), MAIN_FORKNUM, block, *last))
+		return *last;
+	*last = block < RelationGetNumberOfBlocks(rel) ? ReadBuffer(rel, block) : InvalidBuffer;
+	return *last;
+}
+
+/*
  * Open a clone by the place that its row had.  False, with nothing done, if it
  * is not there any more, or somebody is at work on it.
  */
@@ -127,12 +146,13 @@ open_at_place(Relation rel, const TestdbClone *clone, int32 limit)
 	HeapTuple	new;
 	bool		ok = false;
 
-	if (!TransactionIdIsValid(clone->row_xmin) || offset == InvalidOffsetNumber ||
-		block >= RelationGetNumberOfBlocks(rel))
+	if (!TransactionIdIsValid(clone->row_xmin) || offset == InvalidOffsetNumber)
 		return false;
 
 	/* As long as it is pinned, what is found in it stays where it is. */
-	buffer = ReadBuffer(rel, block);
+	buffer = pin_block(rel, block);
+	if (!BufferIsValid(buffer))
+		return false;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);
 	if (!PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page))

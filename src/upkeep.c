@@ -36,12 +36,9 @@ void
 job_reap(TestdbClone *clone)
 {
 	TemplateStats stats = {0};
-	DatabaseInfo info;
-	char		activity[2 * NAMEDATALEN];
+	DatabaseInfo info = {0};
 
-	snprintf(activity, sizeof(activity), "testdb: dropping expired database %u",
-			 clone->oid);
-	job_report(activity);
+	job_report("testdb: dropping an expired database");
 	job.request = -1;
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
@@ -50,6 +47,7 @@ job_reap(TestdbClone *clone)
 	PG_TRY();
 	{
 		job_begin_work();
+		job_report_database("dropping expired database", clone->oid, &info);
 		if (database_lock(clone->oid, &info) && !registry_has_failed(clone->oid))
 		{
 			char	   *sessions = database_describe_sessions(clone->oid);
@@ -68,7 +66,7 @@ job_reap(TestdbClone *clone)
 		ErrorData  *edata = job_rollback_work();
 
 		/* First, so that no other worker tries again at once. */
-		note_failure(clone, "could not drop expired database", edata);
+		note_failure(clone, "could not drop expired database", NameStr(info.name), edata);
 		if (OidIsValid(job.clone))
 			give_back(job.clone);
 	}
@@ -82,7 +80,7 @@ job_reap(TestdbClone *clone)
 void
 job_retire(TestdbClone *clone)
 {
-	DatabaseInfo info;
+	DatabaseInfo info = {0};
 
 	job_report("testdb: taking back a spare");
 	job.request = -1;
@@ -92,6 +90,7 @@ job_retire(TestdbClone *clone)
 	PG_TRY();
 	{
 		job_begin_work();
+		job_report_database("taking back spare", clone->oid, &info);
 		(void) database_lock(clone->oid, &info);
 		take_back(clone, false);
 	}
@@ -104,7 +103,10 @@ job_retire(TestdbClone *clone)
 		job.clone = InvalidOid;
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
-				 errmsg("could not take back database %u: %s",
+				 NameStr(info.name)[0] != '\0' ?
+				 errmsg("could not take back database \"%s\": %s",
+						NameStr(info.name), edata->message) :
+				 errmsg("could not take back database with OID %u: %s",
 						clone->oid, edata->message)));
 	}
 	PG_END_TRY();

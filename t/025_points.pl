@@ -225,7 +225,7 @@ my @cases = (
 		act => sub { clone() },
 		# No interrupt is processed between these: the session can end there only by a signal that can't be caught.
 		kill_only => 1,
-		points => [qw(taken taken-held taken-leased)]
+		points => [qw(taken taken-open taken-held taken-leased)]
 	},
 	{
 		name => 'clone from a spare with a name',
@@ -245,7 +245,7 @@ my @cases = (
 		act => sub { clone() },
 		points => [
 			qw(snapshot-cleared snapshot-manifest snapshot-files snapshot-entered restore-files restore-row
-			  restore-flushed clone-complete clone-held clone-leased)
+			  restore-flushed spare-opened clone-complete clone-held clone-leased)
 		],
 		logged => [qw(restore-logged restore-checkpoint)]
 	},

@@ -54,8 +54,16 @@ sub outsiders
 	is_deeply([ sort keys %dumped ], [ sort @clones ], "$title: which dumps the clones alone");
 	my @found = map { $_->[0] } $admin->rows(q{
 		SELECT datname FROM pg_database
-		WHERE datallowconn = true AND datistemplate = false AND has_database_privilege(current_user, datname, 'connect')});
-	is_deeply([ sort @found ], [ sort 'postgres', @clones ], "$title: an exporter finds the clones alone");
+		WHERE datallowconn = true AND datistemplate = false AND datname != current_database()});
+	is_deeply([ sort @found ], [ sort @clones ], "$title: postgres_exporter finds the clones alone");
+	for my $found (@found)
+	{
+		my $in = connect_to($node, $found);
+		is($in->query('SELECT current_database()'), $found, "$title: and gets into each");
+		$in->close;
+	}
+	cmp_ok(scalar($admin->rows('SELECT pg_database_size(datname) FROM pg_database WHERE datconnlimit = -3')), '>=', 5,
+		"$title: the size of a spare can be asked for");
 }
 outsiders('new spares');
 
@@ -128,6 +136,10 @@ my @kinds = (
 	[ 'owner', 'ALTER DATABASE %s ALLOW_CONNECTIONS true' ],
 	[ 'owner', 'ALTER DATABASE %1$s RENAME TO "%1$s_mine"' ],
 	[ 'admin', 'ALTER DATABASE %s OWNER TO regress_other' ],
+	[ 'owner', 'ALTER DATABASE %s IS_TEMPLATE true' ],
+	[ 'owner', 'ALTER DATABASE %s REFRESH COLLATION VERSION' ],
+	[ 'admin', q{ALTER ROLE ALL IN DATABASE %s SET work_mem = '1MB'} ],
+	[ 'admin', 'DROP OWNED BY regress_other' ],
 	[ 'admin', q{COMMENT ON DATABASE %s IS 'a superuser''s'} ],
 	[ 'admin', 'GRANT CREATE ON DATABASE %s TO regress_other' ],
 	[ 'admin', q{DO $$BEGIN EXECUTE 'GRANT TEMPORARY ON DATABASE %s TO regress_other'; END$$} ],
