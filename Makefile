@@ -11,9 +11,10 @@
 #   make test-assert          every test on a server with assertions, built from source
 #   make test-valgrind        the essential ones under valgrind
 #   make test-package         builds Debian's package, installs it in a chroot and tests it there
+#   make test-examples        the examples, installed from their registries and run; STACKS="node-pg" picks some
 #   make dist                 packs what is committed as testdb-VERSION.zip, for PGXN
 #
-# From "demo" to "test-package" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+# From "demo" to "test-examples" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
 
 MODULE_big = testdb
 EXTENSION = testdb
@@ -87,6 +88,8 @@ test-valgrind:
 	@bash '$(here)/test/valgrind'
 test-package:
 	@bash '$(here)/test/package' $(MAJORS)
+test-examples:
+	@bash '$(here)/test/examples' $(STACKS)
 
 # Named after the version that is committed, which is what it holds.
 dist:
@@ -96,4 +99,4 @@ dist:
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
 .PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix \
-	test-assert test-valgrind test-package test-image dist
+	test-assert test-valgrind test-package test-image test-examples dist

@@ -366,6 +366,18 @@ print_config() {
     echo "shared_preload_libraries = 'testdb'"
 }
 
+# free_port: the first TCP port from 54321 on that nobody listens on.
+free_port() {
+    local candidate
+    for ((candidate = 54321; candidate < 54521; candidate++)); do
+        if ! (: <"/dev/tcp/127.0.0.1/$candidate") 2>/dev/null; then
+            printf '%s' "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
 # start_server PORT PASSWORD: makes and starts a server in $run/data that has testdb in its database postgres, with its
 # socket in $run, where only the server's user and root get in. With a password it listens on localhost as well.
 start_server() {

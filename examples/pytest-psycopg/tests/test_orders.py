@@ -1,0 +1,41 @@
+"""A database for each test."""
+import psycopg
+import pytest
+
+from shop import OutOfStock, in_stock, orders_of, pay, place_order
+
+
+@pytest.mark.parametrize("amount", range(1, 6))
+@pytest.mark.parametrize("product", [1, 2, 3])
+def test_order_takes_from_stock(db, product, amount):
+    # Number 1, each time: the sequences are the template's, too.
+    assert place_order(db, 1, {product: amount}) == 1
+    assert in_stock(db, product) == 5 - amount
+
+
+def test_nothing_is_taken_if_something_is_missing(db):
+    with pytest.raises(OutOfStock):
+        place_order(db, 1, {1: 1, 2: 6})
+    assert in_stock(db, 1) == 5
+    assert orders_of(db, 1) == []
+
+
+def test_payment(db):
+    assert pay(db, place_order(db, 1, {1: 1, 2: 2})) == 81
+
+
+def test_two_sessions(db):
+    # Both see what the other has committed: there is no transaction around the test.
+    with psycopg.connect(db.info.dsn, password=db.info.password) as other:
+        place_order(other, 2, {3: 5})
+    with pytest.raises(OutOfStock):
+        place_order(db, 1, {3: 1})
+
+
+def test_change_of_the_schema(db):
+    db.execute("ALTER TABLE product ADD COLUMN weight integer NOT NULL DEFAULT 1")
+    assert db.execute("SELECT sum(weight) FROM product").fetchone() == (3,)
+
+
+def test_schema_is_the_template_s(db):
+    assert db.execute("SELECT FROM pg_attribute WHERE attname = 'weight'").fetchone() is None
