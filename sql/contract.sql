@@ -298,7 +298,8 @@ WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND classid <> 'pg
 ORDER BY pg_describe_object(classid, objid, 0) COLLATE "C";
 SELECT attrelid::regclass AS view, attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum) IS NOT NULL AS has_comment
 FROM pg_attribute
-WHERE attrelid IN ('testdb_clones'::regclass, 'testdb_templates'::regclass, 'testdb_stats'::regclass) AND attnum > 0
+WHERE attrelid IN ('testdb_clones'::regclass, 'testdb_templates'::regclass, 'testdb_builds'::regclass,
+	'testdb_stats'::regclass) AND attnum > 0
 ORDER BY attrelid::regclass::text COLLATE "C", attnum;
 SELECT obj_description(oid, 'pg_extension') IS NOT NULL AS has_comment FROM pg_extension WHERE extname = 'testdb';
 

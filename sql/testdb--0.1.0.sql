@@ -84,6 +84,42 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION testdb_template_set(text, integer) IS
 'set how many copies of a template may be made ahead, instead of testdb.spares (null), until the server restarts';
 
+CREATE FUNCTION testdb_template_begin(
+	name text,
+	fingerprint text,
+	base text DEFAULT NULL,
+	OUT database name,
+	OUT build boolean)
+AS 'MODULE_PATHNAME', 'testdb_template_begin'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_template_begin(text, text, text) IS
+'return the template of that name and fingerprint, waiting while another session builds it; or a database to build it in, made from base; not undone by ROLLBACK';
+
+CREATE FUNCTION testdb_template_finish(database text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'testdb_template_finish'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_template_finish(text) IS
+'make a database from testdb_template_begin, in which the template has been built, a template for all; not undone by ROLLBACK';
+
+CREATE FUNCTION testdb_template_cancel(database text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'testdb_template_cancel'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_template_cancel(text) IS
+'drop a database from testdb_template_begin, and leave it to others to build the template';
+
+CREATE FUNCTION testdb_template_drop(name text, fingerprint text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'testdb_template_drop'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION testdb_template_drop(text, text) IS
+'drop the finished templates of that name, or the one of that fingerprint, and return their number';
+
 CREATE FUNCTION testdb_stats_reset()
 RETURNS void
 AS 'MODULE_PATHNAME', 'testdb_stats_reset'
@@ -117,6 +153,10 @@ REVOKE ALL ON PROCEDURE testdb_rewind() FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_keep(text, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_prewarm(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_template_set(text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_template_begin(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_template_finish(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_template_cancel(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION testdb_template_drop(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_stats_reset() FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_uninstall() FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_install() FROM PUBLIC;
@@ -248,6 +288,52 @@ COMMENT ON COLUMN testdb_templates.passed_on IS
 COMMENT ON COLUMN testdb_templates.passed_on_reason IS
 'why that was so for the last of them, or null';
 
+CREATE FUNCTION testdb_builds(
+	OUT oid oid,
+	OUT name name,
+	OUT fingerprint text,
+	OUT state text,
+	OUT builder integer,
+	OUT base name,
+	OUT built_at timestamptz,
+	OUT used_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'testdb_builds'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION testdb_builds() IS
+'the templates of testdb_template_begin, as testdb remembers them; see the view testdb_builds';
+
+CREATE VIEW testdb_builds AS
+SELECT b.name,
+	b.fingerprint,
+	b.state,
+	d.datname AS database,
+	pg_catalog.pg_get_userbyid(d.datdba) AS owner,
+	b.builder,
+	b.base,
+	b.built_at,
+	b.used_at
+FROM testdb_builds() b
+	LEFT JOIN pg_catalog.pg_database d ON d.oid = b.oid
+WHERE b.state = 'building' OR d.oid IS NOT NULL;
+
+COMMENT ON VIEW testdb_builds IS
+'the templates that testdb_template_begin has made';
+COMMENT ON COLUMN testdb_builds.name IS 'name that testdb_template_begin was given';
+COMMENT ON COLUMN testdb_builds.fingerprint IS 'fingerprint that it was given';
+COMMENT ON COLUMN testdb_builds.state IS 'building or ready';
+COMMENT ON COLUMN testdb_builds.database IS
+'name of the database, or null if it is not made yet';
+COMMENT ON COLUMN testdb_builds.owner IS 'role that owns it';
+COMMENT ON COLUMN testdb_builds.builder IS
+'process ID of the session that builds it, or null if it is ready';
+COMMENT ON COLUMN testdb_builds.base IS
+'name, at that time, of the database that it was made from';
+COMMENT ON COLUMN testdb_builds.built_at IS 'when it was finished';
+COMMENT ON COLUMN testdb_builds.used_at IS
+'when testdb_template_begin was last called for it, or the server started after that';
+
 CREATE FUNCTION testdb_stats(
 	OUT oid oid,
 	OUT clones bigint,
@@ -317,4 +403,4 @@ COMMENT ON COLUMN testdb_stats.rewind_time IS
 COMMENT ON COLUMN testdb_stats.snapshot_time IS
 'time spent in bringing the snapshot up to date, in milliseconds';
 
-GRANT SELECT ON testdb_clones, testdb_templates, testdb_stats TO PUBLIC;
+GRANT SELECT ON testdb_clones, testdb_templates, testdb_builds, testdb_stats TO PUBLIC;

@@ -29,6 +29,7 @@
 #include "debug.h"
 #include "evict.h"
 #include "expiry.h"
+#include "functions.h"
 #include "handout.h"
 #include "lease.h"
 #include "quota.h"
@@ -65,7 +66,7 @@ SQL_FUNCTION(testdb_template_set);
 /*
  * Raise an error unless testdb can do anything for this transaction.
  */
-static void
+void
 check_callable(const char *function)
 {
 	testdb_check_library();
@@ -76,7 +77,7 @@ check_callable(const char *function)
 /*
  * The same, for what makes databases or takes snapshots.
  */
-static void
+void
 check_usable(const char *function)
 {
 	check_callable(function);
@@ -88,7 +89,7 @@ check_usable(const char *function)
  *
  * Errors: 22004 if it is NULL, 42602 if it is empty or too long.
  */
-static char *
+char *
 get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 {
 	char	   *name;
@@ -138,7 +139,7 @@ find_database_info(const char *name, Oid *last, DatabaseInfo *info)
 /*
  * The same, without the rest.
  */
-static Oid
+Oid
 find_database(const char *name)
 {
 	static Oid	last = InvalidOid;
@@ -170,7 +171,7 @@ check_handed_out(const TestdbClone *clone, const char *name)
  *
  * Errors: 3D000, 42501, 55000; 55006 if somebody is always connected to it.
  */
-static Oid
+Oid
 get_template(const char *name, uint64 *lease)
 {
 	DatabaseInfo info;
@@ -279,6 +280,19 @@ end_session_scope(int code pg_attribute_unused(),
 }
 
 /*
+ * See to it that the clones of this session's scope go when it ends.
+ */
+void
+register_session_scope(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(end_session_scope, (Datum) 0);
+	registered = true;
+}
+
+/*
  * Fill in the terms of a lease from the arguments of testdb_clone; null is what
  * has not been given.  (It is the default of all, since each call reads the
  * defaults twice from pg_proc, and a null is the shortest there.)
@@ -288,7 +302,6 @@ end_session_scope(int code pg_attribute_unused(),
 static void
 get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
 {
-	static bool registered = false;
 	char	   *scope = PG_ARGISNULL(2) ? "manual" : text_to_cstring(PG_GETARG_TEXT_PP(2));
 
 	if (strcmp(scope, "session") == 0)
@@ -303,11 +316,8 @@ get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
 	terms->idle_timeout = testdb_idle_timeout;
 	get_label_argument(fcinfo, 4, terms->label);
 
-	if (terms->session_pid != 0 && !registered)
-	{
-		before_shmem_exit(end_session_scope, (Datum) 0);
-		registered = true;
-	}
+	if (terms->session_pid != 0)
+		register_session_scope();
 }
 
 /*
@@ -315,7 +325,7 @@ get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
  * anything is done for it.  What holds when calls come at the same time is
  * registry_charge().
  */
-static void
+void
 check_role_limit(Oid role)
 {
 	int			n;
@@ -369,7 +379,7 @@ testdb_clone(PG_FUNCTION_ARGS)
  *
  * Errors: 42809 if testdb did not make it, 42501, 55000.
  */
-static uint64
+uint64
 check_owned(Oid oid, const char *name)
 {
 	TestdbClone clone;
@@ -453,6 +463,26 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 	request_wait_until_ready(deadline);
 	args->lease = check_owned(args->database, name);
 	return true;
+}
+
+/*
+ * Raise an error, 42809, if the clone that a request means is a template that
+ * testdb_template_begin has made: its content and its terms are not for others
+ * to change.
+ */
+static void
+check_no_build(const RequestArgs *args)
+{
+	TestdbClone clone;
+
+	if (registry_lookup(args->database, &clone) &&
+		NameStr(clone.terms.build)[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("database \"%s\" is a template",
+						NameStr(args->database_name)),
+				 errdetail("testdb_template_begin has made it."),
+				 errhint("See testdb_template_finish, testdb_template_cancel and testdb_template_drop.")));
 }
 
 /*
@@ -593,12 +623,13 @@ report_kept(List *names, List *errors, int64 ndropped)
 
 /*
  * Is a clone one of those that testdb_drop_all is about: the caller's, not made by
- * CREATE DATABASE, of this template unless that is InvalidOid, with this label unless that is NULL?
+ * CREATE DATABASE or testdb_template_begin, of this template unless that is InvalidOid, with this label unless that is NULL?
  */
 static bool
 is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
 {
 	return clone->state == CLONE_LEASED && !clone->terms.database &&
+		NameStr(clone->terms.build)[0] == '\0' &&
 		(!OidIsValid(template) || clone->template_oid == template) &&
 		(label == NULL || strcmp(clone->terms.label, label) == 0) &&
 		database_lookup(clone->oid, info) && info->owner == GetUserId();
@@ -695,6 +726,7 @@ testdb_reset(PG_FUNCTION_ARGS)
 							   &args) ||
 			!registry_lookup(args.database, &clone))
 			(void) report_missing(name, false);
+		check_no_build(&args);
 		check_template_of(&args);
 		check_can_be_left(args.database, name, false);
 		perform_with_template(&args, clone.template_oid,
@@ -795,6 +827,7 @@ testdb_keep(PG_FUNCTION_ARGS)
 						   &args) ||
 		!registry_lookup(args.database, &clone))
 		(void) report_missing(name, false);
+	check_no_build(&args);
 
 	terms = clone.terms;
 	terms.session_pid = 0;
@@ -983,6 +1016,7 @@ get_rewind_request(const char *name, TimestampTz deadline, RequestArgs *args)
 {
 	if (!get_clone_request(REQUEST_REWIND, name, deadline, args))
 		(void) report_missing(name, false);
+	check_no_build(args);
 	check_template_of(args);
 }
 

@@ -27,6 +27,7 @@ int			testdb_max_templates = 64;
 int			testdb_lock_timeout = 5000;
 int			testdb_recycled = 8;
 int			testdb_spares = 4;
+int			testdb_kept_templates = 3;
 char	   *testdb_recycle_statement = NULL;
 int			testdb_max_clones_per_role = 0;
 int			testdb_min_free_space = 64;
@@ -110,6 +111,14 @@ guc_define(void)
 							"Calls that have to wait raise the number up to this limit, idleness lowers it. 0 makes none ahead.",
 							&testdb_spares,
 							4, 0, TESTDB_MAX_CLONES,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.kept_templates",
+							"Sets how many templates that testdb_template_begin made are kept, per name and owner.",
+							"Beyond that, those that have not been asked for longest are dropped, unless they have clones. 0 means that all are kept.",
+							&testdb_kept_templates,
+							3, 0, TESTDB_MAX_TEMPLATES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 

@@ -35,6 +35,7 @@ extern int	testdb_spares;
 extern int	testdb_max_clones_per_role;
 extern int	testdb_min_free_space;	/* MB */
 extern char *testdb_recycle_statement;
+extern int	testdb_kept_templates;	/* read in sessions, too */
 
 /* Read in the session that calls. */
 extern int	testdb_timeout;		/* ms */

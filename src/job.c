@@ -6,8 +6,8 @@
  * A worker serves one request at a time, or does something that nobody waits for.
  * Either is a job: it begins and commits transactions, records what it has in hand
  * (WorkerJob), and gives that back however it ends.  The operations are in files of
- * their own, each with its steps at the head: clone.c, drop.c, reset.c, upkeep.c,
- * and rewind.c, which keeps several requests in hand.
+ * their own, each with its steps at the head: clone.c, drop.c, reset.c, seal.c,
+ * upkeep.c, and rewind.c, which keeps several requests in hand.
  *
  * On an ERROR, and on FATAL through job_exit(), the registry's entry of a clone
  * that was being made becomes GARBAGE, and one that was being dropped goes back to
@@ -34,6 +34,7 @@
 #include "job.h"
 #include "job_internal.h"
 #include "recycle.h"
+#include "seal.h"
 #include "sessions.h"
 #include "signals.h"
 #include "snapshot.h"
@@ -318,6 +319,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 			make_spare(args, &result);
 		else if (args->kind == REQUEST_RESET)
 			reset_clone(args, &result);
+		else if (args->kind == REQUEST_SEAL)
+			seal_template(args, &result);
 		else
 			drop_clone(args, &result);
 		served = !may_repeat || !result.busy || !job.damaged ||

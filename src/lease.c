@@ -51,7 +51,7 @@
 #include "lease.h"
 
 #define LEASE_MAGIC		0x7465737A
-#define LEASE_VERSION	2
+#define LEASE_VERSION	3
 
 /* The content of a file. */
 typedef struct LeaseFile
@@ -71,6 +71,8 @@ typedef struct LeaseFile
 	bool		database;		/* made by CREATE DATABASE */
 	NameData	template_name;
 	char		label[TESTDB_MAX_LABEL + 1];
+	NameData	build;			/* as in LeaseTerms */
+	bool		sealed;
 	pg_crc32c	crc;			/* of all before it */
 } LeaseFile;
 
@@ -157,6 +159,8 @@ lease_write(const TestdbClone *clone, LeaseState state)
 	file.database = clone->terms.database;
 	file.template_name = clone->template_name;
 	strlcpy(file.label, clone->terms.label, sizeof(file.label));
+	file.build = clone->terms.build;
+	file.sealed = clone->terms.sealed;
 	file.crc = lease_checksum(&file);
 
 	lease_path(clone->oid, path);
@@ -261,6 +265,9 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	strlcpy(clone->terms.label, file.label, sizeof(clone->terms.label));
 	clone->native = file.native;
 	clone->terms.database = file.database;
+	clone->terms.build = file.build;
+	NameStr(clone->terms.build)[NAMEDATALEN - 1] = '\0';
+	clone->terms.sealed = file.sealed;
 	*state = file.session ? LEASE_UNWANTED : (LeaseState) file.state;
 	return true;
 }

@@ -391,7 +391,9 @@ clone_change_state(CloneEntry *entry, CloneState state)
 	if (entry->clone.state != CLONE_DROPPING ||
 		(state != CLONE_LEASED && state != CLONE_GARBAGE))
 		entry->retry_at = 0;
-	clone_set_state(entry, state);
+	/* It may only have got other terms. */
+	if (state != entry->clone.state)
+		clone_set_state(entry, state);
 	if (state == CLONE_LEASED && clone_due(&entry->clone) != 0)
 		lower_next_due(Max(clone_due(&entry->clone), entry->retry_at));
 }
@@ -784,30 +786,61 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 }
 
 /*
- * Copy all clones into an array in the current memory context; *nclones is
- * their number.  Takes and releases the registry lock and mutexes.
+ * Copy clones into an array in the current memory context, all, or only those that
+ * are templates of build.c; *nclones is their number.  Takes and releases the
+ * registry lock and mutexes.
  */
-TestdbClone *
-registry_list(int *nclones)
+static TestdbClone *
+list_clones(bool builds_only, int *nclones)
 {
 	HASH_SEQ_STATUS scan;
 	CloneEntry *entry;
 	TestdbClone *clones;
 	int			n = 0;
+	int			nbuilds = 0;
 
 	LWLockAcquire(registry->lock, LW_SHARED);
-	clones = palloc_array(TestdbClone, registry->nclones + 1);
+	if (builds_only)
+	{
+		/* Without the mutex: one that changes meanwhile may be missed or not. */
+		hash_seq_init(&scan, clone_hash);
+		while ((entry = hash_seq_search(&scan)) != NULL)
+			nbuilds += NameStr(entry->clone.terms.build)[0] != '\0';
+	}
+	else
+		nbuilds = registry->nclones;
+	clones = palloc_array(TestdbClone, nbuilds + 1);
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
 	{
 		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
-		clones[n++] = entry->clone;
+		if (n < nbuilds + 1 &&
+			(!builds_only || NameStr(entry->clone.terms.build)[0] != '\0'))
+			clones[n++] = entry->clone;
 		LWLockRelease(clone_template(entry)->mutex);
 	}
 	LWLockRelease(registry->lock);
 
 	*nclones = n;
 	return clones;
+}
+
+/*
+ * Copy all clones; see list_clones.
+ */
+TestdbClone *
+registry_list(int *nclones)
+{
+	return list_clones(false, nclones);
+}
+
+/*
+ * Copy those that are templates which testdb_template_begin has made.
+ */
+TestdbClone *
+registry_list_builds(int *nbuilds)
+{
+	return list_clones(true, nbuilds);
 }
 
 /*

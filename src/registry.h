@@ -44,6 +44,9 @@ typedef struct LeaseTerms
 								 * seconds; 0 if not */
 	char		label[TESTDB_MAX_LABEL + 1];	/* the caller's words */
 	bool		database;		/* made by CREATE DATABASE: its owner's alone */
+	NameData	build;			/* a template of this name, with label as its
+								 * fingerprint; "" if it is none (build.c) */
+	bool		sealed;			/* build: it is finished */
 } LeaseTerms;
 
 /* One clone, as callers of this module get it: always a copy. */
@@ -196,6 +199,7 @@ extern bool registry_take_garbage(TestdbClone *clone);
 extern bool registry_has_garbage(void);
 extern void registry_postpone_garbage(Oid oid, int delay_ms);
 extern TestdbClone *registry_list(int *nclones);
+extern TestdbClone *registry_list_builds(int *nbuilds);
 extern uint64 registry_next_serial(void);
 
 extern bool registry_is_full(void);

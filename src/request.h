@@ -20,7 +20,8 @@ typedef enum RequestKind
 	REQUEST_SPARE,				/* make one ahead; else as CLONE */
 	REQUEST_DROP,
 	REQUEST_RESET,				/* database is the clone, as for DROP */
-	REQUEST_REWIND				/* the same, by worker 0 only */
+	REQUEST_REWIND,				/* the same, by worker 0 only */
+	REQUEST_SEAL				/* database is a template being built */
 } RequestKind;
 
 /* How the row of a database is to be that CREATE DATABASE makes. */
@@ -62,10 +63,10 @@ typedef struct RequestArgs
 /* What comes back. */
 typedef struct RequestResult
 {
-	bool		busy;			/* CLONE: somebody is using the template; DROP,
-								 * served: somebody is in the database */
-	int			nprepared;		/* CLONE, busy: prepared transactions in it */
-	bool		missing;		/* DROP: it has gone in the meantime; SPARE, and
+	bool		busy;			/* CLONE: somebody is using the template; SEAL;
+								 * DROP, served: somebody is in the database */
+	int			nprepared;		/* CLONE, SEAL, busy: prepared transactions in it */
+	bool		missing;		/* DROP, SEAL: it has gone in the meantime; SPARE, and
 								 * CLONE if served: none can be made natively */
 	Oid			oid;			/* CLONE: the new database */
 	uint64		lease;			/* CLONE: the number of its lease */

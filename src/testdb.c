@@ -17,6 +17,7 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 
+#include "build.h"
 #include "compat.h"
 #include "connect.h"
 #include "freshness.h"
@@ -54,6 +55,7 @@ testdb_shmem_request(void)
 	space_shmem_request();
 	gate_shmem_request();
 	connect_shmem_request();
+	build_shmem_request();
 }
 
 /*
@@ -71,6 +73,7 @@ testdb_shmem_startup(void)
 	space_shmem_init();
 	gate_shmem_init();
 	connect_shmem_init();
+	build_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -162,7 +162,9 @@ testdb_clones(PG_FUNCTION_ARGS)
 		values[2] = NameGetDatum(&clone->template_name);
 		put_time(&values[3], &nulls[3], clone->created_at);
 		values[4] = Int32GetDatum(sessions ? sessions->count : 0);
-		values[5] = CStringGetTextDatum(clone_state_name(clone->state));
+		values[5] = CStringGetTextDatum(clone->state == CLONE_LEASED &&
+										NameStr(clone->terms.build)[0] != '\0' ?
+										"template" : clone_state_name(clone->state));
 		values[6] = CStringGetTextDatum(clone->terms.database ? "database" :
 										clone->terms.session_pid ? "session" : "manual");
 		values[7] = Int32GetDatum(clone->terms.session_pid);

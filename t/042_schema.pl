@@ -31,7 +31,11 @@ my %arguments = (
 	testdb_rewind => q{'regression_mine'},
 	testdb_keep => q{'regression_mine'},
 	testdb_prewarm => q{'regression_template', 0},
-	testdb_template_set => q{'regression_template', 0});
+	testdb_template_set => q{'regression_template', 0},
+	testdb_template_begin => q{'regression_built', clock_timestamp()::text},
+	testdb_template_drop => q{'regression_built'});
+$arguments{"testdb_template_$_"} = "(SELECT database::text FROM $quoted.testdb_template_begin('regression_built', clock_timestamp()::text))"
+  for qw(finish cancel);
 
 # In this order: what can only be done with a clone in the middle, what ends everything last.
 my %order = (testdb_clone => 0, testdb_drop => 2, testdb_drop_all => 3, testdb_uninstall => 4, testdb_install => 5);

@@ -1,0 +1,166 @@
+/*-------------------------------------------------------------------------
+ *
+ * seal.c
+ *	  Finishing a template that has been built.
+ *
+ * A template from testdb_template_begin (build.c) is a clone whose lease has a
+ * name of a build.  testdb_template_finish makes it what others may clone:
+ *
+ *	step								if the server crashes here
+ *	1  VACUUM (FREEZE, ANALYZE) in it,	the database goes, as its builder's
+ *	   by a process of its own			session has ended
+ *	2  row: is_template, and closed to	the same
+ *	   connections; commit
+ *	3  lease: HELD, sealed, of no		a finished template
+ *	   session
+ *	4  registry: the same				a finished template
+ *
+ * Step 1 is asked for by the session, so that no worker is kept from others for
+ * as long as it takes; steps 2 to 4 are a worker's.
+ *
+ * Locks: the worker holds the database's AccessExclusiveLock in steps 2 and 3,
+ * which are two transactions; in between nobody can connect to it.  Whoever takes
+ * the clone back, since its builder's session has ended, waits for that lock, and
+ * has made it DROPPING before: then step 4 finds that, and fails.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "commands/vacuum.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_node.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "build.h"
+#include "compat.h"
+#include "database.h"
+#include "debug.h"
+#include "job.h"
+#include "lease.h"
+#include "seal.h"
+#include "sessions.h"
+#include "visitor.h"
+
+PGDLLEXPORT void testdb_vacuum_main(Datum main_arg);
+
+/*
+ * Entry point of a background worker that vacuums a database, which can only be
+ * done from within it.  What somebody has locked (a shared catalog, say) is passed
+ * over.
+ */
+void
+testdb_vacuum_main(Datum main_arg)
+{
+	Oid			database = DatumGetObjectId(main_arg);
+	VacuumStmt *stmt = makeNode(VacuumStmt);
+	MemoryContext cxt = CurrentMemoryContext;
+
+	stmt->is_vacuumcmd = true;
+	stmt->options = list_make3(makeDefElem("freeze", NULL, -1),
+							   makeDefElem("analyze", NULL, -1),
+							   makeDefElem("skip_locked", NULL, -1));
+	database_init_visitor(database);
+	pgstat_report_activity(STATE_RUNNING, "testdb: vacuuming a template");
+	StartTransactionCommand();
+
+	/* VACUUM ends the transaction and begins others; its memory is in here. */
+	PortalContext = cxt;
+	ExecVacuum(make_parsestate(NULL), stmt, true);
+	PortalContext = NULL;
+	CommitTransactionCommand();
+	build_note_vacuumed(database);
+}
+
+/*
+ * Have a process vacuum a database, and wait for its end; false if it could not
+ * be started.  Whether it has succeeded is told by build_note_vacuumed.
+ */
+bool
+seal_vacuum(Oid database)
+{
+	return database_visit(database, "testdb_vacuum_main", "testdb vacuum");
+}
+
+/*
+ * Lock the template that a request means, and copy its entry to *clone; false if
+ * it has gone in the meantime.  In a transaction.
+ */
+static bool
+lock_template(const RequestArgs *args, TestdbClone *clone, DatabaseInfo *info)
+{
+	return database_lock(args->database, info) &&
+		registry_lookup(args->database, clone) &&
+		clone->lease == args->lease && clone->state == CLONE_LEASED;
+}
+
+/*
+ * Step 2 at the head of this file, but for the commit.
+ */
+static void
+close_row(const char *name)
+{
+	AlterDatabaseStmt *stmt = makeNode(AlterDatabaseStmt);
+
+	stmt->dbname = pstrdup(name);
+	stmt->options =
+		list_make2(makeDefElem("is_template", (Node *) makeBoolean(true), -1),
+				   makeDefElem("allow_connections", (Node *) makeBoolean(false), -1));
+	(void) AlterDatabase(make_parsestate(NULL), stmt, false);
+}
+
+/*
+ * Make a database that has been built a finished template: steps 2 to 4.  *result
+ * says if it has gone in the meantime, or if somebody is connected to it.
+ *
+ * Errors: 55P03 if it can't be locked; those of ALTER DATABASE; whatever the file
+ * system says.  It is then as it was, or closed, and can be sealed again.
+ */
+void
+seal_template(const RequestArgs *args, RequestResult *result)
+{
+	TestdbClone clone;
+	DatabaseInfo info;
+	char		activity[2 * NAMEDATALEN];
+
+	snprintf(activity, sizeof(activity), "testdb_template_finish: \"%s\"",
+			 NameStr(args->database_name));
+	job_report(activity);
+
+	job_begin_work();
+	if (!lock_template(args, &clone, &info))
+		result->missing = true;
+	else
+	{
+		result->nprepared = database_count_prepared(NameStr(info.name));
+		result->busy = result->nprepared > 0 || CountDBBackends(args->database) > 0;
+	}
+	if (!result->missing && !result->busy)
+		close_row(NameStr(info.name));
+	debug_point("seal-row");
+	job_commit_work();
+	debug_point("seal-committed");
+	if (result->missing || result->busy)
+		return;
+
+	job_begin_work();
+	result->missing = !lock_template(args, &clone, &info);
+	if (!result->missing)
+	{
+		clone.terms.session_pid = 0;
+		clone.terms.sealed = true;
+		clone.expires_at = 0;
+		clone.created_at = GetCurrentTimestamp();
+		clone.used_at = clone.created_at;
+		lease_write(&clone, LEASE_HELD);
+		debug_point("seal-held");
+		result->missing = !registry_update(&clone, CLONE_LEASED);
+	}
+	job_commit_work();
+}
