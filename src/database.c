@@ -30,6 +30,7 @@
 
 #include <sys/stat.h>
 #include "access/heapam.h"
+#include "access/subtrans.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_shdepend.h"
@@ -343,6 +344,27 @@ database_lock(Oid oid, DatabaseInfo *info)
 	lock_or_refuse(oid, AccessExclusiveLock);
 	wait_for_row_or_refuse(oid);
 	return database_lookup(oid, info);
+}
+
+/*
+ * The same without waiting; false if somebody else has locked the database or
+ * changed its row.  *changer is the transaction that has done the latter, if
+ * any; the database is locked then.
+ */
+bool
+database_try_lock(Oid oid, TransactionId *changer)
+{
+	LOCKTAG		tag;
+
+	*changer = InvalidTransactionId;
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
+	if (LockAcquire(&tag, AccessExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	*changer = find_row_changer(oid);
+	if (TransactionIdIsValid(*changer))
+		*changer = SubTransGetTopmostTransaction(*changer);
+	return !TransactionIdIsValid(*changer);
 }
 
 /*

@@ -32,6 +32,7 @@ extern bool database_try_lock_idle(Oid oid);
 extern void database_create(Oid oid, const char *name, Oid owner,
 							const char *template_name, TestdbMethod method);
 extern bool database_lock(Oid oid, DatabaseInfo *info);
+extern bool database_try_lock(Oid oid, TransactionId *changer);
 extern bool database_drop(Oid oid);
 extern bool database_end_drop(void);
 extern Oid	database_last_locked(void);

@@ -202,6 +202,42 @@ mend_row(Oid oid, const DatabaseInfo *info)
 }
 
 /*
+ * Lock a clone that is to be taken back or reset until the transaction's end;
+ * false if it does not exist (any more).  In a transaction, which may be another
+ * one afterwards.
+ *
+ * What is in the clone ends anyway.  Where that is what locks it, or has changed
+ * its row (COMMENT ON DATABASE in a transaction that is open there, or
+ * prepared), it is ended now, since the lock would be waited for in vain.  Nobody
+ * else is: if others have locked it, the clone may have to stay as it is.
+ *
+ * Errors: those of database_lock; 53400 if no process can be started that rolls
+ * prepared transactions back.
+ */
+bool
+lock_clone(Oid oid, DatabaseInfo *info)
+{
+	TransactionId changer;
+	int			nsessions;
+	int			nprepared;
+
+	if (!database_try_lock(oid, &changer) && database_lookup(oid, info))
+	{
+		droppable_count_lockers_within(oid, changer, &nsessions, &nprepared);
+		if (nsessions > 0)
+			(void) tell_to_end(oid, true, false);
+		if (nprepared > 0)
+		{
+			job_commit_work();
+			if (!database_rollback_prepared(oid))
+				report_no_visitor(NameStr(info->name));
+			job_begin_work();
+		}
+	}
+	return database_lock(oid, info);
+}
+
+/*
  * Lock a database until the transaction's end, and end what is in it; false if
  * it does not exist (any more).  In a transaction, which may be another one
  * afterwards: prepared transactions, which would keep it from being dropped,
@@ -213,7 +249,7 @@ mend_row(Oid oid, const DatabaseInfo *info)
  * Whose row keeps even the process that rolls back from connecting is mended, as
  * mend_row says, once that has failed a few times.
  *
- * Errors: those of database_lock and database_end_sessions; 55006 if sessions
+ * Errors: those of lock_clone and database_end_sessions; 55006 if sessions
  * that come in between prepare new ones each time; 53400 if no process can be
  * started that rolls them back.
  */
@@ -222,7 +258,7 @@ empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 {
 	bool		invalid = false;
 
-	for (int i = 0; database_lock(oid, info); i++)
+	for (int i = 0; lock_clone(oid, info); i++)
 	{
 		if (invalid)
 			droppable_set_connection_limit(oid, DATCONNLIMIT_INVALID_DB);
@@ -257,9 +293,15 @@ bool
 claim_clone(const RequestArgs *args, TestdbClone *clone)
 {
 	DatabaseInfo info;
+	bool		exists;
 
 	rewind_give_way(args->database);
-	if (!database_lock(args->database, &info))
+	if (!args->served && registry_lookup(args->database, clone) &&
+		clone->lease == args->lease && clone->state == CLONE_LEASED)
+		exists = lock_clone(args->database, &info);
+	else
+		exists = database_lock(args->database, &info);
+	if (!exists)
 		return false;
 	if (!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))
 	{

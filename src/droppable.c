@@ -61,6 +61,7 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -323,6 +324,42 @@ droppable_describe_lockers(Oid oid)
 	}
 	SPI_finish();
 	return buf.len > 0 ? buf.data : NULL;
+}
+
+/*
+ * Count those who lock a database, or are the transaction changer, from within:
+ * open transactions of sessions that are connected to it, and prepared ones.
+ */
+void
+droppable_count_lockers_within(Oid oid, TransactionId changer, int *nsessions,
+							   int *nprepared)
+{
+	static const char query[] =
+		"WITH held AS ("
+		"SELECT DISTINCT l.pid, l.virtualtransaction AS vxid"
+		" FROM pg_lock_status() l"
+		" WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
+		" AND ((l.locktype = 'object' AND l.database = 0 AND l.classid = 1262 AND l.objid = $1[1])"
+		" OR (l.locktype = 'transactionid' AND l.transactionid::text = $1[2]::text)))"
+		" SELECT count(a.pid), count(p.gid)"
+		" FROM held h"
+		" LEFT JOIN pg_stat_get_activity(NULL) a ON a.pid = h.pid AND a.datid = $1[1]"
+		" LEFT JOIN pg_lock_status() x ON h.pid IS NULL AND x.pid IS NULL"
+		" AND x.locktype = 'transactionid' AND x.granted"
+		" AND x.virtualtransaction = h.vxid"
+		" LEFT JOIN pg_prepared_xact() p ON p.transaction = x.transactionid"
+		" AND p.dbid = $1[1]";
+	Datum		parameters[2] = {ObjectIdGetDatum(oid), ObjectIdGetDatum(changer)};
+	ArrayType  *array = construct_array(parameters, 2, OIDOID, sizeof(Oid), true,
+										TYPALIGN_INT);
+
+	*nsessions = *nprepared = 0;
+	if (run_query(query, OIDARRAYOID, PointerGetDatum(array)) == 1)
+	{
+		*nsessions = atoi(get_column(0, 1));
+		*nprepared = atoi(get_column(0, 2));
+	}
+	SPI_finish();
 }
 
 /*

@@ -56,6 +56,7 @@ extern bool copy_snapshot(const RequestArgs *args, const TestdbTemplate *templat
 extern void make_spare(const RequestArgs *args, RequestResult *result);
 extern void make_clone(const RequestArgs *args, RequestResult *result);
 extern bool empty_database(Oid oid, bool let_left, DatabaseInfo *info);
+extern bool lock_clone(Oid oid, DatabaseInfo *info);
 extern bool claim_clone(const RequestArgs *args, TestdbClone *clone);
 extern void release_clone(Oid oid);
 extern void give_back(Oid oid);

@@ -48,7 +48,7 @@ job_reap(TestdbClone *clone)
 	{
 		job_begin_work();
 		job_report_database("dropping expired database", clone->oid, &info);
-		if (database_lock(clone->oid, &info) && !registry_has_failed(clone->oid))
+		if (lock_clone(clone->oid, &info) && !registry_has_failed(clone->oid))
 		{
 			char	   *sessions = database_describe_sessions(clone->oid);
 
@@ -91,7 +91,7 @@ job_retire(TestdbClone *clone)
 	{
 		job_begin_work();
 		job_report_database("taking back spare", clone->oid, &info);
-		(void) database_lock(clone->oid, &info);
+		(void) lock_clone(clone->oid, &info);
 		take_back(clone, false);
 	}
 	PG_CATCH();

@@ -70,11 +70,20 @@ sub outside
 	return;
 }
 
-# Leaves a prepared transaction in a database.
+# Leaves a prepared transaction in a database, with statements that have %s for its name.
 sub prepare
 {
-	my ($name) = @_;
-	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION 'regress it''s $name'");
+	my ($name, @statements) = @_;
+	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', (map { s/%s/$name/gr } @statements), "PREPARE TRANSACTION 'regress it''s $name'");
+	return;
+}
+
+# Leaves a session there in an open transaction.
+sub hold_open
+{
+	my ($name, @statements) = @_;
+	push @kept, my $client = session($node, $name);
+	run($client, s/%s/$name/gr) for 'BEGIN', @statements;
 	return;
 }
 
@@ -109,7 +118,8 @@ sub subscribe
 }
 
 # Each kind: what is done to a clone of that name, and the first major that knows it. Those that stream have their turn by
-# themselves: while WAL is sent somewhere, nothing is recycled.
+# themselves: while WAL is sent somewhere, nothing is recycled. So have those that lock the clone, or change its row, from
+# within: other statements would wait for them.
 my @kinds = (
 	[ 'nothing', sub { } ],
 	# Before any transaction is prepared, whose end it would wait for.
@@ -260,7 +270,19 @@ my @kinds = (
 	[ 'each setting at its least', sub { set_all($_[0], 'min_val') } ],
 	[ 'each setting at its greatest', sub { set_all($_[0], 'max_val') } ],
 	[ 'ready clones of it', sub { run($admin, "SELECT testdb_prewarm('$_[0]', 2)") } ],
-	[ 'template of another', sub { clone_of($_[0]) } ]);
+	[ 'template of another', sub { clone_of($_[0]) } ],
+	(
+		map {
+			my ($what, @statements) = @$_;
+			(
+				[ "open transaction, $what", sub { hold_open($_[0], @statements) }, 'locks' ],
+				[ "prepared transaction, $what", sub { prepare($_[0], @statements) }, 'locks' ])
+		} (
+			[ 'comment', "COMMENT ON DATABASE %s IS 'never'" ],
+			[ 'grant', 'GRANT CREATE ON DATABASE %s TO regress_other' ],
+			[ 'settings', "ALTER DATABASE %s SET work_mem = '5MB'", 'ALTER ROLE regress_other IN DATABASE %s SET jit = off' ],
+			[ 'row', 'ALTER DATABASE %s CONNECTION LIMIT 7' ],
+			[ 'new owner', 'ALTER DATABASE %s OWNER TO regress_other' ])));
 
 # Gives a database a value of each setting that can be set there, far from the one it has; with a prepared transaction.
 sub set_all
@@ -336,7 +358,14 @@ for my $setting (sort keys %settings)
 		}
 	  ];
 }
-@kinds = grep { ($_->[2] // '') eq 'streams' || $version >= ($_->[2] // 0) } @kinds;
+
+# What those of a kind have in common: streams, locks, or nothing.
+sub group_of
+{
+	my ($kind) = @_;
+	return ($kind->[2] // 0) =~ /^([a-z]+)$/ ? $1 : '';
+}
+@kinds = grep { group_of($_) ne '' || $version >= ($_->[2] // 0) } @kinds;
 
 # Clones of clones, which are to be dropped at the end.
 my @children;
@@ -487,7 +516,7 @@ my @roads = (
 	[ 'session', "scope => 'session'", 'regress_user', sub { $_[0]->close } ],
 	[
 		'lifetime', "lifetime => '1 hour'",
-		'', sub { run($admin, "SELECT testdb_keep(name, '1 second') FROM testdb_clones WHERE expires_at IS NOT NULL") }
+		'', sub { run($admin, "SELECT testdb_keep(name, '1 second') FROM testdb_clones WHERE expires_at > now() + interval '1 minute'") }
 	],
 	[
 		'testdb_drop_all',
@@ -520,15 +549,17 @@ call('testdb_drop', $first);
 for my $road (@roads)
 {
 	my ($how, $terms, $user, $end) = @$road;
-	for my $streams (0, 1)
+	for my $group ('', 'streams', 'locks')
 	{
-		my @batch = grep { $streams == (($_->[2] // '') eq 'streams') } @kinds;
+		my @batch = grep { group_of($_) eq $group } @kinds;
+		# testdb_keep would have to wait for the lock.
+		$terms =~ s/1 hour/4 seconds/ if $group eq 'locks';
 		my $client = session($node, 'postgres', $user ? (user => $user) : ());
 		my $start = time;
 		my %made = make_all($client, $terms, @batch);
 		$end->($client, %made);
 		all_gone($how, 20, %made);
-		no_remains(%made) if $how eq 'testdb_drop' && !$streams;
+		no_remains(%made) if $how eq 'testdb_drop' && $group eq '';
 		note sprintf '%s: %.1f s', $how, time - $start;
 	}
 }
