@@ -6,6 +6,7 @@
 #   make server, server-stop  a throwaway server to play with
 #   make test                 every test on throwaway servers; TESTS="regress t/001_basic.pl" picks some
 #   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
+#   make test-peers           what has never heard of testdb, with CREATE DATABASE served and not: pytest-postgresql, Django, ...
 #   make test-image           the image, on a stand-in for the official one: built, run, used from outside
 #   make test-matrix          every test on other majors, in chroots; MAJORS="17 18" picks some
 #   make test-assert          every test on a server with assertions, built from source
@@ -82,6 +83,8 @@ test-matrix:
 	@bash '$(here)/test/matrix' $(MAJORS)
 test-assert:
 	@bash '$(here)/test/assert' $(MAJORS)
+test-peers:
+	@bash '$(here)/test/peers' $(PEERS)
 test-image:
 	@bash '$(here)/test/image' $(MAJORS)
 test-valgrind:
@@ -99,4 +102,4 @@ dist:
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
 .PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix \
-	test-assert test-valgrind test-package test-image test-examples dist
+	test-assert test-valgrind test-package test-image test-examples test-peers dist
