@@ -177,6 +177,9 @@ if ($pid == 0)
 	$node->backup('backup', backup_options => [ '--max-rate', '24M' ]);
 	POSIX::_exit(0);
 }
+# Core's WAL_LOG strategy has a gap: if the backup's checkpoint comes between the record that makes a database's directory and
+# the next, and the database is dropped before the backup has copied it, recovery ends with "could not open file".
+run($admin, 'SET testdb.method = file_copy');
 my $rounds = 0;
 while (waitpid($pid, POSIX::WNOHANG) == 0)
 {
@@ -184,6 +187,7 @@ while (waitpid($pid, POSIX::WNOHANG) == 0)
 	$rounds++;
 }
 is($?, 0, 'a base backup succeeds');
+run($admin, 'RESET testdb.method');
 cmp_ok($rounds, '>', 0, 'and clones come and go meanwhile');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'backup', has_streaming => 1);
