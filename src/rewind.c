@@ -47,7 +47,8 @@
  *
  * What a session knows of the database is brought up to date by messages.  If
  * only tables and indexes have changed which the template has, as their files
- * and dirty pages tell (relfiles.c), these are named.  If a catalog has changed,
+ * and dirty pages tell (relfiles.c), these are named, pg_statistic among them.
+ * If another catalog has changed,
  * or if it is not known which files have, the messages say that all catalogs and
  * all relations have; a session then also reads the relation map again.
  *
@@ -70,6 +71,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace_d.h"
+#include "catalog/pg_statistic_d.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "storage/lmgr.h"
@@ -114,6 +116,10 @@
 
 /* How many sessions are described in an error's detail at most. */
 #define MAX_DESCRIBED		8
+
+/* Core has no names for these. */
+#define TOAST_OF_STATISTIC			2840
+#define TOAST_INDEX_OF_STATISTIC	2841
 
 /* How far a rewind has come; the order counts. */
 typedef enum RewindStage
@@ -510,10 +516,23 @@ has_map(const FilesyncNames *names)
 }
 
 /*
+ * Is this pg_statistic, its index, or what belongs to its TOAST table?
+ */
+static bool
+is_statistics(Oid oid)
+{
+	return oid == StatisticRelationId || oid == StatisticRelidAttnumInhIndexId ||
+		oid == TOAST_OF_STATISTIC || oid == TOAST_INDEX_OF_STATISTIC;
+}
+
+/*
  * Have the catalogs of a clone changed, as far as its files and dirty pages
  * tell?  True if that is not known, or if a relation is among the changed ones
  * that the template has not.  Hint bits are no change: they leave a page's LSN,
  * which is always that of a catalog's last change.
+ *
+ * pg_statistic does not count.  VACUUM (ANALYZE) leaves dead rows in it, which
+ * the first query in a clone prunes, and no plan is wrong because of it.
  */
 static bool
 catalogs_changed(const TestdbClone *clone, const TestdbTemplate *template,
@@ -532,7 +551,8 @@ catalogs_changed(const TestdbClone *clone, const TestdbTemplate *template,
 		const RelFile *file = relfiles_find(template, list[i].number);
 
 		changed = file == NULL ||
-			(file->oid < FirstNormalObjectId && list[i].lsn > template->lsn);
+			(file->oid < FirstNormalObjectId && list[i].lsn > template->lsn &&
+			 !is_statistics(file->oid));
 	}
 	pfree(list);
 	return changed;
@@ -626,6 +646,7 @@ invalidate_all(Oid oid)
  * Tell them that the content of these relations has changed.  That of a table
  * is remembered with its storage only (how long it is, where there was room),
  * and its plans stay; an index's entry holds what its access method remembers.
+ * What is cached of pg_statistic goes with its pages.
  */
 static void
 invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
@@ -639,9 +660,17 @@ invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
 		SharedInvalidationMessage message;
 
 		invalidate_storage_compat(oid, list[i].number);
+		memset(&message, 0, sizeof(message));
+		if (is_statistics(file->oid))
+		{
+			message.cat.id = SHAREDINVALCATALOG_ID;
+			message.cat.dbId = oid;
+			message.cat.catId = StatisticRelationId;
+			SendSharedInvalidMessages(&message, 1);
+			memset(&message, 0, sizeof(message));
+		}
 		if (file->relkind != RELKIND_INDEX)
 			continue;
-		memset(&message, 0, sizeof(message));
 		message.rc.id = SHAREDINVALRELCACHE_ID;
 		message.rc.dbId = oid;
 		message.rc.relId = file->oid;

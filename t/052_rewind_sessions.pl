@@ -1,0 +1,288 @@
+
+# Who may be in a database while it is rewound, and who is in the way: until testdb.rewind_timeout is over, when they are
+# named, or until force terminates them. Each kind of session is there in turn.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use IPC::Run;
+use POSIX qw(mkfifo);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TestdbTest;
+use Time::HiRes qw(time);
+
+my $template = 'regression_template';
+my $node = new_server(
+	'sessions', q{
+wal_level = logical
+max_wal_senders = 4
+max_replication_slots = 4
+jit = off
+testdb.rewind_timeout = 300ms
+testdb.lock_timeout = 1s
+});
+my $admin = session($node, 'postgres');
+run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
+{
+	my $client = session($node, $template);
+	run($client, $_) for 'CREATE EXTENSION testdb', 'CREATE TABLE plain (i int PRIMARY KEY, t text)',
+	  q{INSERT INTO plain SELECT i, repeat('row', 100) || i FROM generate_series(1, 3000) i},
+	  'CREATE INDEX plain_t ON plain (t)', 'VACUUM (FREEZE, ANALYZE)';
+	$client->close;
+}
+my $clone = $admin->query("SELECT testdb_clone('$template', 'regression_clone')");
+my $session = session($node, $clone);
+my $count = 'SELECT count(*) FROM plain';
+
+# Rewinds it after some change, by the function; true if that worked.
+sub rewind
+{
+	my ($force) = @_;
+	return $admin->do("SELECT testdb_rewind('$clone', " . ($force ? 'true' : 'false') . ')');
+}
+
+# What a session remembers of tables and indexes although no catalog has changed: where there was room in a table, and where
+# an index has its root.
+{
+	my $other = session($node, $clone);
+	for my $life (1 .. 3)
+	{
+		run($other, q{SET enable_seqscan = off});
+		is(run($other, 'SELECT i FROM plain WHERE i = 2900'), '2900', "life $life: found by its index");
+		run($session, q{INSERT INTO plain SELECT i, repeat('much', 150) || i FROM generate_series(3001, 9000) i});
+		is(run($other, q{SELECT i FROM plain WHERE i = 8999}), '8999', "life $life: and so is a new row");
+		is(run($other, q{SELECT i FROM plain WHERE t = repeat('much', 150) || 8000}), '8000', "life $life: by either");
+		run($other, q{INSERT INTO plain VALUES (9001, 'the other one')});
+		ok(rewind(), "life $life: is over") or diag $admin->message;
+		for my $who ($session, $other)
+		{
+			$who->query(qq{INSERT INTO plain VALUES (@{[$who->pid + 100000]}, 'x')});
+			is($who->message, '', "life $life: a session inserts where there is room now");
+			is($who->query(q{SELECT i FROM plain WHERE t = repeat('row', 100) || 7}), '7', "life $life: and finds a row by its index")
+			  or diag $who->message;
+		}
+		is(run($other, $count), '3002', "life $life: nothing of it is left");
+		ok(rewind(), "life $life: and once more");
+	}
+	$other->close;
+}
+
+# Starts a session in the clone that sends something it gets no answer to.
+sub busy_with
+{
+	my (@statements) = @_;
+	my $busy = session($node, $clone, name => 'the busy one');
+	my $last = pop @statements;
+	run($busy, $_) for @statements;
+	$busy->send($last);
+	poll(sub { $admin->query("SELECT state = 'active' FROM pg_stat_activity WHERE pid = " . $busy->pid) eq 't' });
+	return $busy;
+}
+
+# Is there something in pg_stat_activity for which this is true?
+sub wait_for
+{
+	my ($condition) = @_;
+	return poll(sub { $admin->query("SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '$clone' AND ($condition)") eq 't' })
+	  || die "nobody is there with $condition, but:\n" . $admin->query("SELECT * FROM pg_stat_activity WHERE datname = '$clone'");
+}
+
+my $fifo = PostgreSQL::Test::Utils::tempdir() . '/dump';
+mkfifo($fifo, oct 700) or die "mkfifo: $!";
+
+# Each kind: how it comes to be there; what it is described as if it is in the way, and undef if it is not; how it ends by
+# itself, and what it then finds. What is left out needs nothing.
+my @kinds = (
+	{
+		name => 'idle',
+		start => sub { return session($node, $clone) },
+	},
+	{
+		name => 'just connecting',
+		start => sub { return IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port) },
+		end => sub { $_[0]->close },
+	},
+	{
+		name => 'waiting for notifications',
+		start => sub { my $who = session($node, $clone); run($who, 'LISTEN news'); return $who },
+	},
+	{
+		name => 'frozen while it was idle',
+		start => sub { my $who = session($node, $clone); kill 'STOP', $who->pid; return $who },
+		end => sub {
+			my ($who) = @_;
+			kill 'CONT', $who->pid;
+			is(run($who, $count), '3000', 'frozen while it was idle: it finds the new content when it goes on');
+		},
+	},
+	{
+		name => 'frozen while it was idle, and tables have been made',
+		start => sub {
+			my $who = session($node, $clone);
+			run($who, $count);
+			kill 'STOP', $who->pid;
+			run($session, 'CREATE TABLE made (i int)');
+			return $who;
+		},
+		wanted => qr/^Process \d+ of user ".*" may not have released its files/,
+		stays => qr/Terminate it if it need not go on/,
+		end => sub { kill 'CONT', $_[0]->pid; is(run($_[0], q{SELECT to_regclass('made')}), 'made', "frozen, and tables have been made: it goes on") },
+	},
+	{
+		name => 'in a transaction',
+		start => sub { my $who = session($node, $clone, name => 'the busy one'); run($who, 'BEGIN; DELETE FROM plain'); return $who },
+		wanted => qr/is idle in a transaction since/,
+		end => sub { run($_[0], 'COMMIT') },
+	},
+	{
+		name => 'frozen in a transaction',
+		start => sub {
+			my $who = session($node, $clone, name => 'the busy one');
+			run($who, 'BEGIN; DELETE FROM plain');
+			kill 'STOP', $who->pid;
+			return $who;
+		},
+		wanted => qr/is idle in a transaction since/,
+		stays => qr/were terminated, but have not ended/,
+		end => sub {
+			my ($who) = @_;
+			kill 'CONT', $who->pid;
+			poll(sub { !$who->do('SELECT 1') });
+			ok(!$who->is_open, 'frozen in a transaction: it ends as soon as it goes on');
+		},
+	},
+	{
+		name => 'in a long query',
+		start => sub { return busy_with('SELECT pg_sleep(100)') },
+		wanted => qr/is executing a command since/,
+		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
+	},
+	{
+		name => 'in COPY from its client',
+		start => sub { my $who = busy_with('COPY plain FROM STDIN'); $who->send_copy("7001\tcopied\n"); return $who },
+		wanted => qr/is executing a command since/,
+		end => sub { $_[0]->end_copy; is($_[0]->result->{error}, undef, 'in COPY from its client: it comes to its end') },
+	},
+	{
+		name => 'in COPY to its client, which does not read',
+		start => sub {
+			my $who = busy_with(q{COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT});
+			wait_for("wait_event = 'ClientWrite'");
+			return $who;
+		},
+		wanted => qr/is executing a command since/,
+		end => sub { is($_[0]->result->{error}, undef, 'in COPY to its client: it comes to its end') },
+		lost => '08006',    # the message can't be sent in the middle of another one
+	},
+	{
+		name => 'in a parallel query',
+		start => sub {
+			my $who = busy_with('SET max_parallel_workers_per_gather = 2', 'SET parallel_setup_cost = 0', 'SET parallel_tuple_cost = 0',
+				'SET min_parallel_table_scan_size = 0', 'SET enable_indexscan = off', 'SET enable_indexonlyscan = off', 'SET enable_bitmapscan = off',
+				'SELECT count(*) FROM plain WHERE pg_sleep(0.05) IS NOT NULL');
+			wait_for("backend_type = 'parallel worker'");
+			return $who;
+		},
+		wanted => qr/is executing a command since/,
+		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
+	},
+	{
+		name => 'pg_dump',
+		start => sub {
+			# It is stuck in a write as soon as the pipe is full; the data come to 1 MB.
+			open my $reader, '+<', $fifo or die "$fifo: $!";
+			my $dump = IPC::Run::start([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $fifo, $clone ], '<', \undef);
+			wait_for("wait_event = 'ClientWrite' AND query LIKE 'COPY public.plain%'");
+			return [ $dump, $reader ];
+		},
+		wanted => qr/is executing a command since/,
+		end => sub {
+			my ($dump, $reader) = @{ $_[0] };
+			my $text = '';
+			my $end = time + 60;
+			while ($text !~ /PostgreSQL database dump complete/ && time < $end)
+			{
+				next unless IO::Select->new($reader)->can_read(1);
+				sysread $reader, $text, 65536, length $text or last;
+			}
+			ok($dump->finish, 'pg_dump: it comes to its end');
+			my @rows = $text =~ /^\d+\t(?:row)+\d+$/mg;
+			is(scalar @rows, 2991, 'pg_dump: with the rows of its snapshot');
+		},
+		killed => sub { $_[0][0]->kill_kill },
+	},
+	{
+		name => 'in VACUUM',
+		start => sub { return busy_with('DELETE FROM plain WHERE i < 2000', 'SET vacuum_cost_delay = 100', 'SET vacuum_cost_limit = 1', 'VACUUM plain') },
+		wanted => qr/is executing a command since/,
+		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
+	});
+
+for my $kind (@kinds)
+{
+	my $name = $kind->{name};
+	my $end = $kind->{end} || sub { is(run($_[0], $count), '3000', "$name: it goes on with the new content") };
+	run($session, 'DELETE FROM plain WHERE i < 10');
+	my $who = $kind->{start}->();
+	my $begun = time;
+	if (!$kind->{wanted})
+	{
+		ok(rewind(), "$name: not in the way") or diag $admin->message;
+		is(run($session, $count), '3000', "$name: others go on with the new content");
+		$end->($who);
+		next;
+	}
+
+	ok(!rewind(), "$name: in the way");
+	is($admin->sqlstate, '55006', "$name: which is an error") or diag $admin->message;
+	like($admin->error->{D} // '', $kind->{wanted}, "$name: that says what it does");
+	cmp_ok(time - $begun, '<', 20, "$name: soon");
+	is($session->query('SELECT 1'), '1', "$name: others go on");
+	if ($kind->{stays})
+	{
+		ok(!rewind(1), "$name: not even force ends it");
+		is($admin->sqlstate, '55006', "$name: which is an error, too");
+		like($admin->error->{H} // '', $kind->{stays}, "$name: that says so");
+		is($session->query('SELECT 1'), '1', "$name: others still go on");
+	}
+	$end->($who);
+	ok(rewind(), "$name: not after its end") or diag $admin->message;
+	is(run($session, $count), '3000', "$name: then the content is new");
+	next if $kind->{stays};
+
+	run($session, 'DELETE FROM plain WHERE i < 10');
+	$who = $kind->{start}->();
+	ok(rewind(1), "$name: force ends it") or diag $admin->message;
+	is(run($session, $count), '3000', "$name: others go on with the new content after that");
+	if    ($kind->{killed})          { $kind->{killed}->($who) }
+	elsif (ref $who ne 'ARRAY')
+	{
+		my $error = $who->result->{error};
+		$error = $who->do('SELECT 1') ? undef : $who->error unless $error;
+		is($error->{C}, $kind->{lost} // '57P01', "$name: it is told so") or diag $who->message;
+	}
+}
+
+# Who follows what the database does.
+{
+	run($admin, q{SELECT pg_create_physical_replication_slot('regress_physical')});
+	ok(!rewind(), 'a slot for a standby is in the way, since that would not learn of it');
+	is($admin->sqlstate, '55000', 'which is an error');
+	like($admin->error->{D} . $admin->error->{H}, qr/WAL is being consumed.*testdb_reset/, 'that says so, and what can be done');
+	run($admin, q{SELECT pg_drop_replication_slot('regress_physical')});
+	run($session, q{SELECT pg_create_logical_replication_slot('regress_logical', 'test_decoding')});
+	ok(!rewind(), 'a logical slot of the database is in the way');
+	is($admin->sqlstate, '55000', 'which is an error');
+	like($admin->error->{D} . $admin->error->{H}, qr/replication slots.*testdb_reset/, 'that names it, and what can be done');
+	run($session, q{SELECT pg_drop_replication_slot('regress_logical')});
+	ok(rewind(), 'not when it has gone') or diag $admin->message;
+}
+
+my $log = slurp_file($node->logfile);
+is(join("\n", grep { /PANIC|could not|unexpected|invalid page|TRAP/ } split /\n/, $log), '', 'the log is clean');
+done_testing();
