@@ -8,7 +8,7 @@
 #   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
 #   make test-peers           what has never heard of testdb, with CREATE DATABASE served and not: pytest-postgresql, Django, ...
 #   make test-image           the image, on a stand-in for the official one: built, run, used from outside
-#   make test-matrix          every test on other majors, in chroots; MAJORS="17 18" picks some
+#   make test-matrix          every test on other majors, in chroots (16: out of a wheel); MAJORS="17 18" picks some
 #   make test-assert          every test on a server with assertions, built from source
 #   make test-valgrind        the essential ones under valgrind
 #   make test-package         builds Debian's package, installs it in a chroot and tests it there

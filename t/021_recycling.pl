@@ -185,8 +185,7 @@ next_life('VACUUM FREEZE', 'VACUUM (FREEZE);;SELECT txid_current()');
 
 SKIP:
 {
-	skip 'contrib is not installed', 1
-	  unless $admin->query("SELECT count(*) FROM pg_available_extensions WHERE name = 'hstore'");
+	skip 'PostgreSQL has no hstore', 1 unless has_contrib('hstore');
 	next_life('CREATE EXTENSION', 'CREATE EXTENSION hstore;;DROP EXTENSION plpgsql');
 }
 next_life(

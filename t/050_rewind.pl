@@ -152,6 +152,12 @@ my $own;
 for my $life (@lives)
 {
 	my ($title, $do, $query, $wanted, $whose) = @$life;
+	my ($contrib) = $do =~ /CREATE EXTENSION (\w+)/;
+	if ($contrib && !has_contrib($contrib))
+	{
+	  SKIP: { skip "PostgreSQL has no $contrib", 1 }
+		next;
+	}
 	my $other = session($node, $clone);
 	$other->query($look);
 	run_all($session, $do);

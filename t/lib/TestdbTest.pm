@@ -14,7 +14,7 @@ use TestdbClient;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_server connect_to session run oid_of poll spare_of dump_of files_of differences
+our @EXPORT = qw(new_server has_contrib connect_to session run oid_of poll spare_of dump_of files_of differences
   row_columns catalog_rows described is_same_database);
 
 # A server with testdb in its database postgres, started; settings are lines for its configuration. No databases are made
@@ -39,6 +39,15 @@ $settings
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION testdb');
 	return $node;
+}
+
+# Whether PostgreSQL has this extension of contrib. Some builds have none; a test then skips what needs it, and nothing else.
+sub has_contrib
+{
+	my ($name) = @_;
+	my ($folder, $err) = run_command([ $ENV{PG_CONFIG} || 'pg_config', '--sharedir' ]);
+	die "pg_config: $err" if $folder eq '';
+	return -e "$folder/extension/$name.control";
 }
 
 # A session in a database of this server.
