@@ -27,6 +27,7 @@ list = $(sort $(patsubst $(here)/%,%,$(wildcard $(here)/$(1))))
 
 OBJS = $(patsubst %.c,%.o,$(call list,src/*.c))
 DATA = $(call list,sql/testdb--*.sql)
+SCRIPTS = bin/testdb-template
 
 # The version stands in the control file only.
 GET_VERSION = sed -n "s/^default_version *= *'\(.*\)'.*/\1/p"
@@ -59,6 +60,12 @@ $(OBJS): $(wildcard $(here)/src/*.h) $(here)/Makefile
 ifneq ($(here),.)
 $(shell mkdir -p src)
 endif
+
+# PGXS installs scripts without their folder, and removes them with it.
+uninstall: uninstall-scripts
+uninstall-scripts:
+	rm -f $(addprefix '$(DESTDIR)$(bindir)'/,$(notdir $(SCRIPTS)))
+.PHONY: uninstall-scripts
 
 # Those that tell it.
 src/testdb.o src/version.o: override CPPFLAGS += -DTESTDB_VERSION='"$(EXTVERSION)"'

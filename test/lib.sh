@@ -265,7 +265,7 @@ prepare() {
 copy_source() {
     local part
     mkdir "$build/src"
-    for part in Makefile testdb.control META.json CHANGELOG.md README.md debian sql src specs expected t; do
+    for part in Makefile testdb.control META.json CHANGELOG.md README.md debian bin sql src specs expected t; do
         [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
     done
     mkdir "$build/src/test"
