@@ -385,18 +385,23 @@ report_bad_template(Oid template_oid)
 
 /*
  * Record in pg_shdepend which roles a clone's ACL names, instead of those that
- * the old one did; either may be NULL.
+ * the old one did; either may be NULL.  Of an owner it is recorded that he is
+ * that, and nothing else: of the old owner, too, as long as he was.
  */
 static void
-record_acl(Oid oid, Oid owner, const Acl *old_acl, const Acl *new_acl)
+record_acl(Oid oid, Oid old_owner, Oid owner, const Acl *old_acl, const Acl *new_acl)
 {
 	Oid		   *old_members;
 	Oid		   *new_members;
 	int			nold = aclmembers(old_acl, &old_members);
 	int			nnew = aclmembers(new_acl, &new_members);
+	int			n = 0;
 
+	for (int i = 0; i < nold; i++)
+		if (old_members[i] != old_owner)
+			old_members[n++] = old_members[i];
 	updateAclDependencies(DatabaseRelationId, oid, 0, owner,
-						  nold, old_members, nnew, new_members);
+						  n, old_members, nnew, new_members);
 }
 
 /*
@@ -421,7 +426,7 @@ database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	tuple = make_clone_tuple(rel, template, oid, name, owner, access);
 	CatalogTupleInsert(rel, tuple);
 	recordDependencyOnOwner(DatabaseRelationId, oid, owner);
-	record_acl(oid, owner, NULL, get_acl(rel, tuple));
+	record_acl(oid, InvalidOid, owner, NULL, get_acl(rel, tuple));
 	copyTemplateDependencies(template_oid, oid);
 	sync_settings(oid, template_oid);
 	InvokeObjectPostCreateHook(DatabaseRelationId, oid, 0);
@@ -454,6 +459,7 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	HeapTuple	old;
 	HeapTuple	new;
 	ItemPointerData tid;
+	Oid			old_owner;
 	Acl		   *old_acl;
 	Acl		   *new_acl;
 
@@ -472,12 +478,13 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 	CatalogTupleUpdate(rel, &tid, new);
 	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
 
-	if (((Form_pg_database) GETSTRUCT(old))->datdba != owner)
+	old_owner = ((Form_pg_database) GETSTRUCT(old))->datdba;
+	if (old_owner != owner)
 		changeDependencyOnOwner(DatabaseRelationId, oid, owner);
 	old_acl = get_acl(rel, old);
 	new_acl = get_acl(rel, new);
 	if (old_acl || new_acl)
-		record_acl(oid, owner, old_acl, new_acl);
+		record_acl(oid, old_owner, owner, old_acl, new_acl);
 	DeleteSharedComments(oid, DatabaseRelationId);
 	DeleteSharedSecurityLabel(oid, DatabaseRelationId);
 	sync_settings(oid, template_oid);
@@ -524,7 +531,8 @@ database_serve_row(const TestdbClone *clone, const RowOptions *options)
 		changeDependencyOnOwner(DatabaseRelationId, clone->oid, clone->owner);
 	acl = get_acl(rel, old);
 	if (acl)
-		record_acl(clone->oid, clone->owner, acl, NULL);
+		record_acl(clone->oid, ((Form_pg_database) GETSTRUCT(old))->datdba, clone->owner,
+				   acl, NULL);
 	DeleteSharedComments(clone->oid, DatabaseRelationId);
 	DeleteSharedSecurityLabel(clone->oid, DatabaseRelationId);
 	DropSetting(clone->oid, InvalidOid);

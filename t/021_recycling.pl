@@ -254,6 +254,7 @@ next_life(
 		run($_[0], "INSERT INTO pg_shseclabel VALUES ($_[2], 'pg_database'::regclass, 'dummy', 'secret')");
 	});
 next_life('owner', sub { run($_[0], "ALTER DATABASE $_[1] OWNER TO regress_owner") });
+next_life('owner to whom privileges are granted', sub { run($_[0], "ALTER DATABASE $_[1] OWNER TO regress_grantee") });
 next_life(
 	'connection limit',
 	sub {

@@ -28,6 +28,8 @@ run($admin, $_)
 	  'CREATE TABLE granted ()', 'GRANT SELECT ON granted TO regress_dora';
 	$client->close;
 }
+# To whom a clone is given away below: its owner is in pg_shdepend as such, and whom privileges were granted to, as that.
+run($admin, "GRANT CREATE ON DATABASE $template TO regress_dora");
 my $template_rows = catalog_rows($admin, oid_of($admin, $template));
 
 # What somebody does to a clone; and that it is undone by a reset, in both ways of resetting.
