@@ -108,7 +108,7 @@ pass_on(Oid template, const char *command, const char *reason)
  * ignore_case.
  */
 static bool
-is_string(const Node *arg, const char *value, bool ignore_case)
+is_string(Node *arg, const char *value, bool ignore_case)
 {
 	if (value == NULL || !IsA(arg, String))
 		return false;
@@ -120,7 +120,7 @@ is_string(const Node *arg, const char *value, bool ignore_case)
  * one.
  */
 static bool
-read_boolean(const Node *arg, bool *value)
+read_boolean(Node *arg, bool *value)
 {
 	if (IsA(arg, Integer) && (intVal(arg) == 0 || intVal(arg) == 1))
 		*value = intVal(arg) != 0;
@@ -196,7 +196,7 @@ read_source(const char *name, SourceRow *source)
  * Report whether a locale option, or the encoding, is the template's.
  */
 static bool
-matches_source(const char *option, const Node *arg, const SourceRow *source)
+matches_source(const char *option, Node *arg, const SourceRow *source)
 {
 	bool		icu = source->provider == COLLPROVIDER_ICU;
 
