@@ -379,7 +379,7 @@ find_ready(const BuildClaim *wanted, Name database)
 		if (is_ready(&clones[i], wanted, &info))
 		{
 			(void) get_template(NameStr(info.name), &lease);
-			(void) registry_touch(clones[i].oid);
+			registry_note_build_used(clones[i].oid);
 			*database = info.name;
 			pfree(clones);
 			return true;

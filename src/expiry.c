@@ -114,11 +114,11 @@ registry_end_session(int pid)
 }
 
 /*
- * Note that somebody is in a clone; false if that need not be noted again when
- * the session ends.  Takes and releases the registry lock and a mutex.
+ * Note that a clone is used now, if it is LEASED, and sealed or not; false if it
+ * is not such a one.  Takes and releases the registry lock and a mutex.
  */
-bool
-registry_touch(Oid oid)
+static bool
+note_use(Oid oid, bool sealed)
 {
 	CloneEntry *entry;
 	bool		counts = false;
@@ -128,7 +128,8 @@ registry_touch(Oid oid)
 	if (entry != NULL)
 	{
 		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
-		counts = entry->clone.state == CLONE_LEASED;
+		counts = entry->clone.state == CLONE_LEASED &&
+			entry->clone.terms.sealed == sealed;
 		if (counts)
 			entry->clone.used_at = GetCurrentTimestamp();
 		LWLockRelease(clone_template(entry)->mutex);
@@ -136,6 +137,27 @@ registry_touch(Oid oid)
 	LWLockRelease(registry->lock);
 
 	return counts;
+}
+
+/*
+ * Note that somebody is in a clone; false if that need not be noted again when
+ * the session ends.  A finished template is not used by who is in it, which is
+ * autovacuum.  Takes and releases the registry lock and a mutex.
+ */
+bool
+registry_touch(Oid oid)
+{
+	return note_use(oid, false);
+}
+
+/*
+ * Note that somebody has asked for a finished template.  Takes and releases the
+ * registry lock and a mutex.
+ */
+void
+registry_note_build_used(Oid oid)
+{
+	(void) note_use(oid, true);
 }
 
 /*

@@ -16,6 +16,7 @@
 extern void registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms);
 extern void registry_end_session(int pid);
 extern bool registry_touch(Oid oid);
+extern void registry_note_build_used(Oid oid);
 extern bool registry_take_expired(TestdbClone *clone, long *delay_ms);
 extern void registry_extend(Oid oid, int seconds);
 extern bool registry_note_failure(Oid oid, uint32 hash, int *delay);

@@ -302,6 +302,17 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	my $client = session($node, 'postgres');
 	my $clone = run($client, "SELECT testdb_clone('$dbs[1]')");
 	run($client, begin_sql('regression_kept', 'f1'));
+
+	# Who is in it, as autovacuum is, does not use it.
+	my $used_at = "SELECT used_at FROM testdb_builds WHERE database = '$dbs[2]'";
+	my $before = run($admin, $used_at);
+	run($admin, "ALTER DATABASE $dbs[2] ALLOW_CONNECTIONS true");
+	my $inside = session($node, $dbs[2]);
+	run($inside, 'SELECT count(*) FROM built');
+	$inside->close;
+	has_ended($node, $inside->pid);
+	run($admin, "ALTER DATABASE $dbs[2] ALLOW_CONNECTIONS false");
+	is(run($admin, $used_at), $before, 'a session in a template is no use of it');
 	my $position = -s $node->logfile;
 	build('regression_kept', $_) for 'f4', 'f5';
 	is(run($admin, q{SELECT string_agg(fingerprint, ' ' ORDER BY fingerprint) FROM testdb_builds WHERE name = 'regression_kept'}),
