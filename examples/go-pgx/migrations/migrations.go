@@ -1,0 +1,7 @@
+// Package migrations holds the schema.
+package migrations
+
+import "embed"
+
+//go:embed *.sql
+var Files embed.FS
