@@ -124,7 +124,7 @@ put_zabbix() {
 in_chroot() {
     local folder=$1 major=$2 name settings=()
     shift 2
-    for name in TESTDB_CRASH_ROUNDS TESTDB_FIRE_SECONDS TESTDB_SOAK_SECONDS TESTDB_TEST_TIMEOUT; do
+    for name in TESTDB_CRASH_ROUNDS TESTDB_LEASE_ROUNDS TESTDB_REWIND_SECONDS TESTDB_FIRE_SECONDS TESTDB_SOAK_SECONDS TESTDB_TEST_TIMEOUT; do
         [ -z "${!name:-}" ] || settings+=("$name=${!name}")
     done
     chroot --userspec=postgres:postgres "$folder/root" env -i ${CI:+"CI=$CI"} "${settings[@]}" HOME=/tmp LC_ALL=C.UTF-8 \
