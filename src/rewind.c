@@ -659,6 +659,12 @@ invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
 		const RelFile *file = relfiles_find(template, list[i].number);
 		SharedInvalidationMessage message;
 
+		/* catalogs_changed() has found all of them; but a crash is no answer. */
+		if (file == NULL)
+		{
+			invalidate_all(oid);
+			break;
+		}
 		invalidate_storage_compat(oid, list[i].number);
 		memset(&message, 0, sizeof(message));
 		if (is_statistics(file->oid))
