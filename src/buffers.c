@@ -20,6 +20,7 @@
 #include "storage/fd.h"
 #include "storage/md.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "buffers.h"
 #include "compat.h"
@@ -75,6 +76,79 @@ database_drop_statistics(const Oid *oids, int n)
 	memcpy(list.oids, oids, n * sizeof(Oid));
 	qsort(list.oids, n, sizeof(Oid), oid_cmp);
 	pgstat_drop_matching_compat(is_entry_of, PointerGetDatum(&list));
+	pfree(list.oids);
+}
+
+/*
+ * For pgstat_reset_matching_entries: is this an entry of one of these databases,
+ * and of an object that it had when it was made?  What was made in it has a
+ * larger OID than the database.
+ */
+static bool
+is_of_template(PgStatShared_HashEntry *entry, Datum arg)
+{
+	return pgstat_entry_object_compat(entry) < entry->key.dboid && is_entry_of(entry, arg);
+}
+
+/*
+ * For pgstat_drop_matching_compat: is it of another object?
+ */
+static bool
+is_of_clone(PgStatShared_HashEntry *entry, Datum arg)
+{
+	return pgstat_entry_object_compat(entry) >= entry->key.dboid && is_entry_of(entry, arg);
+}
+
+/*
+ * Let the cumulative statistics of databases start from zero that sessions stay
+ * in, none of which is in a transaction, while the databases are rewound.
+ *
+ * An entry that is dropped stays, marked so, until all sessions have let go of
+ * it.  If its object comes back by the rewind and is dropped once more meanwhile,
+ * older minor releases fail after the commit, which is a PANIC.  So entries of
+ * objects that come back are reset, and used anew if they are marked; those of
+ * other objects are dropped.
+ */
+void
+database_reset_statistics(const Oid *oids, int n)
+{
+	DatabaseList list = {.n = n};
+	Datum		arg = PointerGetDatum(&list);
+	List	   *marked = NIL;
+	bool		others = false;
+	dshash_seq_status scan;
+	PgStatShared_HashEntry *entry;
+	ListCell   *lc;
+
+	list.oids = palloc(n * sizeof(Oid));
+	memcpy(list.oids, oids, n * sizeof(Oid));
+	qsort(list.oids, n, sizeof(Oid), oid_cmp);
+
+	dshash_seq_init(&scan, pgStatLocal.shared_hash, false);
+	while ((entry = dshash_seq_next(&scan)) != NULL)
+	{
+		if (!entry->dropped)
+			others = others || is_of_clone(entry, arg);
+		else if (is_of_template(entry, arg))
+		{
+			PgStatShared_HashEntry *copy = palloc(sizeof(*copy));
+
+			copy->key = entry->key;
+			marked = lappend(marked, copy);
+		}
+	}
+	dshash_seq_term(&scan);
+
+	if (others)
+		pgstat_drop_matching_compat(is_of_clone, arg);
+	pgstat_reset_matching_entries(is_of_template, arg, GetCurrentTimestamp());
+	foreach(lc, marked)
+	{
+		entry = lfirst(lc);
+		(void) pgstat_get_entry_ref(entry->key.kind, entry->key.dboid,
+									pgstat_entry_object_compat(entry), true, NULL);
+	}
+	list_free_deep(marked);
 	pfree(list.oids);
 }
 

@@ -22,6 +22,7 @@ typedef struct RelationChange
 } RelationChange;
 
 extern void database_drop_statistics(const Oid *oids, int n);
+extern void database_reset_statistics(const Oid *oids, int n);
 extern bool database_is_checkpointing(void);
 extern void database_discard_buffers(Oid oid);
 extern HTAB *database_relations_create(void);

@@ -85,6 +85,19 @@ pgstat_local_beentry_compat(int idx)
 }
 
 /*
+ * The object that an entry of the cumulative statistics is of.  Renamed in 18.
+ */
+static inline Oid
+pgstat_entry_object_compat(const PgStatShared_HashEntry *entry)
+{
+#if PG_VERSION_NUM >= 180000
+	return (Oid) entry->key.objid;
+#else
+	return entry->key.objoid;
+#endif
+}
+
+/*
  * Drop all entries of the cumulative statistics that match, in one pass.  18
  * brought a function for that; this does the same.
  */

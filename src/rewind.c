@@ -762,7 +762,7 @@ restore_files(Rewind **batch, Oid *oids, int n, HTAB *relations)
 	watch_drain();
 	recycle_add_changed(relations, oids, n);
 	database_relations_discard(relations);
-	database_drop_statistics(oids, n);
+	database_reset_statistics(oids, n);
 	for (int i = 0; i < n; i++)
 	{
 		TestdbTemplate *template = &batch[i]->template;
