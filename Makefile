@@ -13,9 +13,11 @@
 #   make test-valgrind        the essential ones under valgrind
 #   make test-package         builds Debian's package, installs it in a chroot and tests it there
 #   make test-examples        the examples, installed from their registries and run; STACKS="node-pg" picks some
+#   make test-pools           rewinds under the pools of node-postgres, asyncpg, SQLAlchemy, Go, HikariCP and pgbouncer;
+#                             POOLS="node go" picks some
 #   make dist                 packs what is committed as testdb-VERSION.zip, for PGXN
 #
-# From "demo" to "test-examples" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+# From "demo" to "test-pools" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
 
 MODULE_big = testdb
 EXTENSION = testdb
@@ -100,6 +102,8 @@ test-package:
 	@bash '$(here)/test/package' $(MAJORS)
 test-examples:
 	@bash '$(here)/test/examples' $(STACKS)
+test-pools:
+	@bash '$(here)/test/pools' $(POOLS)
 
 # Named after the version that is committed, which is what it holds.
 dist:
@@ -109,4 +113,4 @@ dist:
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
 .PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix \
-	test-assert test-valgrind test-package test-image test-examples test-peers dist
+	test-assert test-valgrind test-package test-image test-examples test-pools test-peers dist
