@@ -44,7 +44,7 @@ sub copy_source
 {
 	my ($to) = @_;
 	mkdir $to or die "$to: $!";
-	system_or_bail('cp', '-Rp', map({ "$top/$_" } 'Makefile', 'testdb.control', 'sql', 'src', 'testdb.so'), $to);
+	system_or_bail('cp', '-Rp', map({ "$top/$_" } 'Makefile', 'testdb.control', 'bin', 'sql', 'src', 'testdb.so'), $to);
 	return $to;
 }
 
