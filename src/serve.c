@@ -431,6 +431,39 @@ report_template_busy(const RequestArgs *args, int nprepared)
 }
 
 /*
+ * The OID of the database of that name, as of now, or InvalidOid.
+ */
+static Oid
+find_name(const char *name)
+{
+	AcceptInvalidationMessages();
+	InvalidateCatalogSnapshot();
+	return get_database_oid(name, true);
+}
+
+/*
+ * After a worker has failed: wait until what it has left of a database is removed,
+ * testdb.lock_timeout at most.  Nothing happens if somebody has got the database.
+ */
+static void
+wait_for_removal(Oid oid)
+{
+	static uint32 wait_event = 0;
+	TimestampTz start = GetCurrentTimestamp();
+	TestdbClone clone;
+
+	while (registry_lookup(oid, &clone) &&
+		   (clone.state == CLONE_GARBAGE || clone.state == CLONE_CREATING) &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), testdb_lock_timeout))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 wait_event_compat(&wait_event, "TestdbServed"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
  * Serve a CREATE DATABASE statement, or pass it on: then false.
  */
 static bool
@@ -454,7 +487,10 @@ serve_create(const CreatedbStmt *stmt)
 	{
 		failure = request_try_perform(&args, deadline, &result);
 		if (failure)
+		{
+			wait_for_removal(find_name(stmt->dbname));
 			return pass_on(source.oid, "CREATE DATABASE", failure);
+		}
 		if (result.missing)
 			return pass_on(source.oid, "CREATE DATABASE", "the template cannot be cloned by the native method");
 		if (!result.busy)
@@ -562,26 +598,12 @@ wait_for_leaving(const RequestArgs *args, bool force, TimestampTz deadline)
 /*
  * After a worker has failed to drop a database: report whether it has gone all the
  * same, as it does when the worker ends after the lease says that nobody wants it.
- * Waits for whoever removes it, testdb.lock_timeout at most.
  */
 static bool
 has_gone(const RequestArgs *args)
 {
-	static uint32 wait_event = 0;
-	TimestampTz start = GetCurrentTimestamp();
-	TestdbClone clone;
-
-	while (registry_lookup(args->database, &clone) && clone.state == CLONE_GARBAGE &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), testdb_lock_timeout))
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
-						 wait_event_compat(&wait_event, "TestdbServedDrop"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	AcceptInvalidationMessages();
-	InvalidateCatalogSnapshot();
-	return !OidIsValid(get_database_oid(NameStr(args->database_name), true));
+	wait_for_removal(args->database);
+	return !OidIsValid(find_name(NameStr(args->database_name)));
 }
 
 /*
