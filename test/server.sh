@@ -4,7 +4,7 @@
 # lib.sh and debian.sh.
 
 # What the tests use of contrib and of core's own test modules. What a major does not have is left out.
-server_modules=(contrib/{amcheck,hstore,pageinspect,pg_prewarm,pg_freespacemap,pg_stat_statements,pg_visibility}
+server_modules=(contrib/{amcheck,hstore,pageinspect,pg_prewarm,pg_freespacemap,pg_stat_statements,pg_visibility,test_decoding}
     src/test/modules/injection_points)
 
 # Set by make_server() and copy_server().
