@@ -175,7 +175,7 @@ for my $holder (@holders)
 	poll(sub { is_idle($admin) });
 	my $name = run($admin, "SELECT testdb_clone('$template')");
 	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION 'regress it''s $name'");
-	my $taken = run($admin, 'SHOW max_worker_processes') - run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE '%worker%' OR backend_type LIKE 'logical%launcher'});
+	my $taken = run($admin, 'SHOW max_worker_processes') - run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE (backend_type LIKE '%worker%' AND backend_type <> 'io worker') OR backend_type LIKE 'logical%launcher'});
 	is($taken, 0, 'no background worker slot is free');
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'no slot: testdb_drop fails');
 	is($admin->sqlstate, '53400', 'no slot: SQLSTATE') or diag told($admin);

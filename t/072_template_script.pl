@@ -43,7 +43,7 @@ sub call
 }
 
 my @build = ('--', 'sh', 'build.sh', 'a  b', '$c');
-my @shells = grep { IPC::Run::run([ @$_, '-c', 'true' ], '>', \my $out, '2>', \my $err) } ['sh'], ['dash'], [ 'bash', '--posix' ], ['bash'], [ 'busybox', 'sh' ];
+my @shells = grep { my $shell = $_->[0]; grep { -x "$_/$shell" } split /:/, $ENV{PATH} } ['sh'], ['dash'], [ 'bash', '--posix' ], ['bash'], [ 'busybox', 'sh' ];
 for my $shell (@shells)
 {
 	my $title = "@$shell";
