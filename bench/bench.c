@@ -124,6 +124,7 @@ typedef struct Kind
 	bool		no_spares;		/* needs testdb.spares = 0 */
 	bool		no_recycling;	/* needs testdb.recycled = 0 */
 	bool		one_client;		/* makes no sense with more */
+	bool		tcp;			/* uses databases over TCP, with a password */
 } Kind;
 
 typedef struct Case
@@ -152,6 +153,7 @@ struct Client
 
 /* Set by main, then only read. */
 static const char *server = "";
+static const char *tcp_server = NULL;	/* the same over TCP; NULL if not given */
 static double slice = 0.5;
 static bool has_spares_setting;
 static bool has_served_setting;
@@ -246,19 +248,37 @@ record(Client *client, Step step, double from, double to)
 }
 
 /*
+ * Connect to a database, reaching the server as how says.
+ */
+static PGconn *
+connect_by(const char *how, const char *database)
+{
+	char		conninfo[PATH_SIZE];
+	PGconn	   *conn;
+
+	print_to(conninfo, sizeof(conninfo), "%s dbname='%s'", how, database);
+	conn = PQconnectdb(conninfo);
+	if (PQstatus(conn) != CONNECTION_OK)
+		fail("could not connect to \"%s\": %s", database, PQerrorMessage(conn));
+	return conn;
+}
+
+/*
  * Connect to a database of the server.
  */
 static PGconn *
 connect_to(const char *database)
 {
-	char		conninfo[PATH_SIZE];
-	PGconn	   *conn;
+	return connect_by(server, database);
+}
 
-	print_to(conninfo, sizeof(conninfo), "%s dbname='%s'", server, database);
-	conn = PQconnectdb(conninfo);
-	if (PQstatus(conn) != CONNECTION_OK)
-		fail("could not connect to \"%s\": %s", database, PQerrorMessage(conn));
-	return conn;
+/*
+ * The same in the way that a case is about.
+ */
+static PGconn *
+connect_as_case(const Client *client, const char *database)
+{
+	return connect_by(client->test->kind->tcp ? tcp_server : server, database);
 }
 
 /*
@@ -397,7 +417,7 @@ static int
 use_database(Client *client, const char *name, bool fresh)
 {
 	double		begun = now();
-	PGconn	   *conn = connect_to(name);
+	PGconn	   *conn = connect_as_case(client, name);
 	double		connected = now();
 	char		id[NAME_SIZE];
 	char		note[NAME_SIZE];
@@ -635,7 +655,7 @@ static void
 rewind_begin(Client *client)
 {
 	make_database(client, client->name);
-	client->conn = connect_to(client->name);
+	client->conn = connect_as_case(client, client->name);
 }
 
 static void
@@ -783,9 +803,12 @@ static const Kind kinds[] = {
 	{.name = "cold", .once = cold_once,
 	.role = "bench_cold", .no_spares = true, .no_recycling = true, .one_client = true},
 	{.name = "spare", .begin = spare_begin, .once = spare_once, .one_client = true},
+	{.name = "reconnect_tcp", .begin = reconnect_begin, .once = reconnect_once, .tcp = true},
 	{.name = "rewind", .begin = rewind_begin, .once = rewind_once, .end = rewind_end},
+	{.name = "rewind_tcp", .begin = rewind_begin, .once = rewind_once, .end = rewind_end,
+	.tcp = true},
 	{.name = "rewind_call", .begin = rewind_begin, .once = rewind_call_once, .end = rewind_end,
-	.one_client = true},
+	.no_spares = true, .one_client = true},
 	{.name = "truncate", .begin = rewind_begin, .once = truncate_once, .end = rewind_end},
 	{.name = "raw", .once = raw_once, .one_client = true}
 };
@@ -1026,6 +1049,8 @@ parse_case(Case *test, const char *text)
 			test->method = &methods[i];
 	if (test->kind == NULL || test->method == NULL)
 		fail("\"%s\": unknown kind or method", text);
+	if (test->kind->tcp && tcp_server == NULL)
+		fail("\"%s\" needs the option -t", text);
 	if (test->clients < 1 || test->clients > (test->kind->one_client ? 1 : MAX_CLIENTS))
 		fail("\"%s\": wrong number of clients", text);
 }
@@ -1076,7 +1101,7 @@ prepare(const Case *cases, int ncases)
 static void __attribute__((noreturn))
 usage(void)
 {
-	fprintf(stderr, "usage: bench [-d CONNINFO] [-r ROUNDS] [-s SLICE_MS] [-o FILE]"
+	fprintf(stderr, "usage: bench [-d CONNINFO] [-t CONNINFO_TCP] [-r ROUNDS] [-s SLICE_MS] [-o FILE]"
 			" KIND/METHOD/TEMPLATE/CLIENTS...\n");
 	exit(2);
 }
@@ -1090,12 +1115,15 @@ main(int argc, char **argv)
 	int			option;
 	Case	   *cases;
 
-	while ((option = getopt(argc, argv, "d:r:s:o:")) != -1)
+	while ((option = getopt(argc, argv, "d:t:r:s:o:")) != -1)
 	{
 		switch (option)
 		{
 			case 'd':
 				server = optarg;
+				break;
+			case 't':
+				tcp_server = optarg;
 				break;
 			case 'r':
 				rounds = atoi(optarg);

@@ -74,10 +74,12 @@ function rewinds(template,    list, n, j, i, kinds, nkinds, words, key, line, an
     if (!has("rewind/native/" template "/1/cycle"))
         return
     n = split("1 4 16", list, " ")
-    nkinds = split("rewind/native truncate/native reconnect/none", kinds, " ")
+    nkinds = split("rewind/native truncate/native reconnect/none rewind_tcp/native reconnect_tcp/none", kinds, " ")
     words["rewind/native"] = "testdb_rewind"
     words["truncate/native"] = "TRUNCATE of all tables, their rows inserted again"
-    words["reconnect/none"] = "limit: bare reconnect to one database"
+    words["reconnect/none"] = "bare reconnect to one database"
+    words["rewind_tcp/native"] = "testdb_rewind, over TCP"
+    words["reconnect_tcp/none"] = "bare reconnect, over TCP with a password"
     printf "\nCycles per second, %s (insert, select, the content as it was), the connection stays open\n", names[template]
     printf "  %-50s", "clients:"
     for (j = 1; j <= n; j++)
@@ -173,12 +175,19 @@ function targets(    t, native, drop, i, n) {
         target("cycles/s with testdb_rewind / bare reconnect, clients: " n, "rewind/native/" t "/" n "/cycle", "per_second",
             "reconnect/none/" t "/" n "/cycle", "per_second", ">=", 2)
     }
+    for (i = 1; i <= 2; i++) {
+        n = i == 1 ? 1 : 4
+        target("the same over TCP with a password, clients: " n, "rewind_tcp/native/" t "/" n "/cycle", "per_second",
+            "reconnect_tcp/none/" t "/" n "/cycle", "per_second", ">=", 4)
+    }
     target("testdb_rewind after an INSERT / CHECKPOINT", "rewind_call/native/" t "/1/rewind", "p50_us",
         "rewind_call/native/" t "/1/checkpoint", "p50_us", "<=", 3)
     target("testdb_rewind after DDL / after an INSERT", "rewind_call/native/" t "/1/rewind_ddl", "p50_us",
         "rewind_call/native/" t "/1/rewind", "p50_us", "<=", 3)
     target("testdb_rewind, 1,000 tables / 100 tables", "rewind_call/native/bench_t1000/1/rewind", "p50_us",
         "rewind_call/native/" t "/1/rewind", "p50_us", "<=", 1.2)
+    target("testdb_rewind, 1 GB and 100 tables / 100 tables", "rewind_call/native/bench_large/1/rewind", "p50_us",
+        "rewind_call/native/" t "/1/rewind", "p50_us", "<=", 1.5)
     target("TRUNCATE and inserting again / testdb_rewind", "truncate/native/" t "/1/rewind", "p50_us",
         "rewind/native/" t "/1/rewind", "p50_us", ">=", 20)
     target("CREATE DATABASE, core's default / served with a spare", "cycle/core_default/" t "/1/clone", "p50_us",
@@ -218,11 +227,12 @@ BEGIN {
     titles["native_no_spares"] = "testdb, native, testdb.spares = 0"
     titles["native"] = "testdb, native"
     titles["none"] = "limit: bare reconnect to one database"
-    ntemplates = split("bench_empty bench_zabbix bench_t100 bench_t1000", template, " ")
+    ntemplates = split("bench_empty bench_zabbix bench_t100 bench_t1000 bench_large", template, " ")
     names["bench_empty"] = "empty database"
     names["bench_zabbix"] = "zabbix"
     names["bench_t100"] = "100 tables"
     names["bench_t1000"] = "1,000 tables"
+    names["bench_large"] = "1 GB"
 }
 
 END {
