@@ -42,6 +42,9 @@ sub call
 	return ($out, $err, $? >> 8);
 }
 
+# PostgreSQL::Test has set it, and the script keeps what is set.
+delete $ENV{PGAPPNAME};
+
 my @build = ('--', 'sh', 'build.sh', 'a  b', '$c');
 my @shells = grep { my $shell = $_->[0]; grep { -x "$_/$shell" } split /:/, $ENV{PATH} } ['sh'], ['dash'], [ 'bash', '--posix' ], ['bash'], [ 'busybox', 'sh' ];
 for my $shell (@shells)
@@ -104,10 +107,10 @@ for my $shell (@shells)
 	my @slow = (@$shell, $script, '--name', 'regression slow', '--fingerprint', $title, '--', 'sh', 'slow.sh');
 	my @out = ('') x 4;
 	my @runs = map { my $i = $_; IPC::Run::start(\@slow, '<', \undef, '>', \$out[$i], '2>', \my $e) } 0 .. 3;
-	poll(sub { run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'testdb-template'}) == 4 && -e 'slow' });
+	poll(sub { run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'testdb-template'}) == 4 && -e 'slow' }) or die 'not all four have come';
 	my $pid = run($admin, q{SELECT builder FROM testdb_builds WHERE state = 'building'});
 	run($admin, "SELECT pg_terminate_backend($pid)");
-	poll(sub { -s 'slow' == 4 }) or diag 'no second builder';
+	poll(sub { -s 'slow' == 4 }) or die 'no second builder';
 	put('go', '');
 	my @ended = map { IPC::Run::finish($_) ? 0 : 1 } @runs;
 	is(scalar(grep { $_ } @ended), 1, "$title: of four, one ends with an error, whose session was terminated");

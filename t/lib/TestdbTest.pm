@@ -6,6 +6,7 @@ package TestdbTest;
 use strict;
 use warnings;
 
+use Carp;
 use Digest::MD5;
 use Exporter 'import';
 use PostgreSQL::Test::Cluster;
@@ -86,7 +87,8 @@ sub oid_of
 	return $client->query("SELECT oid FROM pg_database WHERE datname = '$name'");
 }
 
-# Calls the function until it returns something true, which is returned; undef after so many seconds.
+# Calls the function until it returns something true, which is returned; undef after so many seconds (30), or an error
+# where nobody looks at what is returned.
 sub poll
 {
 	my ($function, $seconds) = @_;
@@ -95,7 +97,11 @@ sub poll
 	{
 		my $result = $function->();
 		return $result if $result;
-		return undef if time > $end;
+		if (time > $end)
+		{
+			croak 'what was waited for has not come' unless defined wantarray;
+			return undef;
+		}
 		usleep(2000);
 	}
 }
