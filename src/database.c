@@ -461,7 +461,8 @@ database_last_locked(void)
 
 /*
  * Remove the directories of a database that has no row in pg_database, in
- * every tablespace; the leftovers of a crash.
+ * every tablespace: the leftovers of a crash, or of a copy that failed.  WAL says
+ * so on disk when this returns.
  */
 void
 database_remove_files(Oid oid)
@@ -486,9 +487,12 @@ database_remove_files(Oid oid)
 						(errmsg("some useless files may be left behind in old database directory \"%s\"",
 								path)));
 			else
+			{
+				database_log_removal(oid, tablespace);
 				ereport(LOG,
 						(errmsg("removed directory \"%s\" of a database that was not completed",
 								path)));
+			}
 		}
 		pfree(path);
 	}

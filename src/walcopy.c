@@ -83,6 +83,34 @@ database_is_followed(void)
 }
 
 /*
+ * Write to WAL that the directory of a database in a tablespace is removed, as
+ * DROP DATABASE does; the position of the record.
+ */
+static XLogRecPtr
+log_drop(Oid oid, Oid tablespace)
+{
+	xl_dbase_drop_rec drop;
+
+	drop.db_id = oid;
+	drop.ntablespaces = 1;
+	XLogBeginInsert();
+	XLogRegisterData((char *) &drop, MinSizeOfDbaseDropRec);
+	XLogRegisterData((char *) &tablespace, sizeof(tablespace));
+	return XLogInsert(RM_DBASE_ID, XLOG_DBASE_DROP | XLR_SPECIAL_REL_UPDATE);
+}
+
+/*
+ * The same of a directory that was made for a database which was never committed,
+ * and flush it: WAL may have the record that makes it, since the last checkpoint,
+ * and recovery would make it again.  Its lease may be removed then.
+ */
+void
+database_log_removal(Oid oid, Oid tablespace)
+{
+	XLogFlush(log_drop(oid, tablespace));
+}
+
+/*
  * Tell those who may follow WAL some time to copy the template's directory to
  * the clone's, as CREATE DATABASE with the strategy FILE_COPY does, in place of
  * what they have there if again says that the clone is not new.  Here the files
@@ -102,17 +130,7 @@ database_log_copy(Oid oid, Oid template_oid, bool again)
 	xl_dbase_create_file_copy_rec copy;
 
 	if (again)
-	{
-		xl_dbase_drop_rec drop;
-		Oid			tablespace = DEFAULTTABLESPACE_OID;
-
-		drop.db_id = oid;
-		drop.ntablespaces = 1;
-		XLogBeginInsert();
-		XLogRegisterData((char *) &drop, MinSizeOfDbaseDropRec);
-		XLogRegisterData((char *) &tablespace, sizeof(tablespace));
-		(void) XLogInsert(RM_DBASE_ID, XLOG_DBASE_DROP | XLR_SPECIAL_REL_UPDATE);
-	}
+		(void) log_drop(oid, DEFAULTTABLESPACE_OID);
 
 	copy.db_id = oid;
 	copy.tablespace_id = DEFAULTTABLESPACE_OID;

@@ -373,8 +373,7 @@ sub check
 
 	# A worker that was started again may have begun to make a spare just now.
 	my @mismatches;
-	poll(sub { return !(@mismatches = mismatches()) }, 10);
-	push @wrong, @mismatches;
+	poll(sub { return !(@mismatches = mismatches()) }, 10) or push @wrong, @mismatches;
 
 	my %is = map { $_->[0] => 1 }
 	  $admin->rows(q{SELECT datname FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'leased'});
@@ -545,6 +544,28 @@ sub try_follower
 	return;
 }
 
+# A copy fails when it is in WAL already, and the server is killed when its files have been removed: recovery must not make them
+# again.
+sub try_removed
+{
+	my $what = 'clone fails when WAL has it, and the server is killed';
+	restart();
+	my $position = -s $node->logfile;
+	reload('clone-logged error');
+	ok(!$admin->do("SELECT testdb_clone('$template', 'regression_mine_" . ++$nnames . q{')}), "$what: it fails");
+	reload('');
+	wait_for_log(qr/removed directory .* of a database that was not completed/, $position);
+	settle();
+	kill_server($node);
+	unlike(slurp_file($node->logfile, $position), qr/was reached.*checkpoint/s,
+		"$what: there was no checkpoint meanwhile");
+	start_again($node);
+	$admin = connect_to($node, 'postgres');
+	my @wrong = (check(), map { "log: $_" } grep { !/debug point "clone-logged" was reached/ } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	return;
+}
+
 # A file of the snapshot vanishes when it has been found to be there, and there may be no way back: what is being made or
 # restored gets the template's content all the same, and who asked for it is told of an error only if that says what becomes of
 # it.
@@ -650,7 +671,11 @@ for my $case (grep { $_->{logged} } @cases)
 {
 	try_kill($case, $_) for grep { wanted($_) } $case->{points}[-1], @{ $case->{logged} };
 }
-try_follower() if wanted('clone-logged');
+if (wanted('clone-logged'))
+{
+	try_follower();
+	try_removed();
+}
 stop();
 
 if (wanted('recycle-discarded'))

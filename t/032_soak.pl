@@ -242,7 +242,7 @@ sub held
 		  or die "worker $pid does not tell its memory";
 		# Not what the server has open of catalogs and WAL: that comes and goes.
 		my @files = grep { !m{^\Q$data\E/(?:global/|base/$own/|pg_(?!testdb/))} } map { readlink // () } glob "/proc/$pid/fd/*";
-		$held{$pid} = { memory => $memory, files => scalar @files };
+		$held{$pid} = { memory => $memory, files => scalar @files, names => join(' ', sort @files) };
 	}
 	return %held;
 }
@@ -376,7 +376,8 @@ my %after = held();
 is(join(' ', sort keys %after), join(' ', sort keys %before), 'no worker has ended by itself');
 for my $pid (sort keys %after)
 {
-	cmp_ok($after{$pid}{files}, '<=', $before{$pid}{files} + 2, "files that worker $pid holds: $before{$pid}{files}, $after{$pid}{files}");
+	cmp_ok($after{$pid}{files}, '<=', $before{$pid}{files} + 2, "files that worker $pid holds: $before{$pid}{files}, $after{$pid}{files}")
+	  or diag "before: $before{$pid}{names}\nafter: $after{$pid}{names}";
 	cmp_ok($after{$pid}{memory}, '<=', $before{$pid}{memory} + 32768,
 		"memory that worker $pid holds: $before{$pid}{memory}, $after{$pid}{memory}");
 }

@@ -87,8 +87,8 @@ sub oid_of
 	return $client->query("SELECT oid FROM pg_database WHERE datname = '$name'");
 }
 
-# Calls the function until it returns something true, which is returned; undef after so many seconds (30), or an error
-# where nobody looks at what is returned.
+# Calls the function until it returns something true, which is returned; undef after so many seconds. Where nobody looks at
+# what is returned, nor says how long to wait, it is an error if that takes 30 s.
 sub poll
 {
 	my ($function, $seconds) = @_;
@@ -99,7 +99,7 @@ sub poll
 		return $result if $result;
 		if (time > $end)
 		{
-			croak 'what was waited for has not come' unless defined wantarray;
+			croak 'what was waited for has not come' unless defined wantarray || $seconds;
 			return undef;
 		}
 		usleep(2000);
