@@ -91,25 +91,18 @@ registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
 void
 registry_end_session(int pid)
 {
-	HASH_SEQ_STATUS scan;
+	CloneScan	scan;
 	CloneEntry *entry;
 	TimestampTz now = GetCurrentTimestamp();
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		LWLock	   *mutex = clone_template(entry)->mutex;
-
-		LWLockAcquire(mutex, LW_EXCLUSIVE);
+	clone_scan_begin(&scan, LW_EXCLUSIVE);
+	while ((entry = clone_scan_next(&scan)) != NULL)
 		if (entry->clone.terms.session_pid == pid &&
 			(entry->clone.state == CLONE_LEASED ||
 			 entry->clone.state == CLONE_DROPPING ||
 			 entry->clone.state == CLONE_REWINDING))
 			entry->clone.expires_at = now;
-		LWLockRelease(mutex);
-	}
-	LWLockRelease(registry->lock);
+	clone_scan_end(&scan);
 	lower_next_due(now);
 }
 
@@ -123,18 +116,15 @@ note_use(Oid oid, bool sealed)
 	CloneEntry *entry;
 	bool		counts = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		counts = entry->clone.state == CLONE_LEASED &&
 			entry->clone.terms.sealed == sealed;
 		if (counts)
 			entry->clone.used_at = GetCurrentTimestamp();
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return counts;
 }
@@ -172,7 +162,7 @@ registry_note_build_used(Oid oid)
 bool
 registry_take_expired(TestdbClone *clone, long *delay_ms)
 {
-	HASH_SEQ_STATUS scan;
+	CloneScan	scan;
 	CloneEntry *entry;
 	TimestampTz now = GetCurrentTimestamp();
 	uint64		due = pg_atomic_read_u64(&registry->next_due);
@@ -189,34 +179,29 @@ registry_take_expired(TestdbClone *clone, long *delay_ms)
 
 	/* What is handed out from now on lowers it again by itself. */
 	pg_atomic_write_u64(&registry->next_due, NEVER_DUE);
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
+	clone_scan_begin(&scan, LW_EXCLUSIVE);
+	while ((entry = clone_scan_next(&scan)) != NULL)
 	{
-		LWLock	   *mutex = clone_template(entry)->mutex;
 		TimestampTz entry_due;
 
-		LWLockAcquire(mutex, LW_EXCLUSIVE);
-		if (entry->clone.state == CLONE_LEASED)
+		if (entry->clone.state != CLONE_LEASED)
+			continue;
+		if (entry->clone.terms.idle_timeout > 0 &&
+			CountDBBackends(entry->clone.oid) > 0)
+			entry->clone.used_at = now;
+		entry_due = Max(clone_due(&entry->clone), entry->retry_at);
+		if (clone_due(&entry->clone) == 0)
+			continue;
+		if (entry_due > now || found)
+			next = Min(next, entry_due);
+		else
 		{
-			if (entry->clone.terms.idle_timeout > 0 &&
-				CountDBBackends(entry->clone.oid) > 0)
-				entry->clone.used_at = now;
-			entry_due = Max(clone_due(&entry->clone), entry->retry_at);
-			if (clone_due(&entry->clone) == 0)
-				;
-			else if (entry_due > now || found)
-				next = Min(next, entry_due);
-			else
-			{
-				clone_set_state(entry, CLONE_DROPPING);
-				*clone = entry->clone;
-				found = true;
-			}
+			clone_set_state(entry, CLONE_DROPPING);
+			*clone = entry->clone;
+			found = true;
 		}
-		LWLockRelease(mutex);
 	}
-	LWLockRelease(registry->lock);
+	clone_scan_end(&scan);
 	if (next != PG_INT64_MAX)
 	{
 		lower_next_due(next);
@@ -236,15 +221,12 @@ registry_extend(Oid oid, int seconds)
 	CloneEntry *entry;
 	TimestampTz at = GetCurrentTimestamp() + seconds * USECS_PER_SEC;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		entry->retry_at = at;
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 	lower_next_due(at);
 }
 
@@ -263,11 +245,9 @@ registry_note_failure(Oid oid, uint32 hash, int *delay)
 	bool		log = true;
 
 	*delay = RETRY_FIRST;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		*delay = Min(RETRY_FIRST << Min(entry->failures, RETRY_DOUBLINGS), RETRY_LONGEST);
 		at = now + *delay * USECS_PER_SEC;
 		log = entry->failures == 0 || entry->failure != hash ||
@@ -277,9 +257,8 @@ registry_note_failure(Oid oid, uint32 hash, int *delay)
 		if (log)
 			entry->failure_logged_at = now;
 		entry->retry_at = at;
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 	if (at != 0)
 		lower_next_due(at);
 	return log;
@@ -295,15 +274,12 @@ registry_has_failed(Oid oid)
 	CloneEntry *entry;
 	bool		failed = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_SHARED);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
 		failed = entry->failures > 0;
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return failed;
 }

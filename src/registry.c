@@ -74,6 +74,9 @@
  * entry and of its clones' entries.  Whoever needs both takes the registry
  * lock first.  Both are held for microseconds only: nothing here reads a
  * file or touches a catalog, and registry_wait_for_spare sleeps without them.
+ * clone_acquire, template_acquire and the scans take and release both; only who
+ * changes the membership, or has to see all entries at one time, takes the
+ * registry lock itself, exclusively, which keeps everybody from all mutexes.
  * Callers get copies.
  *
  * Copyright (c) 2026, testdb contributors
@@ -276,6 +279,147 @@ clone_template(CloneEntry *entry)
 }
 
 /*
+ * The entry of a clone, locked so that it stays and its fields can be read, or,
+ * if mode is LW_EXCLUSIVE, be changed; NULL if it has none, and then no lock is
+ * held.  The registry lock and the template's mutex are held until
+ * clone_release, so nothing that takes long may be done meanwhile.
+ */
+CloneEntry *
+clone_acquire(Oid oid, LWLockMode mode)
+{
+	CloneEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = clone_find(oid);
+	if (entry != NULL)
+		LWLockAcquire(clone_template(entry)->mutex, mode);
+	else
+		LWLockRelease(registry->lock);
+	return entry;
+}
+
+/*
+ * Release what clone_acquire has locked.
+ */
+void
+clone_release(CloneEntry *entry)
+{
+	LWLockRelease(clone_template(entry)->mutex);
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * The entry of a template, locked like that, until template_release.  The
+ * fields of its clones' entries are locked with it.
+ */
+TemplateEntry *
+template_acquire(Oid oid, LWLockMode mode)
+{
+	TemplateEntry *entry;
+
+	LWLockAcquire(registry->lock, LW_SHARED);
+	entry = template_find(oid);
+	if (entry != NULL)
+		LWLockAcquire(entry->mutex, mode);
+	else
+		LWLockRelease(registry->lock);
+	return entry;
+}
+
+/*
+ * Release what template_acquire has locked.
+ */
+void
+template_release(TemplateEntry *entry)
+{
+	LWLockRelease(entry->mutex);
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * Begin to go through all clones.  The registry lock is held until
+ * clone_scan_end, so that none comes or goes, and mode is how the entry that
+ * clone_scan_next has returned is locked until the next call.
+ */
+void
+clone_scan_begin(CloneScan *scan, LWLockMode mode)
+{
+	LWLockAcquire(registry->lock, LW_SHARED);
+	hash_seq_init(&scan->seq, clone_hash);
+	scan->mode = mode;
+	scan->entry = NULL;
+	scan->ended = false;
+}
+
+/*
+ * The next clone's entry, locked; NULL, with only the registry lock held, if
+ * there is none.
+ */
+CloneEntry *
+clone_scan_next(CloneScan *scan)
+{
+	if (scan->entry != NULL)
+		LWLockRelease(clone_template(scan->entry)->mutex);
+	scan->entry = hash_seq_search(&scan->seq);
+	if (scan->entry != NULL)
+		LWLockAcquire(clone_template(scan->entry)->mutex, scan->mode);
+	else
+		scan->ended = true;
+	return scan->entry;
+}
+
+/*
+ * Release all locks of a scan, whether it came to its end or not.
+ */
+void
+clone_scan_end(CloneScan *scan)
+{
+	if (scan->entry != NULL)
+		LWLockRelease(clone_template(scan->entry)->mutex);
+	if (!scan->ended)
+		hash_seq_term(&scan->seq);
+	LWLockRelease(registry->lock);
+}
+
+/*
+ * The same for all templates.
+ */
+void
+template_scan_begin(TemplateScan *scan, LWLockMode mode)
+{
+	LWLockAcquire(registry->lock, LW_SHARED);
+	scan->next = 0;
+	scan->mode = mode;
+	scan->entry = NULL;
+}
+
+TemplateEntry *
+template_scan_next(TemplateScan *scan)
+{
+	if (scan->entry != NULL)
+		LWLockRelease(scan->entry->mutex);
+	scan->entry = NULL;
+	while (scan->entry == NULL && scan->next < testdb_max_templates)
+	{
+		TemplateEntry *entry = &registry->templates[scan->next++];
+
+		if (OidIsValid(entry->template.oid))
+			scan->entry = entry;
+	}
+	if (scan->entry != NULL)
+		LWLockAcquire(scan->entry->mutex, scan->mode);
+	return scan->entry;
+}
+
+void
+template_scan_end(TemplateScan *scan)
+{
+	if (scan->entry != NULL)
+		LWLockRelease(scan->entry->mutex);
+	LWLockRelease(registry->lock);
+}
+
+/*
  * Take an entry out of, or put it into, what depends on its state: counters
  * and the list of spares.  The template's mutex, or the registry lock, is held
  * exclusively.
@@ -469,15 +613,12 @@ registry_lookup(Oid oid, TestdbClone *clone)
 {
 	CloneEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_SHARED);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
 		*clone = entry->clone;
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return entry != NULL;
 }
@@ -494,11 +635,9 @@ registry_update(const TestdbClone *clone, CloneState from)
 	CloneEntry *entry;
 	bool		done = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(clone->oid);
+	entry = clone_acquire(clone->oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		done = entry->clone.state == from &&
 			(from != CLONE_LEASED || entry->clone.lease == clone->lease);
 		if (done)
@@ -509,9 +648,8 @@ registry_update(const TestdbClone *clone, CloneState from)
 			entry->clone.state = state;
 			clone_change_state(entry, clone->state);
 		}
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return done;
 }
@@ -554,17 +692,14 @@ registry_set_state(Oid oid, CloneState from, CloneState to)
 	CloneEntry *entry;
 	bool		done = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		done = entry->clone.state == from;
 		if (done)
 			clone_change_state(entry, to);
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return done;
 }
@@ -579,11 +714,9 @@ registry_finish_reset(const TestdbClone *clone)
 {
 	CloneEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(clone->oid);
+	entry = clone_acquire(clone->oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		entry->clone.version = clone->version;
 		entry->clone.row_version = clone->row_version;
 		if (entry->clone.unrestored)
@@ -592,9 +725,8 @@ registry_finish_reset(const TestdbClone *clone)
 		clone_set_state(entry, CLONE_LEASED);
 		if (clone_due(&entry->clone) != 0)
 			lower_next_due(clone_due(&entry->clone));
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -607,17 +739,14 @@ registry_set_unrestored(Oid oid)
 {
 	CloneEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		if (!entry->clone.unrestored)
 			pg_atomic_fetch_add_u32(&registry->nunrestored, 1);
 		entry->clone.unrestored = true;
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -636,22 +765,17 @@ registry_has_unrestored(void)
 bool
 registry_is_unrestored(const char *name)
 {
-	HASH_SEQ_STATUS scan;
+	CloneScan	scan;
 	CloneEntry *entry;
 	bool		found = false;
 
 	if (!registry_has_unrestored())
 		return false;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
-		found = found || (entry->clone.unrestored &&
-						  strcmp(NameStr(entry->clone.name), name) == 0);
-		LWLockRelease(clone_template(entry)->mutex);
-	}
-	LWLockRelease(registry->lock);
+	clone_scan_begin(&scan, LW_SHARED);
+	while (!found && (entry = clone_scan_next(&scan)) != NULL)
+		found = entry->clone.unrestored &&
+			strcmp(NameStr(entry->clone.name), name) == 0;
+	clone_scan_end(&scan);
 	return found;
 }
 
@@ -721,7 +845,7 @@ registry_remove(Oid oid)
 bool
 registry_take_garbage(TestdbClone *clone)
 {
-	HASH_SEQ_STATUS scan;
+	CloneScan	scan;
 	CloneEntry *entry;
 	TimestampTz now;
 	bool		found = false;
@@ -730,27 +854,15 @@ registry_take_garbage(TestdbClone *clone)
 		return false;
 
 	now = GetCurrentTimestamp();
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		LWLock	   *mutex = clone_template(entry)->mutex;
-
-		LWLockAcquire(mutex, LW_EXCLUSIVE);
+	clone_scan_begin(&scan, LW_EXCLUSIVE);
+	while (!found && (entry = clone_scan_next(&scan)) != NULL)
 		if (entry->clone.state == CLONE_GARBAGE && entry->retry_at <= now)
 		{
 			entry->retry_at = TimestampTzPlusMilliseconds(now, GARBAGE_CLAIM);
 			*clone = entry->clone;
 			found = true;
 		}
-		LWLockRelease(mutex);
-		if (found)
-		{
-			hash_seq_term(&scan);
-			break;
-		}
-	}
-	LWLockRelease(registry->lock);
+	clone_scan_end(&scan);
 
 	return found;
 }
@@ -773,16 +885,13 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 {
 	CloneEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = clone_find(oid);
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_EXCLUSIVE);
 		entry->retry_at =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay_ms);
-		LWLockRelease(clone_template(entry)->mutex);
+		clone_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -793,33 +902,29 @@ registry_postpone_garbage(Oid oid, int delay_ms)
 static TestdbClone *
 list_clones(bool builds_only, int *nclones)
 {
-	HASH_SEQ_STATUS scan;
+	HASH_SEQ_STATUS seq;
+	CloneScan	scan;
 	CloneEntry *entry;
 	TestdbClone *clones;
 	int			n = 0;
 	int			nbuilds = 0;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
+	clone_scan_begin(&scan, LW_SHARED);
 	if (builds_only)
 	{
 		/* Without the mutex: one that changes meanwhile may be missed or not. */
-		hash_seq_init(&scan, clone_hash);
-		while ((entry = hash_seq_search(&scan)) != NULL)
+		hash_seq_init(&seq, clone_hash);
+		while ((entry = hash_seq_search(&seq)) != NULL)
 			nbuilds += NameStr(entry->clone.terms.build)[0] != '\0';
 	}
 	else
 		nbuilds = registry->nclones;
 	clones = palloc_array(TestdbClone, nbuilds + 1);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		LWLockAcquire(clone_template(entry)->mutex, LW_SHARED);
+	while ((entry = clone_scan_next(&scan)) != NULL)
 		if (n < nbuilds + 1 &&
 			(!builds_only || NameStr(entry->clone.terms.build)[0] != '\0'))
 			clones[n++] = entry->clone;
-		LWLockRelease(clone_template(entry)->mutex);
-	}
-	LWLockRelease(registry->lock);
+	clone_scan_end(&scan);
 
 	*nclones = n;
 	return clones;

@@ -87,9 +87,35 @@ typedef struct RegistrySharedState
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
 
+/* Going through all clones, or all templates: see clone_scan_begin. */
+typedef struct CloneScan
+{
+	HASH_SEQ_STATUS seq;
+	LWLockMode	mode;
+	CloneEntry *entry;			/* the one that is locked, or NULL */
+	bool		ended;
+} CloneScan;
+
+typedef struct TemplateScan
+{
+	int			next;
+	LWLockMode	mode;
+	TemplateEntry *entry;		/* the one that is locked, or NULL */
+} TemplateScan;
+
 extern RegistrySharedState *registry;
 extern HTAB *clone_hash;
 
+extern CloneEntry *clone_acquire(Oid oid, LWLockMode mode);
+extern void clone_release(CloneEntry *entry);
+extern TemplateEntry *template_acquire(Oid oid, LWLockMode mode);
+extern void template_release(TemplateEntry *entry);
+extern void clone_scan_begin(CloneScan *scan, LWLockMode mode);
+extern CloneEntry *clone_scan_next(CloneScan *scan);
+extern void clone_scan_end(CloneScan *scan);
+extern void template_scan_begin(TemplateScan *scan, LWLockMode mode);
+extern TemplateEntry *template_scan_next(TemplateScan *scan);
+extern void template_scan_end(TemplateScan *scan);
 extern TemplateEntry *template_find(Oid oid);
 extern bool template_is_unused(const TemplateEntry *entry);
 extern TemplateEntry *template_enter(Oid oid, Oid *evicted);

@@ -66,24 +66,20 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 					 bool *coming)
 {
 	CloneEntry *victim = NULL;
-	HASH_SEQ_STATUS scan;
+	CloneScan	scan;
 	CloneEntry *entry;
 	int			most = 0;
 	bool		found = false;
 
 	*coming = false;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
+	clone_scan_begin(&scan, LW_SHARED);
+	while ((entry = clone_scan_next(&scan)) != NULL)
 	{
 		TemplateEntry *template = clone_template(entry);
-		int			nspares;
-		CloneState	state;
-
-		LWLockAcquire(template->mutex, LW_SHARED);
-		state = entry->clone.state;
-		nspares = template->template.nclones[CLONE_SPARE] +
+		CloneState	state = entry->clone.state;
+		int			nspares = template->template.nclones[CLONE_SPARE] +
 			template->template.nclones[CLONE_RETURNED];
+
 		if ((state == CLONE_SPARE ||
 			 (state == CLONE_RETURNED && !registry_is_stuck())) &&
 			nspares > most &&
@@ -97,7 +93,6 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 				 state == CLONE_RESTORING || state == CLONE_GARBAGE ||
 				 (state == CLONE_CREATING && entry->clone.ahead))
 			*coming = true;
-		LWLockRelease(template->mutex);
 	}
 	if (victim != NULL)
 	{
@@ -114,7 +109,7 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 		}
 		LWLockRelease(mutex);
 	}
-	LWLockRelease(registry->lock);
+	clone_scan_end(&scan);
 
 	return found;
 }
@@ -188,17 +183,15 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 bool
 registry_is_spare(const char *name)
 {
+	TemplateScan scan;
+	TemplateEntry *template;
 	bool		found = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates && !found; i++)
+	template_scan_begin(&scan, LW_SHARED);
+	while (!found && (template = template_scan_next(&scan)) != NULL)
 	{
-		TemplateEntry *template = &registry->templates[i];
 		dlist_iter	iter;
 
-		if (!OidIsValid(template->template.oid))
-			continue;
-		LWLockAcquire(template->mutex, LW_SHARED);
 		dlist_foreach(iter, &template->spares)
 		{
 			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
@@ -206,9 +199,8 @@ registry_is_spare(const char *name)
 			if (strcmp(NameStr(entry->clone.name), name) == 0)
 				found = true;
 		}
-		LWLockRelease(template->mutex);
 	}
-	LWLockRelease(registry->lock);
+	template_scan_end(&scan);
 
 	return found;
 }
@@ -220,31 +212,22 @@ registry_is_spare(const char *name)
 bool
 registry_take_touched(TestdbClone *clone)
 {
-	HASH_SEQ_STATUS scan;
+	CloneScan	scan;
 	CloneEntry *entry;
 	bool		found = false;
 
 	if (pg_atomic_read_u32(&registry->ntouched) == 0)
 		return false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	hash_seq_init(&scan, clone_hash);
-	while (!found && (entry = hash_seq_search(&scan)) != NULL)
-	{
-		LWLock	   *mutex = clone_template(entry)->mutex;
-
-		LWLockAcquire(mutex, LW_EXCLUSIVE);
+	clone_scan_begin(&scan, LW_EXCLUSIVE);
+	while (!found && (entry = clone_scan_next(&scan)) != NULL)
 		if (entry->clone.state == CLONE_TOUCHED)
 		{
 			clone_set_state(entry, CLONE_DROPPING);
 			*clone = entry->clone;
 			found = true;
 		}
-		LWLockRelease(mutex);
-	}
-	if (found)
-		hash_seq_term(&scan);
-	LWLockRelease(registry->lock);
+	clone_scan_end(&scan);
 
 	return found;
 }
@@ -267,6 +250,17 @@ count_spares(TemplateEntry *entry, Oid owner)
 			n++;
 	}
 	return n;
+}
+
+/*
+ * How many clones, of any owner, are on their way to becoming a spare.  The
+ * mutex is held.
+ */
+static int
+count_coming(const TemplateEntry *entry)
+{
+	return entry->template.nclones[CLONE_RETURNED] +
+		entry->template.nclones[CLONE_RESTORING];
 }
 
 /*
@@ -341,11 +335,9 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 	dlist_iter	iter;
 
 	*refill = false;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	template = template_find(template_oid);
+	template = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (template != NULL)
 	{
-		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
 		if (template_is_fresh(&template->template, row, ignore_unverified))
 		{
 			int			wanted;
@@ -374,13 +366,11 @@ registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
 								 GetCurrentTimestamp());
 			*refill = result == SPARE_TAKEN &&
 				template->template.nclones[CLONE_SPARE] +
-				template->template.nclones[CLONE_RETURNED] +
-				template->template.nclones[CLONE_RESTORING] < wanted &&
+				count_coming(template) < wanted &&
 				pg_atomic_exchange_u32(&registry->refill_told, 1) == 0;
 		}
-		LWLockRelease(template->mutex);
+		template_release(template);
 	}
-	LWLockRelease(registry->lock);
 
 	return result;
 }
@@ -406,8 +396,7 @@ end_wait(int code pg_attribute_unused(), Datum arg)
 static bool
 must_wait(TemplateEntry *entry, Oid owner)
 {
-	int			ncoming = entry->template.nclones[CLONE_RETURNED] +
-		entry->template.nclones[CLONE_RESTORING];
+	int			ncoming = count_coming(entry);
 
 	return !registry_is_stuck() && ncoming >= entry->nwaiting &&
 		count_spares(entry, owner) < entry->nwaiting;
@@ -455,19 +444,16 @@ registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
 	volatile bool soon = false;
 	volatile bool woken = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->nwaiting++;
 		coming = must_wait(entry, owner);
 		if (!coming)
 			entry->nwaiting--;
 		soon = entry->look == LOOK_SOON;
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 	if (!coming)
 		return false;
 
@@ -492,17 +478,13 @@ registry_announce_spare(Oid template_oid)
 	int			nspares = 0;
 	bool		all = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_SHARED);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_SHARED);
 		nspares = entry->template.nclones[CLONE_SPARE];
-		all = entry->template.nclones[CLONE_RETURNED] +
-			entry->template.nclones[CLONE_RESTORING] == 0;
-		LWLockRelease(entry->mutex);
+		all = count_coming(entry) == 0;
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 	if (entry == NULL)
 		return;
 
@@ -541,16 +523,13 @@ registry_return(TestdbClone *clone, bool *wake)
 	clone->state = CLONE_RETURNED;
 	if (!registry_update(clone, CLONE_DROPPING))
 		return false;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(clone->template_oid);
+	entry = template_acquire(clone->template_oid, LW_SHARED);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_SHARED);
 		*wake = entry->look == LOOK_WHEN_WOKEN ||
 			entry->template.nclones[CLONE_RETURNED] >= restore_threshold(entry);
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 	return true;
 }
 
@@ -565,6 +544,8 @@ registry_return(TestdbClone *clone, bool *wake)
 bool
 registry_should_restore(long *delay_ms)
 {
+	TemplateScan scan;
+	TemplateEntry *entry;
 	bool		result = false;
 	TimestampTz now;
 
@@ -572,30 +553,24 @@ registry_should_restore(long *delay_ms)
 		return false;
 
 	now = GetCurrentTimestamp();
-	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates && !result; i++)
+	template_scan_begin(&scan, LW_EXCLUSIVE);
+	while (!result && (entry = template_scan_next(&scan)) != NULL)
 	{
-		TemplateEntry *entry = &registry->templates[i];
+		int			nreturned = entry->template.nclones[CLONE_RETURNED];
+		bool		urgent = entry->template.nclones[CLONE_SPARE] == 0 ||
+			entry->nwaiting > 0;
 		TimestampTz due;
-		int			nreturned;
 
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
-		nreturned = entry->template.nclones[CLONE_RETURNED];
-		if (OidIsValid(entry->template.oid) && nreturned > 0)
-		{
-			bool		urgent = entry->template.nclones[CLONE_SPARE] == 0 ||
-				entry->nwaiting > 0;
-
-			due = TimestampTzPlusMilliseconds(entry->returned_at,
-											  urgent ? GATHER_TIME_URGENT : GATHER_TIME);
-			result = now >= due || nreturned >= restore_threshold(entry);
-			entry->look = result ? LOOK_WHEN_WOKEN : urgent ? LOOK_SOON : LOOK_LATER;
-			if (!result)
-				*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
-		}
-		LWLockRelease(entry->mutex);
+		if (nreturned == 0)
+			continue;
+		due = TimestampTzPlusMilliseconds(entry->returned_at,
+										  urgent ? GATHER_TIME_URGENT : GATHER_TIME);
+		result = now >= due || nreturned >= restore_threshold(entry);
+		entry->look = result ? LOOK_WHEN_WOKEN : urgent ? LOOK_SOON : LOOK_LATER;
+		if (!result)
+			*delay_ms = Min(*delay_ms, TimestampDifferenceMilliseconds(now, due));
 	}
-	LWLockRelease(registry->lock);
+	template_scan_end(&scan);
 
 	return result;
 }
@@ -631,11 +606,9 @@ registry_may_log_refill(Oid template_oid, int sqlstate)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		result = true;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		result = entry->refill_logged_at == 0 ||
 			entry->refill_sqlstate != sqlstate ||
 			TimestampDifferenceExceeds(entry->refill_logged_at, now,
@@ -645,9 +618,8 @@ registry_may_log_refill(Oid template_oid, int sqlstate)
 			entry->refill_sqlstate = sqlstate;
 			entry->refill_logged_at = now;
 		}
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return result;
 }
@@ -660,6 +632,8 @@ registry_may_log_refill(Oid template_oid, int sqlstate)
 bool
 registry_next_refill(Oid *template_oid, Oid *owner)
 {
+	TemplateScan scan;
+	TemplateEntry *entry;
 	bool		found = false;
 	bool		full;
 
@@ -667,36 +641,30 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 		return false;
 	pg_atomic_write_u32(&registry->refill_told, 0);
 	pg_memory_barrier();
-	LWLockAcquire(registry->lock, LW_SHARED);
+	template_scan_begin(&scan, LW_SHARED);
 	full = registry->nclones >= testdb_max_clones - testdb_max_clones / 8;
-	for (int i = 0; i < testdb_max_templates && !found; i++)
+	while (!found && (entry = template_scan_next(&scan)) != NULL)
 	{
-		TemplateEntry *entry = &registry->templates[i];
-		TestdbTemplate *template = &entry->template;
+		const TestdbTemplate *template = &entry->template;
 
-		if (!OidIsValid(template->oid))
+		if (!template->has_snapshot ||
+			template->generation != template->snapshot_generation)
 			continue;
-		LWLockAcquire(entry->mutex, LW_SHARED);
-		if (template->has_snapshot &&
-			template->generation == template->snapshot_generation)
-			for (int k = 0; k < MAX_DEMANDS && !found; k++)
-			{
-				SpareDemand *demand = &entry->demands[k];
+		for (int i = 0; i < MAX_DEMANDS && !found; i++)
+		{
+			const SpareDemand *demand = &entry->demands[i];
 
-				if (OidIsValid(demand->owner) &&
-					(!full || has_stale_spare(entry, demand->owner)) &&
-					count_spares(entry, demand->owner) +
-					template->nclones[CLONE_RETURNED] +
-					template->nclones[CLONE_RESTORING] < demand->wanted)
-				{
-					*template_oid = template->oid;
-					*owner = demand->owner;
-					found = true;
-				}
+			if (OidIsValid(demand->owner) &&
+				(!full || has_stale_spare(entry, demand->owner)) &&
+				count_spares(entry, demand->owner) + count_coming(entry) < demand->wanted)
+			{
+				*template_oid = template->oid;
+				*owner = demand->owner;
+				found = true;
 			}
-		LWLockRelease(entry->mutex);
+		}
 	}
-	LWLockRelease(registry->lock);
+	template_scan_end(&scan);
 
 	return found;
 }
@@ -721,42 +689,35 @@ want_none(TemplateEntry *entry)
 int
 registry_purge_role(Oid role, const List *oids)
 {
-	HASH_SEQ_STATUS scan;
+	TemplateScan templates;
+	TemplateEntry *template;
+	CloneScan	clones;
 	CloneEntry *entry;
 	int			n = 0;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates; i++)
-	{
-		TemplateEntry *template = &registry->templates[i];
+	template_scan_begin(&templates, LW_EXCLUSIVE);
+	while ((template = template_scan_next(&templates)) != NULL)
+		for (int i = 0; i < MAX_DEMANDS; i++)
+			if (template->demands[i].owner == role)
+				template->demands[i].wanted = 0;
+	template_scan_end(&templates);
 
-		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
-		for (int k = 0; k < MAX_DEMANDS; k++)
-			if (template->demands[k].owner == role)
-				template->demands[k].wanted = 0;
-		LWLockRelease(template->mutex);
-	}
-	hash_seq_init(&scan, clone_hash);
-	while ((entry = hash_seq_search(&scan)) != NULL)
+	clone_scan_begin(&clones, LW_EXCLUSIVE);
+	while ((entry = clone_scan_next(&clones)) != NULL)
 	{
-		LWLock	   *mutex = clone_template(entry)->mutex;
-
-		LWLockAcquire(mutex, LW_EXCLUSIVE);
-		if (entry->clone.state != CLONE_LEASED &&
-			(entry->clone.owner == role || list_member_oid(oids, entry->clone.oid)))
+		if (entry->clone.state == CLONE_LEASED ||
+			(entry->clone.owner != role && !list_member_oid(oids, entry->clone.oid)))
+			continue;
+		n++;
+		if (entry->clone.state == CLONE_SPARE)
 		{
-			n++;
-			if (entry->clone.state == CLONE_SPARE)
-			{
-				/* Those made instead would depend on it again. */
-				if (entry->clone.owner != role)
-					want_none(clone_template(entry));
-				clone_set_state(entry, CLONE_GARBAGE);
-			}
+			/* Those made instead would depend on it again. */
+			if (entry->clone.owner != role)
+				want_none(clone_template(entry));
+			clone_set_state(entry, CLONE_GARBAGE);
 		}
-		LWLockRelease(mutex);
 	}
-	LWLockRelease(registry->lock);
+	clone_scan_end(&clones);
 
 	return n;
 }
@@ -770,19 +731,16 @@ registry_want_spares(Oid template_oid, Oid owner, int wanted)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
 		SpareDemand *demand;
 
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		demand = get_demand(entry, owner);
 		demand->wanted = Max(demand->wanted, wanted);
 		demand->used_at = GetCurrentTimestamp();
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -794,15 +752,12 @@ registry_want_none(Oid template_oid, Oid owner)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		get_demand(entry, owner)->wanted = 0;
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -814,18 +769,15 @@ registry_limit_spares(Oid template_oid, int limit)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.spares_limit = limit;
 		for (int i = 0; i < MAX_DEMANDS; i++)
 			entry->demands[i].wanted = Min(entry->demands[i].wanted,
 										   spares_limit(&entry->template));
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -837,17 +789,15 @@ bool
 registry_lower_demand(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	TemplateScan scan;
+	TemplateEntry *entry;
 	bool		more = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates; i++)
+	template_scan_begin(&scan, LW_EXCLUSIVE);
+	while ((entry = template_scan_next(&scan)) != NULL)
 	{
-		TemplateEntry *entry = &registry->templates[i];
 		dlist_mutable_iter iter;
 
-		if (!OidIsValid(entry->template.oid))
-			continue;
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		if (TimestampDifferenceExceeds(entry->peak_at, now, IDLE_TIME))
 		{
 			entry->template.peak = Max(entry->template.nclones[CLONE_LEASED],
@@ -870,9 +820,8 @@ registry_lower_demand(void)
 			else
 				more = true;
 		}
-		LWLockRelease(entry->mutex);
 	}
-	LWLockRelease(registry->lock);
+	template_scan_end(&scan);
 
 	return more;
 }
@@ -890,11 +839,9 @@ registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
 	dlist_iter	iter;
 	bool		found = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	template = template_find(template_oid);
+	template = template_acquire(template_oid, LW_EXCLUSIVE);
 	if (template != NULL)
 	{
-		LWLockAcquire(template->mutex, LW_EXCLUSIVE);
 		dlist_foreach(iter, &template->spares)
 		{
 			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
@@ -907,9 +854,8 @@ registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
 			found = true;
 			break;
 		}
-		LWLockRelease(template->mutex);
+		template_release(template);
 	}
-	LWLockRelease(registry->lock);
 
 	return found;
 }
@@ -926,17 +872,13 @@ registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
 	int			n = 0;
 
 	*ncoming = 0;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	template = template_find(template_oid);
+	template = template_acquire(template_oid, LW_SHARED);
 	if (template != NULL)
 	{
-		LWLockAcquire(template->mutex, LW_SHARED);
 		n = count_spares(template, owner);
-		*ncoming = template->template.nclones[CLONE_RETURNED] +
-			template->template.nclones[CLONE_RESTORING];
-		LWLockRelease(template->mutex);
+		*ncoming = count_coming(template);
+		template_release(template);
 	}
-	LWLockRelease(registry->lock);
 
 	return n;
 }
@@ -955,23 +897,19 @@ registry_wants_clone_back(Oid template_oid, Oid owner)
 
 	if (registry_is_uninstalled())
 		return false;
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(template_oid);
+	entry = template_acquire(template_oid, LW_SHARED);
 	if (entry != NULL)
 	{
 		int			wanted = 0;
 		int			n;
 
-		LWLockAcquire(entry->mutex, LW_SHARED);
 		for (int i = 0; i < MAX_DEMANDS; i++)
 			if (entry->demands[i].owner == owner)
 				wanted = entry->demands[i].wanted;
-		n = count_spares(entry, owner) + entry->template.nclones[CLONE_RETURNED] +
-			entry->template.nclones[CLONE_RESTORING];
+		n = count_spares(entry, owner) + count_coming(entry);
 		result = n < Max(testdb_recycled, entry->template.peak + wanted);
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return result;
 }

@@ -24,13 +24,11 @@ registry_add_stats(Oid oid, const TemplateStats *stats)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
 		TemplateStats *sum = &entry->template.stats;
 
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		sum->clones += stats->clones;
 		sum->hits += stats->hits;
 		sum->misses += stats->misses;
@@ -49,9 +47,8 @@ registry_add_stats(Oid oid, const TemplateStats *stats)
 		sum->rewind_us += stats->rewind_us;
 		sum->served += stats->served;
 		sum->passed_on += stats->passed_on;
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -101,16 +98,13 @@ registry_audit(RegistryAudit *audit)
 void
 registry_reset_stats(void)
 {
-	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates; i++)
-	{
-		TemplateEntry *entry = &registry->templates[i];
+	TemplateScan scan;
+	TemplateEntry *entry;
 
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
+	template_scan_begin(&scan, LW_EXCLUSIVE);
+	while ((entry = template_scan_next(&scan)) != NULL)
 		memset(&entry->template.stats, 0, sizeof(TemplateStats));
-		LWLockRelease(entry->mutex);
-	}
-	LWLockRelease(registry->lock);
+	template_scan_end(&scan);
 }
 
 /*
@@ -125,16 +119,13 @@ registry_note_error(Oid oid, const char *message)
 	int			len = pg_mbcliplen(message, strlen(message),
 								   sizeof(entry->template.last_error) - 1);
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		memcpy(entry->template.last_error, message, len);
 		entry->template.last_error[len] = '\0';
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -160,17 +151,14 @@ registry_note_passed_on(Oid oid, const char *reason)
 	TemplateEntry *entry;
 
 	registry_add_stats(oid, &stats);
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
 		int			len = pg_mbcliplen(reason, strlen(reason),
 									   sizeof(entry->template.passed_on_reason) - 1);
 
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		memcpy(entry->template.passed_on_reason, reason, len);
 		entry->template.passed_on_reason[len] = '\0';
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }

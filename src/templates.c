@@ -68,15 +68,12 @@ registry_template(Oid oid, TestdbTemplate *template)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_SHARED);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_SHARED);
 		*template = entry->template;
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return entry != NULL;
 }
@@ -126,13 +123,11 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(new->oid);
+	entry = template_acquire(new->oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
 		TestdbTemplate *template = &entry->template;
 
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		template->has_snapshot = true;
 		if (verified)
 		{
@@ -151,9 +146,8 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		template->bytes = new->bytes;
 		template->taken_at = new->taken_at;
 		template->obstacle[0] = '\0';
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -166,19 +160,16 @@ registry_clear_snapshot(Oid oid, const char *obstacle)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
 		strlcpy(entry->template.obstacle, obstacle,
 				sizeof(entry->template.obstacle));
 		if (obstacle[0] != '\0')
 			discard_spares(entry);
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
@@ -193,16 +184,13 @@ registry_set_damaged(Oid oid)
 	TemplateEntry *entry;
 	bool		news = false;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		news = !entry->template.damaged;
 		entry->template.damaged = true;
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 
 	return news;
 }
@@ -242,24 +230,20 @@ TestdbTemplate *
 registry_list_templates(int *ntemplates)
 {
 	TestdbTemplate *templates = palloc_array(TestdbTemplate, testdb_max_templates);
+	TemplateScan scan;
+	TemplateEntry *entry;
 	int			n = 0;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	for (int i = 0; i < testdb_max_templates; i++)
+	template_scan_begin(&scan, LW_SHARED);
+	while ((entry = template_scan_next(&scan)) != NULL)
 	{
-		TemplateEntry *entry = &registry->templates[i];
-
-		if (!OidIsValid(entry->template.oid))
-			continue;
-		LWLockAcquire(entry->mutex, LW_SHARED);
 		templates[n] = entry->template;
 		templates[n].wanted = 0;
 		for (int k = 0; k < MAX_DEMANDS; k++)
 			templates[n].wanted += entry->demands[k].wanted;
 		n++;
-		LWLockRelease(entry->mutex);
 	}
-	LWLockRelease(registry->lock);
+	template_scan_end(&scan);
 
 	*ntemplates = n;
 	return templates;
@@ -307,11 +291,9 @@ template_note(Oid oid, TemplateNote note)
 {
 	TemplateEntry *entry;
 
-	LWLockAcquire(registry->lock, LW_SHARED);
-	entry = template_find(oid);
+	entry = template_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		switch (note)
 		{
 			case NOTE_CHANGED:
@@ -321,9 +303,8 @@ template_note(Oid oid, TemplateNote note)
 				entry->template.unverified = true;
 				break;
 		}
-		LWLockRelease(entry->mutex);
+		template_release(entry);
 	}
-	LWLockRelease(registry->lock);
 }
 
 /*
