@@ -162,6 +162,18 @@ REVOKE ALL ON FUNCTION testdb_uninstall() FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_install() FROM PUBLIC;
 
 --
+-- A function that does nothing, which everybody may call for clones of their own.
+--
+
+CREATE FUNCTION testdb_uri(name text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'testdb_uri'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION testdb_uri(text) IS
+'the connection URI of a database that testdb_clone made, from the setting testdb.uri; without a password';
+
+--
 -- Views: open to everybody, as pg_database is.
 --
 

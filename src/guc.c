@@ -19,6 +19,7 @@
 
 #include "debug.h"
 #include "guc.h"
+#include "uri.h"
 
 int			testdb_workers = 2;
 char	   *testdb_database = NULL;
@@ -40,6 +41,7 @@ bool		testdb_end_template_sessions = false;
 int			testdb_rewind_timeout = 5000;
 bool		testdb_serve_create_database = true;
 int			testdb_method = TESTDB_METHOD_NATIVE;
+char	   *testdb_uri_setting = NULL;
 
 static const struct config_enum_entry method_options[] = {
 	{"native", TESTDB_METHOD_NATIVE, false},
@@ -217,6 +219,14 @@ guc_define(void)
 							 true,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("testdb.uri",
+							   "Sets the connection URI by which clients reach this server.",
+							   "testdb_uri puts the name of a database into it. It has no password in it.",
+							   &testdb_uri_setting,
+							   "",
+							   PGC_USERSET, 0,
+							   uri_check, NULL, NULL);
 
 	debug_define();
 	MarkGUCPrefixReserved("testdb");

@@ -47,6 +47,7 @@ extern int	testdb_method;
 extern int	testdb_lifetime;	/* s */
 extern int	testdb_idle_timeout;	/* s */
 extern int	testdb_log_min_duration;	/* ms */
+extern char *testdb_uri_setting;
 
 extern void guc_define(void);
 

@@ -1,0 +1,353 @@
+/*-------------------------------------------------------------------------
+ *
+ * uri.c
+ *	  Connection URIs for clones.
+ *
+ * A clone is on one server, and a client that has several to choose from has to
+ * come back to that one.  The server knows what it is called from outside, by
+ * testdb.uri; testdb_uri() puts a clone's name into that.
+ *
+ * The setting is everybody's to read, so it must have no password in it, nor
+ * has the result.  It is examined when it is set (uri_check), by libpq's rules
+ * where RFC 3986 leaves room, so that what is put together from its parts means
+ * the same to every client.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "functions.h"
+#include "guc.h"
+#include "request.h"
+#include "testdb.h"
+#include "uri.h"
+
+/* What a URI is made of; the parts point into it and are not terminated. */
+typedef struct UriParts
+{
+	int			scheme_len;		/* with "://", from the URI's beginning */
+	const char *user;			/* before "@" */
+	int			user_len;		/* -1 if there is no "@" */
+	const char *host;			/* with the port, if it has one */
+	int			host_len;
+	const char *query;			/* behind "?", to the URI's end; or NULL */
+	bool		has_user;		/* there, or as a parameter */
+	bool		has_host;
+} UriParts;
+
+/* Parameters that would bring in a secret, or another database. */
+static const char *const secret_parameters[] = {
+	"password", "sslpassword", "oauth_client_secret"
+};
+static const char *const database_parameters[] = {
+	"dbname", "database"
+};
+
+SQL_FUNCTION(testdb_uri);
+
+static bool
+is_one_of(const char *const *words, int n, const char *word, size_t len)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (strlen(words[i]) == len && pg_strncasecmp(words[i], word, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Does this byte stand for itself in a name, wherever in a URI that is?
+ */
+static bool
+is_unreserved(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+		(c >= '0' && c <= '9') || (c != '\0' && strchr("-._~", c) != NULL);
+}
+
+/*
+ * Is there nothing in it that may not be in a URI?  "#" may, but means nothing
+ * to a server.
+ */
+static bool
+has_uri_characters(const char *uri)
+{
+	for (const char *p = uri; *p; p++)
+	{
+		if (*p == '%')
+		{
+			if (!isxdigit((unsigned char) p[1]) || !isxdigit((unsigned char) p[2]) ||
+				(p[1] == '0' && p[2] == '0'))
+				return false;
+			p += 2;
+		}
+		else if (!is_unreserved(*p) && !strchr(":/?[]@!$&'()*+,;=", *p))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Is there a comma in these bytes, written as it is or encoded?  To libpq that
+ * separates servers.
+ */
+static bool
+names_several(const char *hosts, int len)
+{
+	for (int i = 0; i < len; i++)
+	{
+		if (hosts[i] == ',' ||
+			(len - i >= 3 && pg_strncasecmp(hosts + i, "%2c", 3) == 0))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What is wrong with a host and port, as a sentence; NULL if nothing is.
+ */
+static const char *
+check_host(const char *host, int len)
+{
+	const char *end = host + len;
+	const char *p = host;
+	long		port = 0;
+
+	if (names_several(host, len))
+		return "It names several servers.";
+	if (p < end && *p == '[')
+	{
+		p = memchr(p, ']', end - p);
+		if (p == NULL)
+			return "An address in it has no \"]\".";
+		p++;
+	}
+	else
+	{
+		while (p < end && *p != ':' && *p != '[' && *p != ']' && *p != '@')
+			p++;
+	}
+	if (p == end)
+		return NULL;
+	if (*p++ != ':')
+		return "What is in the place of the host is not one.";
+	for (; p < end && isdigit((unsigned char) *p) && port <= 65535; p++)
+		port = port * 10 + (*p - '0');
+	if (p < end || port < 1 || port > 65535)
+		return "What is in the place of the port is not one.";
+	return NULL;
+}
+
+/*
+ * The same of one parameter.  Notes in *parts what it says.
+ */
+static const char *
+check_parameter(const char *parameter, size_t len, UriParts *parts)
+{
+	const char *value = memchr(parameter, '=', len);
+	size_t		key_len;
+
+	if (value == NULL || value == parameter)
+		return "A parameter in it is not of the form name=value.";
+	key_len = value - parameter;
+	value++;
+	if (memchr(parameter, '%', key_len))
+		return "The name of a parameter in it is percent-encoded.";
+	if (is_one_of(secret_parameters, lengthof(secret_parameters), parameter, key_len))
+		return "It must not have a password in it: everybody can read it.";
+	if (is_one_of(database_parameters, lengthof(database_parameters), parameter, key_len))
+		return "A parameter in it names a database.";
+	if (key_len == 4 && strncmp(parameter, "user", 4) == 0)
+		parts->has_user = true;
+	if ((key_len == 4 && strncmp(parameter, "host", 4) == 0) ||
+		(key_len == 8 && strncmp(parameter, "hostaddr", 8) == 0))
+	{
+		if (names_several(value, parameter + len - value))
+			return "It names several servers.";
+		parts->has_host = true;
+	}
+	return NULL;
+}
+
+/*
+ * The same of all parameters.
+ */
+static const char *
+check_query(UriParts *parts)
+{
+	const char *p = parts->query;
+	const char *problem;
+
+	if (p == NULL)
+		return NULL;
+	for (;;)
+	{
+		size_t		len = strcspn(p, "&");
+
+		problem = check_parameter(p, len, parts);
+		if (problem != NULL || p[len] == '\0')
+			return problem;
+		p += len + 1;
+	}
+}
+
+/*
+ * Find the parts of a URI; what is wrong with it, as a sentence, or NULL if
+ * nothing is.
+ */
+static const char *
+parse_uri(const char *uri, UriParts *parts)
+{
+	const char *problem;
+	const char *authority;
+	const char *path;
+	const char *at;
+
+	memset(parts, 0, sizeof(*parts));
+	if (strncmp(uri, "postgresql://", 13) == 0)
+		parts->scheme_len = 13;
+	else if (strncmp(uri, "postgres://", 11) == 0)
+		parts->scheme_len = 11;
+	else
+		return "It must begin with \"postgresql://\".";
+	if (!has_uri_characters(uri))
+		return "There is a character in it that must be percent-encoded.";
+
+	authority = uri + parts->scheme_len;
+	path = authority + strcspn(authority, "/?");
+	at = memchr(authority, '@', path - authority);
+	parts->user = authority;
+	parts->user_len = at ? at - authority : -1;
+	parts->has_user = at != NULL;
+	parts->host = at ? at + 1 : authority;
+	parts->host_len = path - parts->host;
+	parts->has_host = parts->host_len > 0 && parts->host[0] != ':';
+	if (*path == '/')
+		path += 1 + strcspn(path + 1, "/?");
+	if (*path == '/')
+		return "What follows its host can only be the name of a database.";
+	parts->query = *path == '?' ? path + 1 : NULL;
+
+	if (at == authority)
+		return "The user in it has no name.";
+	if (at && memchr(authority, ':', at - authority))
+		return "It must not have a password in it: everybody can read it.";
+	problem = check_host(parts->host, parts->host_len);
+	if (problem == NULL)
+		problem = check_query(parts);
+	if (problem == NULL && !parts->has_host)
+		problem = "It names no host.";
+	return problem;
+}
+
+/*
+ * The check hook of testdb.uri: nothing, or a URI by which clients can find this
+ * server.
+ */
+bool
+uri_check(char **newval, void **extra pg_attribute_unused(),
+		  GucSource source pg_attribute_unused())
+{
+	UriParts	parts;
+	const char *problem;
+
+	if (*newval == NULL || (*newval)[0] == '\0')
+		return true;
+	problem = parse_uri(*newval, &parts);
+	if (problem)
+		GUC_check_errdetail("%s", problem);
+	return problem == NULL;
+}
+
+/*
+ * Append a name, percent-encoded.
+ */
+static void
+append_encoded(StringInfo buf, const char *name)
+{
+	for (const char *p = name; *p; p++)
+	{
+		if (is_unreserved(*p))
+			appendStringInfoChar(buf, *p);
+		else
+			appendStringInfo(buf, "%%%02X", (unsigned char) *p);
+	}
+}
+
+/*
+ * The URI of a database of that name on the server that uri means.  What stands
+ * there for a database's name is replaced.  The user is the one that is named
+ * there, or else the one that this session was opened by.
+ */
+static char *
+put_together(const char *uri, const char *database)
+{
+	UriParts	parts;
+	StringInfoData buf;
+	const char *problem = parse_uri(uri, &parts);
+
+	if (problem)
+		elog(ERROR, "malformed value of \"%s\": %s", "testdb.uri", problem);
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, uri, parts.scheme_len);
+	if (parts.user_len > 0)
+		appendBinaryStringInfo(&buf, parts.user, parts.user_len);
+	else if (!parts.has_user)
+		append_encoded(&buf, GetUserNameFromId(GetSessionUserId(), false));
+	if (parts.user_len > 0 || !parts.has_user)
+		appendStringInfoChar(&buf, '@');
+	appendBinaryStringInfo(&buf, parts.host, parts.host_len);
+	appendStringInfoChar(&buf, '/');
+	append_encoded(&buf, database);
+	if (parts.query)
+		appendStringInfo(&buf, "?%s", parts.query);
+	return buf.data;
+}
+
+/*
+ * testdb_uri(name text) returns text
+ *
+ * For the clone's owner and members of that role, as with testdb_drop.  Waits, at
+ * the server's start, until it is known what testdb made.  Nothing is locked: that
+ * the clone is there is known of the moment of the call.
+ *
+ * Errors: 22004 and 42602 for the name; 3D000 if there is no such database;
+ * 42809, 42501, 55000 from check_owned; 55000 if testdb.uri is empty.
+ */
+Datum
+testdb_uri(PG_FUNCTION_ARGS)
+{
+	char	   *name;
+	Oid			oid;
+
+	testdb_check_library();
+	name = get_name_argument(fcinfo, 0, "database name");
+	oid = find_database(name);
+	if (!OidIsValid(oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" does not exist", name)));
+	if (!RecoveryInProgress())
+		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 testdb_timeout));
+	(void) check_owned(oid, name);
+	if (testdb_uri_setting[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("parameter \"%s\" is not set", "testdb.uri"),
+				 errdetail("The server does not know what it is called from outside."),
+				 errhint("Set it to what clients connect to, such as \"%s\".",
+						 "postgresql://db.example.org:5432/")));
+	PG_RETURN_TEXT_P(cstring_to_text(put_together(testdb_uri_setting, name)));
+}
