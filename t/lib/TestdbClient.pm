@@ -10,9 +10,11 @@ use strict;
 use warnings;
 
 use IO::Select;
+use IO::Socket::INET;
 use IO::Socket::UNIX;
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 
-# new TestdbClient(host => socket folder, port => , db => , user => , timeout => seconds for any one answer)
+# new TestdbClient(host => socket folder or IPv4 address, port => , db => , user => , timeout => seconds for any one answer)
 #
 # error() tells whether that worked.
 sub new
@@ -27,13 +29,17 @@ sub new
 		pid => 0
 	}, $class;
 
-	$self->{socket} = IO::Socket::UNIX->new(Peer => "$args{host}/.s.PGSQL.$args{port}");
+	$self->{socket} =
+	  $args{host} =~ m{^/}
+	  ? IO::Socket::UNIX->new(Peer => "$args{host}/.s.PGSQL.$args{port}")
+	  : IO::Socket::INET->new(PeerAddr => $args{host}, PeerPort => $args{port}, Proto => 'tcp');
 	unless ($self->{socket})
 	{
 		$self->{error} = { C => '08001', M => "could not connect: $!" };
 		return $self;
 	}
 	$self->{open} = 1;
+	setsockopt $self->{socket}, IPPROTO_TCP, TCP_NODELAY, 1 unless $args{host} =~ m{^/};
 
 	my %options = (
 		user => $args{user} || scalar getpwuid($<),
