@@ -15,9 +15,10 @@
 #   make test-examples        the examples, installed from their registries and run; STACKS="node-pg" picks some
 #   make test-pools           rewinds under the pools of node-postgres, asyncpg, SQLAlchemy, Go, HikariCP and pgbouncer;
 #                             POOLS="node go" picks some
+#   make test-yaml            what docs/ shows for CI services, docker/compose.yaml and docker/kubernetes.yaml, by their schemas
 #   make dist                 packs what is committed as testdb-VERSION.zip, for PGXN
 #
-# From "demo" to "test-pools" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+# From "demo" to "test-yaml" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
 
 MODULE_big = testdb
 EXTENSION = testdb
@@ -104,6 +105,8 @@ test-examples:
 	@bash '$(here)/test/examples' $(STACKS)
 test-pools:
 	@bash '$(here)/test/pools' $(POOLS)
+test-yaml:
+	@bash '$(here)/test/yaml'
 
 # Named after the version that is committed, which is what it holds.
 dist:
@@ -113,4 +116,4 @@ dist:
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
 .PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix \
-	test-assert test-valgrind test-package test-image test-examples test-pools test-peers dist
+	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-yaml dist
