@@ -34,7 +34,8 @@
  *
  * Locks.  The request lock guards everything in RequestSharedState but the
  * condition variables and wakes, and is held for microseconds.  Sessions sleep
- * on their slot's condition variable, workers on work_cv, both without a lock.
+ * on their slot's condition variable, workers on first_cv or work_cv, all
+ * without a lock.
  * The deadlock detector cannot see that a session waits for a worker.  Every
  * wait is therefore bounded: the worker's wait for locks by
  * testdb.lock_timeout, the session's by its deadline; and a session that finds
@@ -56,6 +57,7 @@
 #include "storage/lwlock.h"
 #include "storage/pmsignal.h"
 #include "storage/proc.h"
+#include "storage/proclist.h"
 #include "storage/procsignal.h"
 #include "storage/shmem.h"
 #include "tcop/tcopprot.h"
@@ -129,7 +131,8 @@ typedef struct RequestSlot
 typedef struct RequestSharedState
 {
 	LWLock	   *lock;			/* the request lock; never changed */
-	ConditionVariable work_cv;	/* workers wait here for something to do */
+	ConditionVariable first_cv; /* worker 0 waits here for something to do */
+	ConditionVariable work_cv;	/* the other workers wait here */
 	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called; no
 								 * lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
@@ -215,6 +218,7 @@ request_shmem_init(void)
 
 	memset(requests, 0, requests_size());
 	requests->lock = &GetNamedLWLockTranche(REQUEST_TRANCHE)->lock;
+	ConditionVariableInit(&requests->first_cv);
 	ConditionVariableInit(&requests->work_cv);
 	pg_atomic_init_u32(&requests->wakes, 0);
 	ConditionVariableInit(&requests->ready_cv);
@@ -240,6 +244,30 @@ slot_free(RequestSlot *slot)
 
 	slot->state = REQUEST_FREE;
 	dlist_push_head(&requests->free, &slot->node);
+}
+
+/*
+ * Report whether a process waits on a condition variable.
+ */
+static bool
+has_sleeper(ConditionVariable *cv)
+{
+	bool		result;
+
+	SpinLockAcquire(&cv->mutex);
+	result = !proclist_is_empty(&cv->wakeup);
+	SpinLockRelease(&cv->mutex);
+	return result;
+}
+
+/*
+ * Wake all workers that sleep.
+ */
+static void
+wake_all(void)
+{
+	ConditionVariableBroadcast(&requests->first_cv);
+	ConditionVariableBroadcast(&requests->work_cv);
 }
 
 /*
@@ -272,9 +300,9 @@ request_enqueue(const RequestArgs *args)
 					&slot->node);
 	LWLockRelease(requests->lock);
 
-	/* Which of the workers would be woken is not known. */
-	if (args->kind == REQUEST_REWIND)
-		ConditionVariableBroadcast(&requests->work_cv);
+	/* Worker 0 has work of its own, and is the only one that rewinds. */
+	if (args->kind == REQUEST_REWIND || !has_sleeper(&requests->work_cv))
+		ConditionVariableSignal(&requests->first_cv);
 	else
 		ConditionVariableSignal(&requests->work_cv);
 	return slot;
@@ -440,7 +468,7 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 	if (queued)
 	{
 		/* A worker that was woken for this request may have died since. */
-		ConditionVariableBroadcast(&requests->work_cv);
+		wake_all();
 		ask_for_workers();
 		if (waited_ms >= NO_WORKER_GRACE && request_workers_running() == 0)
 			report_no_worker(worker_seen);
@@ -1013,15 +1041,16 @@ request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding)
 	static uint32 rewind_event = 0;
 	long		delay_ms = timeout_ms;
 	bool		work;
+	ConditionVariable *cv = rewinds ? &requests->first_cv : &requests->work_cv;
 
-	ConditionVariablePrepareToSleep(&requests->work_cv);
+	ConditionVariablePrepareToSleep(cv);
 	LWLockAcquire(requests->lock, LW_SHARED);
 	work = find_due(&requests->queue, &delay_ms) != NULL ||
 		(rewinds && find_due(&requests->rewinds, &delay_ms) != NULL);
 	LWLockRelease(requests->lock);
 	timeout_ms = Min(timeout_ms, delay_ms);
 	if (!work && pg_atomic_read_u32(&requests->wakes) == wakes_seen)
-		(void) ConditionVariableTimedSleep(&requests->work_cv, timeout_ms,
+		(void) ConditionVariableTimedSleep(cv, timeout_ms,
 										   rewinding ?
 										   wait_event_compat(&rewind_event,
 															 "TestdbRewindSessions") :
@@ -1039,7 +1068,7 @@ request_wake_workers(void)
 {
 	if (pg_atomic_fetch_add_u32(&requests->wakes, 1) == wakes_seen)
 		wakes_seen++;
-	ConditionVariableBroadcast(&requests->work_cv);
+	wake_all();
 }
 
 /*
