@@ -53,6 +53,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_tablespace_d.h"
@@ -366,6 +367,27 @@ check_serving(void)
 }
 
 /*
+ * Has the current user the right to create databases?  Core's own function for
+ * that is not exported by the older minor releases of 15.
+ */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		result = false;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
  * Fill *args for a CREATE DATABASE statement, and *source; NULL, or why it can't
  * be served.
  */
@@ -381,7 +403,7 @@ decide_create(const CreatedbStmt *stmt, RequestArgs *args, SourceRow *source)
 		return "there is no such template, or an option is repeated";
 	if ((reason = check_serving()) != NULL)
 		return reason;
-	if (!source->usable || !have_createdb_privilege())
+	if (!source->usable || !may_create_databases())
 		return "a privilege is missing, or the template is invalid";
 	if (source->tablespace != DEFAULTTABLESPACE_OID)
 		return "a tablespace";
