@@ -1,6 +1,6 @@
 
-# What the distribution says of itself, for which no server is needed: META.json is what PGXN expects, and the version in
-# the control file is the version everywhere.
+# What the distribution says of itself, for which no server is needed: META.json is what PGXN expects, the version in the
+# control file is the version everywhere, the documentation has all that there is, and its links lead somewhere.
 
 use strict;
 use warnings;
@@ -143,6 +143,109 @@ sub missing_scripts
 	return grep { !-f "$top/$_" } map { "sql/testdb--$versions[$_ - 1]--$versions[$_].sql" } 1 .. $#versions;
 }
 
+# What a text should name in backquotes, and does not.
+sub unnamed
+{
+	my ($text, @names) = @_;
+	return grep { $text !~ /`\Q$_\E(?:`|\()/ && $text !~ /CALL \Q$_\E\(/ } @names;
+}
+
+# The part of a page under a heading, up to the next one of the same depth or less.
+sub section
+{
+	my ($text, $heading) = @_;
+	my ($found) = $text =~ /^## \Q$heading\E\n(.*?)(?=^## |\z)/ms;
+	return $found // '';
+}
+
+# The names of all views, and of their columns as "view.column".
+sub views
+{
+	my ($sql) = @_;
+	my %columns = map { $_ => [] } $sql =~ /^CREATE VIEW (\w+)/mg;
+	push @{ $columns{$1} }, $2 while $sql =~ /^COMMENT ON COLUMN (\w+)\.(\w+) IS/mg;
+	return \%columns;
+}
+
+# Settings as guc.c defines them: name, default and who may change it.
+sub settings
+{
+	my ($source) = @_;
+	my %by = (PGC_POSTMASTER => 'restart', PGC_SIGHUP => 'reload', PGC_SUSET => q{superuser's `SET`}, PGC_USERSET => '`SET`');
+	my @settings;
+	while ($source =~ /DefineCustom\w+Variable\("(testdb\.\w+)",(.*?)\bNULL, NULL, NULL\);/gs)
+	{
+		my ($name, $rest) = ($1, $2);
+		my ($value) = $rest =~ /&testdb_\w+,\s*("[^"]*"|[\w-]+)/;
+		my ($context) = $rest =~ /\b(PGC_\w+)/;
+		$value =~ s/^TESTDB_METHOD_(\w+)/lc $1/e;
+		push @settings, [ $name, { false => 'off', true => 'on' }->{$value} // $value =~ s/"//gr, $by{$context} ];
+	}
+	return @settings;
+}
+
+# Is there a row for this setting in the table, with this default, with or without a unit, and this way to change it?
+sub has_setting
+{
+	my ($table, $name, $value, $by) = @_;
+	return $table =~ /^\| `\Q$name\E` \| `?\Q$value\E`?(?: \w+)? ?\| \Q$by\E \|/m;
+}
+
+# The errors that a source file raises: conditions, and messages with dots for what differs.
+sub errors
+{
+	my ($source) = @_;
+	my %errors;
+	for my $call ($source =~ /\bereport\((?:ERROR|FATAL|elevel|data_sync_elevel\(ERROR\)),(.*?)\);\n/gs)
+	{
+		my ($condition) = $call =~ /errcode\(ERRCODE_(?:T_R_)?(\w+)\)/;
+		$errors{ lc($condition) } = 1 if defined $condition;
+		while ($call =~ /errmsg(?:_plural)?\(((?:"(?:[^"\\]|\\.)*"\s*)+)/g)
+		{
+			my $message = join '', $1 =~ /"((?:[^"\\]|\\.)*)"/g;
+			$message =~ s/\\"/"/g;
+			$message =~ s/%%|%\w+/.../g;
+			$errors{$message} = 1;
+		}
+	}
+	return sort keys %errors;
+}
+
+# The errors that a table of them does not have.
+sub undocumented_errors
+{
+	my ($table, @errors) = @_;
+	return grep { $_ ne '...' && $table !~ /`\Q$_\E`/ } @errors;
+}
+
+# The anchors of a page: of each heading, as GitHub makes them.
+sub anchors
+{
+	my ($text) = @_;
+	$text =~ s/^```.*?^```//gms;
+	return map { my $anchor = lc; $anchor =~ s/[^\w\- ]//g; $anchor =~ tr/ /-/; $anchor } $text =~ /^#+ (.*)$/mg;
+}
+
+# Links of a page to files that are not there, or to headings that are not on the page.
+sub broken_links
+{
+	my ($page, $text) = @_;
+	my ($folder) = $page =~ m{^(.*/)?};
+	$folder //= '';
+	my @broken;
+	$text =~ s/^```.*?^```//gms;
+	while ($text =~ /\]\(([^)\s]+)\)/g)
+	{
+		my $link = $1;
+		next if $link =~ m{^https?://};
+		my ($file, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
+		my $path = $file eq '' ? $page : $folder . $file;
+		push @broken, "$page: $link"
+		  unless -e "$top/$path" && (!defined $anchor || grep { $_ eq $anchor } anchors(slurp($path)));
+	}
+	return @broken;
+}
+
 # A deep copy, in which one field is changed; undef removes it.
 sub changed
 {
@@ -171,6 +274,31 @@ is($meta->{prereqs}{runtime}{requires}{PostgreSQL}, "$minimum.0.0", 'the oldest 
 my $guard = '^\\\\echo Use "(CREATE|ALTER) EXTENSION testdb.*" to load this file\. \\\\quit$';
 is_deeply([ grep { slurp("sql/$_") !~ /$guard/m } map { s{.*/}{}r } glob "$top/sql/testdb--*.sql" ],
 	[], 'scripts refuse to be run by psql');
+
+# The documentation.
+my $reference = slurp('docs/reference.md');
+my $sql = slurp("sql/testdb--$version.sql");
+my %functions = map { $_ => 1 } $sql =~ /^CREATE (?:FUNCTION|PROCEDURE) (testdb_\w+)\(/mg;
+my $views = views($sql);
+cmp_ok(scalar keys %functions, '>', 15, 'functions were found');
+cmp_ok(scalar keys %$views, '>', 3, 'views were found');
+is_deeply([ unnamed(section($reference, 'Functions'), grep { !$views->{$_} } sort keys %functions) ],
+	[], 'the reference has every function');
+for my $view (sort keys %$views)
+{
+	my ($table) = section($reference, 'Views') =~ /^\*\*`$view`\*\*(.*?)(?=^\*\*`|\z)/ms;
+	cmp_ok(scalar @{ $views->{$view} }, '>', 5, "columns of $view were found");
+	is_deeply([ unnamed($table // '', @{ $views->{$view} }) ], [], "the reference has every column of $view");
+}
+my @settings = settings(slurp('src/guc.c'));
+cmp_ok(scalar @settings, '>', 15, 'settings were found');
+is_deeply([ map { $_->[0] } grep { !has_setting(section($reference, 'Settings'), @$_) } @settings ],
+	[], 'the reference has every setting, its default and how to change it');
+my @errors = map { errors(slurp($_)) } grep { $_ ne 'src/debug.c' } map { s{.*/(?=src/)}{}r } glob "$top/src/*.c";
+cmp_ok(scalar @errors, '>', 60, 'errors were found');
+is_deeply([ undocumented_errors(section($reference, 'Errors'), @errors) ], [], 'the reference has every error');
+my @pages = ('README.md', 'CONTRIBUTING.md', 'examples/README.md', map { s{.*/(?=docs/)}{}r } glob "$top/docs/*.md");
+is_deeply([ map { broken_links($_, slurp($_)) } @pages ], [], 'links lead somewhere');
 
 # These checks see what is wrong.
 for my $field (qw(name version abstract maintainer license provides meta-spec))
@@ -204,5 +332,17 @@ is_deeply(
 	[ missing_scripts("## 9.9.9 (2099-01-01)\n\n- More\n\n$changelog") ],
 	["sql/testdb--$version--9.9.9.sql"],
 	'a release without a script');
+
+is_deeply([ unnamed('`testdb_one(a)` and `two`', qw(testdb_one two three on)) ], [qw(three on)], 'what is not documented');
+ok(!has_setting('| `testdb.a` | 5 ms | reload |', 'testdb.a', 6, 'reload'), 'another default');
+ok(!has_setting('| `testdb.a` | 5 ms | reload |', 'testdb.a', 5, 'restart'), 'another way to change it');
+is_deeply(
+	[ undocumented_errors('`lost "..."`', errors(qq{ereport(ERROR,\n(errcode(ERRCODE_DISK_FULL),\nerrmsg("lost \\"%s\\""), errmsg("gone %d")));\n})) ],
+	[ 'disk_full', 'gone ...' ],
+	'an error that is not documented');
+is_deeply(
+	[ broken_links('docs/page.md', '[a](../README.md) [b](none.md) [c](../README.md#limits) [d](../README.md#none)') ],
+	[ 'docs/page.md: none.md', 'docs/page.md: ../README.md#none' ],
+	'links that lead nowhere');
 
 done_testing();

@@ -1,6 +1,6 @@
 
 # The extension lies in a schema that is not in the search_path. Everything of it can be called by its full name, and
-# what is said otherwise is what the README's troubleshooting has.
+# what is said otherwise is what docs/troubleshooting.md has.
 
 use strict;
 use warnings;
@@ -16,7 +16,7 @@ use TestdbTest;
 
 my $node = new_server('schema', '');
 my $admin = connect_to($node, 'postgres');
-my $readme = slurp_file("$FindBin::RealBin/../README.md");
+my $troubleshooting = slurp_file("$FindBin::RealBin/../docs/troubleshooting.md");
 my $schema = 'regression "Odd" schema';
 (my $quoted = qq{"$schema"}) =~ s/"Odd"/""Odd""/;
 run($admin, $_)
@@ -50,9 +50,9 @@ my @objects = sort { ($order{ $a->[1] } // 1) <=> ($order{ $b->[1] } // 1) || $a
 		JOIN pg_extension e ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND extname = 'testdb'});
 cmp_ok(scalar @objects, '>', 15, 'functions, procedures and views were found');
 
-# What the README says about each kind, with the name of any of them.
+# What it says about each kind, with the name of any of them.
 my %documented;
-$documented{$1} = 1 while $readme =~ /\*\*`(function|procedure|relation) "?testdb_\w+(?:\(\w*\)|") does not exist`\*\*/g;
+$documented{$1} = 1 while $troubleshooting =~ /\*\*`(function|procedure|relation) "?testdb_\w+(?:\(\w*\)|") does not exist`\*\*/g;
 
 sub statement
 {
@@ -72,7 +72,7 @@ for my $path (q{''}, 'pg_catalog', 'public')
 		my $title = "search_path $path, $kind $name";
 		ok(!$admin->do(statement($kind, $name)), "$title: is not found");
 		like(told($admin), qr/^(42883|42P01): $kind "?\Q$name\E(\(.*\)|") does not exist/, "$title: and said so");
-		ok($documented{$kind}, "$title: the README has that");
+		ok($documented{$kind}, "$title: docs/troubleshooting.md has that");
 		next if $admin->do(statement($kind, "$quoted.$name"));
 
 		# The session is in postgres, which is not a clone.

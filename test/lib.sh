@@ -265,9 +265,10 @@ prepare() {
 copy_source() {
     local part
     mkdir "$build/src"
-    for part in Makefile testdb.control META.json CHANGELOG.md README.md debian bin sql src specs expected t; do
+    for part in Makefile testdb.control META.json CHANGELOG.md README.md CONTRIBUTING.md LICENSE docs debian bin sql src specs expected t; do
         [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
     done
+    (cd "$top" && cp --parents examples/README.md examples/*/README.md "$build/src")
     mkdir "$build/src/test"
     cp -R "$top/test/unit" "$build/src/test/"
     find "$build/src" \( -name '*.o' -o -name '*.bc' -o -name '*.so' \) -delete
