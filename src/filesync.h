@@ -3,7 +3,8 @@
  * filesync.h
  *	  Bringing one directory to the content of another.
  *
- * Plain POSIX: no header of PostgreSQL here or in filesync.c.
+ * Plain POSIX: no header of PostgreSQL here, in filesync.c, or in the files beside
+ * it that share filesync_internal.h.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -94,16 +95,16 @@ typedef struct FilesyncFile
 typedef struct FilesyncManifest FilesyncManifest;
 typedef struct FilesyncNames FilesyncNames;
 
-/* How a copy differs from its source, and what is told about each name. */
-typedef enum FilesyncDifference
+/* What a directory is to be made, and how. */
+typedef struct FilesyncTask
 {
-	FILESYNC_CHANGED,
-	FILESYNC_MISSING,
-	FILESYNC_EXTRA
-} FilesyncDifference;
-
-typedef void (*FilesyncDiffCallback) (FilesyncDifference difference,
-									  const char *name, void *arg);
+	const char *source;			/* the directory that has the content */
+	const FilesyncManifest *manifest;	/* of the source */
+	const char *target;			/* the directory that is changed */
+	const FilesyncOptions *options; /* or NULL */
+	FilesyncStats *stats;		/* or NULL */
+	FilesyncError *error;
+} FilesyncTask;
 
 /* What a watched directory has to tell. */
 typedef enum FilesyncEvent
@@ -138,50 +139,25 @@ extern bool filesync_manifest_write(const FilesyncManifest *manifest,
 extern bool filesync_manifest_read(const char *path,
 								   FilesyncManifest **manifest,
 								   FilesyncError *error);
-extern uint32_t filesync_diff(const FilesyncManifest *source,
-							  const FilesyncManifest *copy,
-							  FilesyncDiffCallback callback, void *arg);
 
 /* directories */
-extern bool filesync_copy_dir(const char *source,
-							  const FilesyncManifest *manifest,
-							  const char *target,
-							  const FilesyncOptions *options,
-							  FilesyncManifest **copy,
-							  FilesyncStats *stats, FilesyncError *error);
+extern bool filesync_copy_dir(const FilesyncTask *task,
+							  FilesyncManifest **copy);
 extern bool filesync_is_intact(const char *dir,
 							   const FilesyncManifest *manifest,
 							   const FilesyncNames *names,
 							   FilesyncError *error);
-extern bool filesync_refresh(const char *source,
-							 const FilesyncManifest *manifest,
-							 const char *target,
+extern bool filesync_refresh(const FilesyncTask *task,
 							 const FilesyncManifest *old_copy,
-							 const FilesyncOptions *options,
-							 FilesyncManifest **copy,
-							 FilesyncStats *stats, FilesyncError *error);
-extern bool filesync_restore_full(const char *source,
-								  const FilesyncManifest *manifest,
-								  const char *target,
-								  const FilesyncOptions *options,
-								  FilesyncStats *stats, FilesyncError *error);
-extern bool filesync_restore_changed(const char *source,
-									 const FilesyncManifest *manifest,
-									 const char *target,
-									 const FilesyncNames *names,
-									 const FilesyncOptions *options,
-									 FilesyncStats *stats,
-									 FilesyncError *error);
-extern bool filesync_remove_dir(const char *dir,
-								const FilesyncOptions *options,
-								FilesyncStats *stats, FilesyncError *error);
+							 FilesyncManifest **copy);
+extern bool filesync_restore_full(const FilesyncTask *task);
+extern bool filesync_restore_changed(const FilesyncTask *task,
+									 const FilesyncNames *names);
 
 /* sets of names */
 extern FilesyncNames *filesync_names_create(void);
 extern void filesync_names_free(FilesyncNames *names);
 extern bool filesync_names_add(FilesyncNames *names, const char *name);
-extern bool filesync_names_contains(const FilesyncNames *names,
-									const char *name);
 extern uint32_t filesync_names_count(const FilesyncNames *names);
 extern const char *filesync_names_get(const FilesyncNames *names,
 									  uint32_t index);
@@ -189,7 +165,6 @@ extern void filesync_names_clear(FilesyncNames *names);
 
 /* watching for changes */
 extern int	filesync_watch_open(FilesyncError *error);
-extern void filesync_watch_close(int fd);
 extern int	filesync_watch_add(int fd, const char *dir, FilesyncError *error);
 extern bool filesync_watch_remove(int fd, int wd, FilesyncError *error);
 extern bool filesync_watch_drain(int fd, FilesyncWatchCallback callback,

@@ -555,14 +555,16 @@ take_anew(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
 	FilesyncOptions options = get_options(false);
 	FilesyncError error;
 	char		target[MAXPGPATH];
+	FilesyncTask task = {.source = GetDatabasePath(oid, DEFAULTTABLESPACE_OID),
+		.manifest = now, .target = target, .options = &options, .stats = stats,
+	.error = &error};
 
 	make_snapshot_dir();
 	snapshot_remove(oid);
 	database_check_space(NULL, filesync_manifest_space(now, BLCKSZ),
 						 filesync_manifest_count(now));
 	snapshot_path(oid, "", target);
-	if (!filesync_copy_dir(GetDatabasePath(oid, DEFAULTTABLESPACE_OID), now, target,
-						   &options, copy, stats, &error))
+	if (!filesync_copy_dir(&task, copy))
 		report_filesync_error(&error);
 	space_release();
 }
@@ -579,6 +581,9 @@ update_files(const TestdbTemplate *template, const FilesyncManifest *now,
 	FilesyncOptions options = get_options(false);
 	FilesyncError error;
 	char		target[MAXPGPATH];
+	FilesyncTask task = {.source = GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID),
+		.manifest = now, .target = target, .options = &options, .stats = stats,
+	.error = &error};
 	uint64		bytes;
 	uint64		files;
 	bool		ok;
@@ -588,8 +593,7 @@ update_files(const TestdbTemplate *template, const FilesyncManifest *now,
 		return false;
 	room_to_refresh(now, old, &bytes, &files);
 	database_check_space(NULL, bytes, files);
-	ok = filesync_refresh(GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID), now,
-						  target, old, &options, copy, stats, &error);
+	ok = filesync_refresh(&task, old, copy);
 	space_release();
 	if (ok)
 		return true;
@@ -938,15 +942,16 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 	FilesyncOptions options = get_options(true);
 	FilesyncStats stats = {0};
 	FilesyncError error;
+	FilesyncTask task = {.source = source, .manifest = manifest,
+		.target = GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
+	.options = &options, .stats = &stats, .error = &error};
 	bool		ok;
 
 	if (manifest == NULL)
 		return false;
 	snapshot_path(template->oid, "", source);
 	database_check_space(NULL, template->bytes, template->files);
-	ok = filesync_copy_dir(source, manifest,
-						   GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
-						   &options, NULL, &stats, &error);
+	ok = filesync_copy_dir(&task, NULL);
 	space_release();
 	if (ok)
 		count_files(template->oid, &stats);
@@ -995,22 +1000,19 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 				 const FilesyncNames *names)
 {
 	const FilesyncManifest *manifest = get_manifest(template);
-	char	   *target = GetDatabasePath(clone, DEFAULTTABLESPACE_OID);
 	char		source[MAXPGPATH];
 	FilesyncOptions options = get_options(true);
 	FilesyncStats stats = {0};
 	FilesyncError error;
+	FilesyncTask task = {.source = source, .manifest = manifest,
+		.target = GetDatabasePath(clone, DEFAULTTABLESPACE_OID),
+	.options = &options, .stats = &stats, .error = &error};
 	bool		ok;
 
 	if (manifest == NULL)
 		return false;
 	snapshot_path(template->oid, "", source);
-	if (names)
-		ok = filesync_restore_changed(source, manifest, target, names,
-									  &options, &stats, &error);
-	else
-		ok = filesync_restore_full(source, manifest, target,
-								   &options, &stats, &error);
+	ok = names ? filesync_restore_changed(&task, names) : filesync_restore_full(&task);
 	if (!ok)
 	{
 		note_damage(template, &error);
@@ -1023,8 +1025,8 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 	{
 		FilesyncStats check = {0};
 
-		if (!filesync_restore_full(source, manifest, target,
-								   &options, &check, &error))
+		task.stats = &check;
+		if (!filesync_restore_full(&task))
 			report_filesync_error(&error);
 		if (check.copied + check.created + check.removed > 0)
 			elog(PANIC, "a change of database %u was not noticed", clone);

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * filesync_test.c
- *	  Tests of filesync.c, without a server.  Prints TAP.
+ *	  Tests of filesync.c and the files beside it, without a server.  Prints TAP.
  *
- * Every system call and allocation of filesync.c goes through a wrapper of the
+ * Every system call and allocation of theirs goes through a wrapper of the
  * linker (-Wl,--wrap), which counts it, lets it fail, or changes the world just
- * before it; filesync.c itself is compiled as it is.  From the project's root:
+ * before it; they themselves are compiled as they are.  From the project's root:
  *
  *	gcc -std=gnu99 -O1 -g -Isrc -o /tmp/filesync_test \
- *		test/unit/filesync_test.c src/filesync.c \
+ *		test/unit/filesync_test.c $(sed -n 's/^ \* Sources: //p' \
+ *			test/unit/filesync_test.c) \
  *		$(sed -n 's/^WRAP(\([a-z_0-9]*\)).*$/-Wl,--wrap=\1/p' \
  *			test/unit/filesync_test.c)
  *	prove -e '' /tmp/filesync_test
@@ -17,6 +18,8 @@
  * tests need to be root, to mount something or to become somebody else, and
  * are skipped otherwise.  With FILESYNC_TEST_QUICK set, so are the slow ones
  * (for valgrind).
+ *
+ * Sources: src/filesync.c src/manifest.c src/filecopy.c src/fileio.c src/inotify.c
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -715,6 +718,63 @@ make_small_template(void)
 	put_old(T, "three", 16384, 4);
 }
 
+/* Whether a set has a name. */
+static bool
+contains(const FilesyncNames *names, const char *name)
+{
+	uint32_t	i;
+
+	for (i = 0; i < filesync_names_count(names); i++)
+	{
+		if (strcmp(filesync_names_get(names, i), name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The functions that take a task, in a line. */
+static bool
+copy_dir(const char *source, const FilesyncManifest *manifest,
+		 const char *target, const FilesyncOptions *options,
+		 FilesyncManifest **copy, FilesyncStats *counts, FilesyncError *why)
+{
+	FilesyncTask task = {source, manifest, target, options, counts, why};
+
+	return filesync_copy_dir(&task, copy);
+}
+
+static bool
+refresh(const char *source, const FilesyncManifest *manifest,
+		const char *target, const FilesyncManifest *old_copy,
+		const FilesyncOptions *options, FilesyncManifest **copy,
+		FilesyncStats *counts, FilesyncError *why)
+{
+	FilesyncTask task = {source, manifest, target, options, counts, why};
+
+	return filesync_refresh(&task, old_copy, copy);
+}
+
+static bool
+restore_full(const char *source, const FilesyncManifest *manifest,
+			 const char *target, const FilesyncOptions *options,
+			 FilesyncStats *counts, FilesyncError *why)
+{
+	FilesyncTask task = {source, manifest, target, options, counts, why};
+
+	return filesync_restore_full(&task);
+}
+
+static bool
+restore_changed(const char *source, const FilesyncManifest *manifest,
+				const char *target, const FilesyncNames *names,
+				const FilesyncOptions *options, FilesyncStats *counts,
+				FilesyncError *why)
+{
+	FilesyncTask task = {source, manifest, target, options, counts, why};
+
+	return filesync_restore_changed(&task, names);
+}
+
 static FilesyncManifest *
 scan(const char *dir)
 {
@@ -732,8 +792,8 @@ make_chain(void)
 
 	wipe(S);
 	wipe(C);
-	must(filesync_copy_dir(T, NULL, S, NULL, &manifest, NULL, &error) &&
-		 filesync_copy_dir(S, manifest, C, NULL, NULL, NULL, &error),
+	must(copy_dir(T, NULL, S, NULL, &manifest, NULL, &error) &&
+		 copy_dir(S, manifest, C, NULL, NULL, NULL, &error),
 		 error.message);
 	return manifest;
 }
@@ -864,7 +924,7 @@ check_copy(int flags, const char *what)
 	options.dir_mode = 0750;
 	wipe(S);
 	memset(&stats, 0, sizeof(stats));
-	ok(RUN(filesync_copy_dir(T, NULL, S, &options, &manifest, &stats, &error)),
+	ok(RUN(copy_dir(T, NULL, S, &options, &manifest, &stats, &error)),
 	   "copy, %s", what);
 	umask(mask);
 	ok(same_dir(T, S), "the contents are the same");
@@ -908,7 +968,7 @@ test_copy(void)
 
 	manifest = scan(T);
 	wipe(S);
-	WORKS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error),
+	WORKS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error),
 		  "copy with a known manifest");
 	ok(same_dir(T, S), "the contents are the same");
 	is_int(ncalls[N_OPEN], 1 + 1 + 10 + 11, "opens: directories, files");
@@ -916,39 +976,39 @@ test_copy(void)
 	is_int(ncalls[N_STAT], 1, "stats: for the marker");
 	is_int(ncalls[N_RANGE], 10, "one copy per file with content");
 	is_int(ncalls[N_TIMES], 11, "one setting of times per file");
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error),
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error),
 		  ENOTEMPTY, "copy into a directory with files");
 	ok(same_dir(T, S), "which are left alone");
 	fresh(S);
-	WORKS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error),
+	WORKS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error),
 		  "copy into an empty directory");
 	ok(same_dir(T, S), "the contents are the same");
 	fresh(S);
 	put(S, FILESYNC_UNFINISHED, 0, 0);
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EBUSY,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EBUSY,
 		  "copy into an unfinished one");
 	put(T, FILESYNC_UNFINISHED, 0, 0);
 	wipe(S);
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EBUSY,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EBUSY,
 		  "copy of an unfinished one");
 	unlink(path_of(T, FILESYNC_UNFINISHED));
 	wipe(S);
 	put(root, "S", 1, 1);
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), ENOTDIR,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), ENOTDIR,
 		  "copy to a file");
 	wipe(S);
 
 	hook = grow_before_open;
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EAGAIN,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EAGAIN,
 		  "copy of a file that grows meanwhile");
 	wipe(S);
 	hook = NULL;
 	must(truncate(path_of(T, "8192"), 8000) == 0, "truncate");
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EAGAIN,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), EAGAIN,
 		  "copy of a file that has become shorter");
 	wipe(S);
 	unlink(path_of(T, "8192"));
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), ENOENT,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), ENOENT,
 		  "copy of a file that is gone");
 	filesync_manifest_free(manifest);
 
@@ -957,14 +1017,14 @@ test_copy(void)
 	manifest = scan(T);
 	unlink(path_of(T, "a"));
 	wipe(S);
-	FAILS(filesync_copy_dir(T, manifest, S, NULL, NULL, NULL, &error), ENOENT,
+	FAILS(copy_dir(T, manifest, S, NULL, NULL, NULL, &error), ENOENT,
 		  "copy of nothing but that");
 	ok(access(S, F_OK) != 0, "leaves no empty directory");
 	filesync_manifest_free(manifest);
 	put_old(T, "a", 33 * 1024 * 1024 + 1, 1);
 	put(T, "racy", 10, 2);
 	wipe(S);
-	WORKS(filesync_copy_dir(T, NULL, S, NULL, &manifest, NULL, &error),
+	WORKS(copy_dir(T, NULL, S, NULL, &manifest, NULL, &error),
 		  "copy of a file of more than one piece, and of a racy one");
 	ok(same_dir(T, S), "the contents are the same");
 	ok(filesync_manifest_find(manifest, "racy", &file) && !file.racy &&
@@ -1004,14 +1064,14 @@ check_restore(const FilesyncManifest *manifest, int flags, const char *what)
 	before[1] = inode(C, "8193");
 	before[2] = inode(C, "0");
 	memset(&stats, 0, sizeof(stats));
-	ok(RUN(filesync_restore_full(S, manifest, C, &options, &stats, &error)),
+	ok(RUN(restore_full(S, manifest, C, &options, &stats, &error)),
 	   "restore, %s", what);
 	is_stats(11, 0, 5, 2, 2, "counters of it");
 	ok(same_dir(S, C), "the contents are the same");
 	ok(before[0] == inode(C, "8192") && before[1] == inode(C, "8193") &&
 	   before[2] == inode(C, "0"), "files are rewritten in place");
 	ok(!marked(C), "no marker is left");
-	WORKS(filesync_restore_full(S, manifest, C, &options, &stats, &error),
+	WORKS(restore_full(S, manifest, C, &options, &stats, &error),
 		  "restore again");
 	is_stats(11, 0, 0, 0, 0, "there is nothing to do");
 }
@@ -1027,7 +1087,7 @@ test_restore(void)
 	make_template();
 	manifest = make_chain();
 	dir_time = get_time(C, ".");
-	WORKS(filesync_restore_full(S, manifest, C, &mark, &stats, &error),
+	WORKS(restore_full(S, manifest, C, &mark, &stats, &error),
 		  "restore what is unchanged");
 	is_stats(11, 0, 0, 0, 0, "no file is touched");
 	is_int(get_time(C, "."), dir_time, "no marker is made");
@@ -1039,7 +1099,7 @@ test_restore(void)
 	check_restore(manifest, FILESYNC_MARK | FILESYNC_FSYNC, "durable");
 
 	set_time(C, "1", now());
-	WORKS(filesync_restore_full(S, manifest, C, NULL, &stats, &error),
+	WORKS(restore_full(S, manifest, C, NULL, &stats, &error),
 		  "restore a file that was touched");
 	is_stats(11, 0, 1, 0, 0, "it is rewritten");
 	is_int(get_time(C, "1"), get_time(S, "1") - FILESYNC_MTIME_OFFSET,
@@ -1047,34 +1107,34 @@ test_restore(void)
 
 	put(C, "8193", 8192, 98);
 	set_time(C, "8193", get_time(S, "8193") - FILESYNC_MTIME_OFFSET);
-	WORKS(filesync_restore_full(S, manifest, C, NULL, &stats, &error),
+	WORKS(restore_full(S, manifest, C, NULL, &stats, &error),
 		  "restore a file of another size with the right mtime");
 	is_stats(11, 0, 1, 0, 0, "it is rewritten");
 
 	put(C, FILESYNC_UNFINISHED, 0, 0);
 	put(C, "8192", 8192, 98);
-	WORKS(filesync_restore_full(S, manifest, C, NULL, &stats, &error),
+	WORKS(restore_full(S, manifest, C, NULL, &stats, &error),
 		  "restore what is unfinished");
 	ok(!marked(C) && same_dir(S, C), "finishes it");
 	put(C, FILESYNC_UNFINISHED, 0, 0);
-	WORKS(filesync_restore_full(S, manifest, C, NULL, NULL, &error),
+	WORKS(restore_full(S, manifest, C, NULL, NULL, &error),
 		  "also when there is nothing to do");
 	ok(!marked(C), "the marker goes");
 
 	mkdir(path_of(C, "sub"), 0700);
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), EISDIR,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), EISDIR,
 		  "restore refuses a subdirectory");
 	rmdir(path_of(C, "sub"));
 	unlink(path_of(C, "8192"));
 	must(symlink("8193", path_of(C, "8192")) == 0, "symlink");
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), ELOOP,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), ELOOP,
 		  "restore refuses a symbolic link");
 	unlink(path_of(C, "8192"));
-	FAILS(filesync_restore_full(S, manifest, path_of(root, "nowhere"), NULL,
+	FAILS(restore_full(S, manifest, path_of(root, "nowhere"), NULL,
 								NULL, &error), ENOENT,
 		  "restore to a missing directory");
 	unlink(path_of(S, "8192"));
-	FAILS(filesync_restore_full(S, manifest, C, &mark, NULL, &error), ENOENT,
+	FAILS(restore_full(S, manifest, C, &mark, NULL, &error), ENOENT,
 		  "restore from a snapshot that lacks a file");
 	ok(marked(C), "the target is marked");
 	filesync_manifest_free(manifest);
@@ -1109,11 +1169,11 @@ test_restore_changed(void)
 					 FILESYNC_UNFINISHED, NULL);
 	mark.flags = FILESYNC_MARK;
 	memset(&stats, 0, sizeof(stats));
-	WORKS(filesync_restore_changed(S, manifest, C, names, &mark, &stats,
+	WORKS(restore_changed(S, manifest, C, names, &mark, &stats,
 								   &error), "restore by names");
 	is_stats(11, 0, 5, 2, 2, "counters of it");
 	ok(same_dir(S, C), "the contents are the same");
-	WORKS(filesync_restore_full(S, manifest, C, NULL, &stats, &error),
+	WORKS(restore_full(S, manifest, C, NULL, &stats, &error),
 		  "a full comparison agrees");
 	is_stats(11, 0, 0, 0, 0, "nothing is left to do");
 	filesync_names_free(names);
@@ -1123,7 +1183,7 @@ test_restore_changed(void)
 	put(C, "1", 1, 97);
 	put(C, "extra", 5, 97);
 	names = names_of("8192", "8193", "1", NULL);
-	WORKS(filesync_restore_changed(S, manifest, C, names, NULL, &stats,
+	WORKS(restore_changed(S, manifest, C, names, NULL, &stats,
 								   &error), "restore three files");
 	is_stats(3, 0, 3, 0, 0, "only these");
 	ok(exists(C, "extra"), "what isn't named is left alone");
@@ -1135,20 +1195,20 @@ test_restore_changed(void)
 	unlink(path_of(C, "extra"));
 
 	put(C, FILESYNC_UNFINISHED, 0, 0);
-	FAILS(filesync_restore_changed(S, manifest, C, names, NULL, NULL, &error),
+	FAILS(restore_changed(S, manifest, C, names, NULL, NULL, &error),
 		  EBUSY, "restore by names refuses what is unfinished");
 	unlink(path_of(C, FILESYNC_UNFINISHED));
 	unlink(path_of(C, "8192"));
 	must(symlink("1", path_of(C, "8192")) == 0, "symlink");
-	FAILS(filesync_restore_changed(S, manifest, C, names, NULL, NULL, &error),
+	FAILS(restore_changed(S, manifest, C, names, NULL, NULL, &error),
 		  ELOOP, "restore by names refuses a symbolic link");
 	unlink(path_of(C, "8192"));
 	must(mkdir(path_of(C, "8192"), 0700) == 0, "mkdir");
-	FAILS(filesync_restore_changed(S, manifest, C, names, NULL, NULL, &error),
+	FAILS(restore_changed(S, manifest, C, names, NULL, NULL, &error),
 		  EISDIR, "and a subdirectory");
 	filesync_names_free(names);
 	names = filesync_names_create();
-	WORKS(filesync_restore_changed(S, manifest, C, names, NULL, NULL, &error),
+	WORKS(restore_changed(S, manifest, C, names, NULL, NULL, &error),
 		  "restore no names");
 	filesync_names_free(names);
 	filesync_manifest_free(manifest);
@@ -1157,25 +1217,41 @@ test_restore_changed(void)
 /*
  * The chain from template to clone over time
  */
-static void
-note_difference(FilesyncDifference difference, const char *name, void *arg)
-{
-	char	   *line = arg;
-
-	sprintf(line + strlen(line), "%c%s ",
-			difference == FILESYNC_CHANGED ? '!' :
-			difference == FILESYNC_MISSING ? '-' : '+', name);
-}
-
+/*
+ * How many files of the template, as it is, the snapshot's manifest does not know
+ * to be equal: their names go to line, after ! or, if it has none, -; after + what
+ * only the snapshot has.
+ */
 static uint32_t
 diff_now(const FilesyncManifest *copy, char *line)
 {
 	FilesyncManifest *manifest = scan(T);
-	uint32_t	n;
+	FilesyncFile file;
+	FilesyncFile other;
+	uint32_t	n = 0;
+	uint32_t	i;
 
 	line[0] = '\0';
-	n = filesync_diff(manifest, copy, note_difference, line);
-	must(n == filesync_diff(manifest, copy, NULL, NULL), "diff");
+	for (i = 0; i < filesync_manifest_count(manifest); i++)
+	{
+		bool		found;
+
+		filesync_manifest_get(manifest, i, &file);
+		found = filesync_manifest_find(copy, file.name, &other);
+		if (found && !file.racy && file.size == other.size &&
+			file.mtime == other.origin)
+			continue;
+		sprintf(line + strlen(line), "%c%s ", found ? '!' : '-', file.name);
+		n++;
+	}
+	for (i = 0; i < filesync_manifest_count(copy); i++)
+	{
+		filesync_manifest_get(copy, i, &file);
+		if (filesync_manifest_find(manifest, file.name, &other))
+			continue;
+		sprintf(line + strlen(line), "+%s ", file.name);
+		n++;
+	}
 	filesync_manifest_free(manifest);
 	return n;
 }
@@ -1189,7 +1265,7 @@ refresh_now(FilesyncManifest **copy, const FilesyncOptions *options)
 	bool		done;
 
 	memset(&stats, 0, sizeof(stats));
-	done = RUN(filesync_refresh(T, manifest, S, *copy, options, &new_copy,
+	done = RUN(refresh(T, manifest, S, *copy, options, &new_copy,
 								&stats, &error));
 	filesync_manifest_free(manifest);
 	if (!done)
@@ -1275,7 +1351,7 @@ test_refresh(void)
 	is_stats(11, 0, 1, 1, 1, "does what is needed");
 	ok(same_dir(T, S) && manifest_is_true(copy, S), "the contents are the same");
 	is_int(diff_now(copy, line), 2, "what was racy can't be told to be equal");
-	WORKS(filesync_restore_full(S, copy, C, NULL, &stats, &error),
+	WORKS(restore_full(S, copy, C, NULL, &stats, &error),
 		  "bring a clone up to date");
 	is_stats(11, 0, 1, 1, 1, "does as much");
 	ok(same_dir(S, C), "the contents are the same");
@@ -1293,7 +1369,7 @@ test_refresh(void)
 	ok(refresh_now(&copy, NULL), "refresh again");
 	is_stats(11, 0, 0, 0, 0, "there is nothing to do");
 	ok(manifest_is_true(copy, S), "and the manifest is right");
-	WORKS(filesync_restore_full(S, copy, C, NULL, &stats, &error),
+	WORKS(restore_full(S, copy, C, NULL, &stats, &error),
 		  "the clones' marks are good");
 	is_stats(11, 0, 0, 0, 0, "there is nothing to do");
 	filesync_manifest_free(copy);
@@ -1326,7 +1402,7 @@ test_refresh(void)
 	is_stats(2, 1, 1, 0, 0, "finds it");
 	ok(same_dir(T, S) && get_time(S, "a") != snapshot_time,
 	   "the snapshot has it, with another mtime");
-	WORKS(filesync_restore_full(S, copy, C, NULL, &stats, &error),
+	WORKS(restore_full(S, copy, C, NULL, &stats, &error),
 		  "a clone of the first snapshot is brought up to date");
 	is_stats(2, 0, 1, 0, 0, "by that file");
 	ok(same_dir(T, C), "the contents are the same");
@@ -1339,18 +1415,18 @@ test_refresh(void)
 	ok(refresh_now(&copy, NULL), "refresh when its last byte has changed");
 	is_stats(3, 0, 1, 0, 0, "finds it");
 	ok(same_dir(T, S), "the contents are the same");
-	WORKS(filesync_restore_full(S, copy, C, NULL, NULL, &error), "and restore");
+	WORKS(restore_full(S, copy, C, NULL, NULL, &error), "and restore");
 
 	/* The same, with the file racy at each copy. */
 	put(T, "a", 8192, 4);
 	ok(refresh_now(&copy, NULL), "refresh from a racy file");
 	snapshot_time = get_time(S, "a");
-	WORKS(filesync_restore_full(S, copy, C, NULL, NULL, &error), "and restore");
+	WORKS(restore_full(S, copy, C, NULL, NULL, &error), "and restore");
 	put(T, "a", 8192, 5);
 	set_time(T, "a", now());
 	ok(refresh_now(&copy, NULL), "refresh, racy again");
 	ok(get_time(S, "a") != snapshot_time, "each copy has its own mtime");
-	WORKS(filesync_restore_full(S, copy, C, NULL, NULL, &error), "and restore");
+	WORKS(restore_full(S, copy, C, NULL, NULL, &error), "and restore");
 	ok(same_dir(T, S) && same_dir(T, C), "the contents are the same");
 
 	test_refresh_durable(&copy);
@@ -1374,12 +1450,12 @@ test_direct_clone(void)
 	options.mtime_steps = 2;
 	wipe(C);
 	wipe(S);
-	WORKS(filesync_copy_dir(T, manifest, C, &options, NULL, NULL, &error),
+	WORKS(copy_dir(T, manifest, C, &options, NULL, NULL, &error),
 		  "clone the template");
-	WORKS(filesync_copy_dir(T, manifest, S, NULL, &copy, NULL, &error),
+	WORKS(copy_dir(T, manifest, S, NULL, &copy, NULL, &error),
 		  "then take the snapshot");
 	memset(&stats, 0, sizeof(stats));
-	WORKS(filesync_restore_full(S, copy, C, NULL, &stats, &error),
+	WORKS(restore_full(S, copy, C, NULL, &stats, &error),
 		  "restore the clone");
 	is_stats(12, 0, 1, 0, 0, "only the racy file is copied");
 	filesync_manifest_free(copy);
@@ -1387,10 +1463,10 @@ test_direct_clone(void)
 
 	fresh(C);
 	manifest = scan(T);
-	WORKS(filesync_restore_full(T, manifest, C, NULL, NULL, &error),
+	WORKS(restore_full(T, manifest, C, NULL, NULL, &error),
 		  "restore from the template");
 	memset(&stats, 0, sizeof(stats));
-	WORKS(filesync_restore_full(T, manifest, C, NULL, &stats, &error),
+	WORKS(restore_full(T, manifest, C, NULL, &stats, &error),
 		  "and again");
 	is_stats(12, 0, 1, 0, 0, "a racy file is always copied");
 	filesync_manifest_free(manifest);
@@ -1423,12 +1499,12 @@ test_names(void)
 	ok(same_dir(T, C), "odd names are copied");
 	for (i = 0; i < filesync_names_count(names); i++)
 		unlink(path_of(C, filesync_names_get(names, (uint32_t) i)));
-	WORKS(filesync_restore_changed(S, manifest, C, names, NULL, NULL, &error),
+	WORKS(restore_changed(S, manifest, C, names, NULL, NULL, &error),
 		  "and restored by name");
 	ok(same_dir(T, C), "the contents are the same");
 	unlink(path_of(S, "\xff\xfe\x01"));
 	unlink(path_of(C, "\xff\xfe\x01"));
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), ENOENT,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), ENOENT,
 		  "an error about such a name");
 	ok(strstr(error.message, "\\xff\\xfe\\x01\"") != NULL,
 	   "has it in ASCII: %s", strrchr(error.message, '/'));
@@ -1440,10 +1516,10 @@ test_names(void)
 	is_int(filesync_names_count(names), 9, "names in the set");
 	ok(filesync_names_add(names, "a b"), "add one again");
 	is_int(filesync_names_count(names), 9, "there are no more");
-	ok(filesync_names_contains(names, longest), "find one");
+	ok(contains(names, longest), "find one");
 	filesync_names_clear(names);
 	ok(filesync_names_count(names) == 0 &&
-	   !filesync_names_contains(names, longest), "clear it");
+	   !contains(names, longest), "clear it");
 	for (i = 0; i < 20000; i++)
 	{
 		char		name[20];
@@ -1452,8 +1528,8 @@ test_names(void)
 		must(filesync_names_add(names, name), name);
 	}
 	is_int(filesync_names_count(names), 10000, "add many");
-	ok(filesync_names_contains(names, "9999") &&
-	   !filesync_names_contains(names, "10000") &&
+	ok(contains(names, "9999") &&
+	   !contains(names, "10000") &&
 	   strcmp(filesync_names_get(names, 42), "42") == 0, "and find them");
 	filesync_names_free(names);
 	filesync_names_free(NULL);
@@ -1508,7 +1584,7 @@ test_swaps(void)
 	put(root, "outside_before", 8192, 7);
 	put(C, "one", 8192, 60);
 	hook = link_before_open;
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), ELOOP,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), ELOOP,
 		  "a link that takes a file's place is not followed");
 	ok(same_file(path_of(root, "outside"), path_of(root, "outside_before")),
 	   "what it points to is untouched");
@@ -1517,11 +1593,11 @@ test_swaps(void)
 	put(C, "one", 8192, 60);
 	alarm(20);
 	hook = pipe_before_open;
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), ENXIO,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), ENXIO,
 		  "nor does a pipe in its place stop us");
 	unlink(path_of(C, "one"));
 	hook = pipe_before_source_open;
-	(void) RUN(filesync_restore_full(S, manifest, C, NULL, NULL, &error));
+	(void) RUN(restore_full(S, manifest, C, NULL, NULL, &error));
 	ok(!result, "nor one in the source");
 	alarm(0);
 	filesync_manifest_free(manifest);
@@ -1531,7 +1607,7 @@ test_swaps(void)
 	fresh(path_of(root, "elsewhere"));
 	put(path_of(root, "elsewhere"), "one", 8192, 7);
 	hook = swap_directory;
-	WORKS(filesync_restore_full(S, manifest, C, NULL, NULL, &error),
+	WORKS(restore_full(S, manifest, C, NULL, NULL, &error),
 		  "another directory in the target's place doesn't matter");
 	hook = NULL;
 	ok(same_dir(S, path_of(root, "moved")) &&
@@ -1560,14 +1636,14 @@ test_permissions(void)
 	}
 	put(C, "one", 8192, 1);
 	chmod(path_of(S, "one"), 0);
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), EACCES,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), EACCES,
 		  "a source that can't be read");
 	chmod(path_of(S, "one"), 0600);
 	chmod(path_of(C, "one"), 0400);
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), EACCES,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), EACCES,
 		  "a target that can't be written");
 	chmod(path_of(C, "one"), 0600);
-	WORKS(filesync_restore_full(S, manifest, C, NULL, NULL, &error),
+	WORKS(restore_full(S, manifest, C, NULL, NULL, &error),
 		  "then it works");
 	filesync_manifest_free(manifest);
 	chmod(T, 0);
@@ -1792,50 +1868,23 @@ test_check(void)
 	options.check_every = 4;
 	wipe(C);
 	checks_made = 0;
-	WORKS(filesync_copy_dir(S, manifest, C, &options, NULL, NULL, &error),
+	WORKS(copy_dir(S, manifest, C, &options, NULL, NULL, &error),
 		  "copy with a check every four files");
 	is_int(checks_made >= 2, true, "it is called");
 	options.arg = &options;
 	checks_left = 1;
 	wipe(C);
-	FAILS(filesync_copy_dir(S, manifest, C, &options, NULL, NULL, &error),
+	FAILS(copy_dir(S, manifest, C, &options, NULL, NULL, &error),
 		  ECANCELED, "copy that is stopped by the second check");
 	ok(marked(C), "it is marked");
 	checks_left = 0;
-	FAILS(filesync_restore_full(S, manifest, C, &options, NULL, &error),
+	FAILS(restore_full(S, manifest, C, &options, NULL, &error),
 		  ECANCELED, "restore that is stopped");
 	options.arg = NULL;
-	WORKS(filesync_restore_full(S, manifest, C, &options, NULL, &error),
+	WORKS(restore_full(S, manifest, C, &options, NULL, &error),
 		  "restore that is not");
 	ok(same_dir(S, C) && !marked(C), "makes it whole");
 	filesync_manifest_free(manifest);
-}
-
-static void
-test_remove(void)
-{
-	WORKS(filesync_remove_dir(path_of(root, "nowhere"), NULL, NULL, &error),
-		  "remove a missing directory");
-	make_template();
-	put(T, FILESYNC_UNFINISHED, 0, 0);
-	mkdir(path_of(T, "sub"), 0700);
-	FAILS(filesync_remove_dir(T, NULL, NULL, &error), EISDIR,
-		  "remove refuses a subdirectory");
-	is_int(count_files(T), 13, "and removes nothing");
-	rmdir(path_of(T, "sub"));
-	memset(&stats, 0, sizeof(stats));
-	WORKS(filesync_remove_dir(T, NULL, &stats, &error), "remove a directory");
-	is_int((int64_t) stats.removed, 11, "files are counted");
-	ok(access(T, F_OK) != 0, "it is gone");
-	fresh(T);
-	WORKS(filesync_remove_dir(T, NULL, NULL, &error), "remove an empty one");
-	wipe(C);
-	fresh(T);
-	must(symlink(T, C) == 0, "symlink");
-	FAILS(filesync_remove_dir(C, NULL, NULL, &error), ENOTDIR,
-		  "remove refuses a link to one");
-	ok(access(T, F_OK) == 0, "which stays");
-	wipe(C);
 }
 
 /*
@@ -1884,7 +1933,7 @@ is_heard(int fd, const char *wanted, const char *what)
 		const char *name = filesync_names_get(heard, i);
 
 		sprintf(line + strlen(line), "%s%s%s", i ? "," : "",
-				filesync_names_contains(heard_entries, name) ? "+" : "", name);
+				contains(heard_entries, name) ? "+" : "", name);
 	}
 	if (!ok(strcmp(line, wanted) == 0, "%s", what))
 		printf("#   heard: %s\n", line);
@@ -1960,7 +2009,7 @@ test_watch_restore(int watch, const FilesyncManifest *manifest)
 	FilesyncNames *set;
 	uint32_t	i;
 
-	must(filesync_restore_full(S, manifest, C, NULL, NULL, &error),
+	must(restore_full(S, manifest, C, NULL, NULL, &error),
 		 error.message);
 	(void) filesync_watch_drain(watch, listen_to, NULL, &error);
 	put(C, "one", 8192, 61);
@@ -1970,7 +2019,7 @@ test_watch_restore(int watch, const FilesyncManifest *manifest)
 	set = filesync_names_create();
 	for (i = 0; i < filesync_names_count(heard); i++)
 		filesync_names_add(set, filesync_names_get(heard, i));
-	WORKS(filesync_restore_changed(S, manifest, C, set, NULL, NULL, &error),
+	WORKS(restore_changed(S, manifest, C, set, NULL, NULL, &error),
 		  "are undone by what was heard");
 	ok(same_dir(S, C), "the contents are the same");
 	is_heard(watch, "+fresh,one,+three", "our own changes are heard, too");
@@ -2074,7 +2123,7 @@ test_watch(void)
 	must(symlink(S, C) == 0, "symlink");
 	ok(filesync_watch_add(watch, C, &error) == -1, "add a link");
 	wipe(C);
-	filesync_watch_close(watch);
+	close(watch);
 	filesync_names_free(heard);
 	filesync_names_free(heard_entries);
 	filesync_manifest_free(manifest);
@@ -2111,12 +2160,10 @@ test_many(void)
 	unlink(path_of(C, "20001_fsm"));
 	put(C, "extra", 10, 99);
 	memset(&stats, 0, sizeof(stats));
-	WORKS(filesync_restore_full(S, again, C, NULL, &stats, &error),
+	WORKS(restore_full(S, again, C, NULL, &stats, &error),
 		  "restore by it");
 	is_stats(11302, 0, 1, 1, 1, "changes what is needed");
 	ok(same_dir(T, C), "the contents are the same");
-	WORKS(filesync_remove_dir(C, NULL, NULL, &error), "remove them");
-	ok(access(C, F_OK) != 0, "they are gone");
 	filesync_manifest_free(manifest);
 	filesync_manifest_free(again);
 }
@@ -2142,16 +2189,13 @@ test_full_disk(void)
 	make_small_template();
 	manifest = scan(T);
 	options.flags = FILESYNC_MARK;
-	FAILS(filesync_copy_dir(T, manifest, path_of(disk, "C"), &options, NULL,
+	FAILS(copy_dir(T, manifest, path_of(disk, "C"), &options, NULL,
 							NULL, &error), ENOSPC, "copy to a full disk");
 	ok(marked(path_of(disk, "C")), "it is marked");
 	options.flags |= FILESYNC_NO_CLONE;
-	FAILS(filesync_restore_full(T, manifest, path_of(disk, "C"), &options,
+	FAILS(restore_full(T, manifest, path_of(disk, "C"), &options,
 								NULL, &error), ENOSPC, "restore on it");
 	ok(marked(path_of(disk, "C")), "it is marked");
-	WORKS(filesync_remove_dir(path_of(disk, "C"), &options, NULL, &error),
-		  "remove from it");
-	ok(!exists(disk, "C"), "it is gone");
 	filesync_manifest_free(manifest);
 	must(sh("umount '%s'", disk) == 0, "umount");
 }
@@ -2174,11 +2218,11 @@ test_sharing(const char *type, const char *mkfs, int megabytes)
 	}
 	make_template();
 	wipe(path_of(disk, "S"));
-	must(filesync_copy_dir(T, NULL, path_of(disk, "S"), NULL, &manifest, NULL,
+	must(copy_dir(T, NULL, path_of(disk, "S"), NULL, &manifest, NULL,
 						   &error), error.message);
 	ok(same_dir(T, path_of(disk, "S")), "%s: copy from another file system",
 	   type);
-	WORKS(filesync_copy_dir(path_of(disk, "S"), manifest, path_of(disk, "C"),
+	WORKS(copy_dir(path_of(disk, "S"), manifest, path_of(disk, "C"),
 							NULL, NULL, NULL, &error), "share extents");
 	is_int(ncalls[N_CLONE], 10, "of all files with content");
 	is_int(ncalls[N_RANGE] + ncalls[N_READ] + ncalls[N_WRITE], 0,
@@ -2190,7 +2234,7 @@ test_sharing(const char *type, const char *mkfs, int megabytes)
 	check_restore(manifest, FILESYNC_NO_CLONE, "not sharing");
 	must(truncate(path_of(S, "8192"), 8193) == 0, "truncate");
 	unlink(path_of(C, "8192"));
-	FAILS(filesync_restore_full(S, manifest, C, NULL, NULL, &error), EAGAIN,
+	FAILS(restore_full(S, manifest, C, NULL, NULL, &error), EAGAIN,
 		  "share a file of another size");
 	snprintf(S, sizeof(S), "%s", path_of(root, "S"));
 	snprintf(C, sizeof(C), "%s", path_of(root, "C"));
@@ -2231,7 +2275,7 @@ static void
 remember(const char *dir)
 {
 	wipe(B);
-	must(filesync_copy_dir(dir, NULL, B, NULL, NULL, NULL, &error),
+	must(copy_dir(dir, NULL, B, NULL, NULL, NULL, &error),
 		 error.message);
 }
 
@@ -2246,7 +2290,7 @@ setup_copy(void)
 static bool
 run_copy(const FilesyncOptions *options)
 {
-	return filesync_copy_dir(T, NULL, C, options, &chain_manifest, NULL,
+	return copy_dir(T, NULL, C, options, &chain_manifest, NULL,
 							 &error);
 }
 
@@ -2261,10 +2305,11 @@ bad_copy(void)
 {
 	int			files = count_files(C);
 
-	return chain_manifest == NULL &&
-		(files <= 0 || marked(C) || same_dir(T, C)) &&
-		filesync_remove_dir(C, NULL, NULL, &error) &&
-		filesync_copy_dir(T, NULL, C, NULL, NULL, NULL, &error) &&
+	if (chain_manifest != NULL ||
+		(files > 0 && !marked(C) && !same_dir(T, C)))
+		return false;
+	wipe(C);
+	return copy_dir(T, NULL, C, NULL, NULL, NULL, &error) &&
 		same_dir(T, C);
 }
 
@@ -2285,13 +2330,13 @@ setup_restore(void)
 static bool
 run_restore(const FilesyncOptions *options)
 {
-	return filesync_restore_full(S, chain_manifest, C, options, NULL, &error);
+	return restore_full(S, chain_manifest, C, options, NULL, &error);
 }
 
 static bool
 run_changed(const FilesyncOptions *options)
 {
-	return filesync_restore_changed(S, chain_manifest, C, chain_names, options,
+	return restore_changed(S, chain_manifest, C, chain_names, options,
 									NULL, &error);
 }
 
@@ -2302,7 +2347,7 @@ good_restore(void)
 
 	memset(&stats, 0, sizeof(stats));
 	return same &&
-		filesync_restore_full(S, chain_manifest, C, NULL, &stats, &error) &&
+		restore_full(S, chain_manifest, C, NULL, &stats, &error) &&
 		stats.examined == 4 && stats.copied + stats.created == 0;
 }
 
@@ -2340,7 +2385,7 @@ run_refresh(const FilesyncOptions *options)
 {
 	FilesyncManifest *copy;
 
-	if (!filesync_refresh(T, template_manifest, S, chain_manifest, options,
+	if (!refresh(T, template_manifest, S, chain_manifest, options,
 						  &copy, NULL, &error))
 		return false;
 	filesync_manifest_free(chain_manifest);
@@ -2441,33 +2486,6 @@ good_read(void)
 }
 
 static void
-setup_remove(void)
-{
-	setup_restore();
-	put(C, FILESYNC_UNFINISHED, 0, 0);
-}
-
-static bool
-run_remove(const FilesyncOptions *options)
-{
-	return filesync_remove_dir(C, options, NULL, &error);
-}
-
-static bool
-good_remove(void)
-{
-	return access(C, F_OK) != 0;
-}
-
-/* It is marked until nothing is left, and can be removed at last. */
-static bool
-bad_remove(void)
-{
-	return (count_files(C) <= 0 || marked(C)) && run_remove(NULL) &&
-		good_remove();
-}
-
-static void
 setup_watch(void)
 {
 	setup_restore();
@@ -2496,7 +2514,7 @@ run_watch(const FilesyncOptions *options)
 		done = filesync_watch_drain(fd, listen_to, NULL, &error) &&
 			filesync_watch_remove(fd, wd, &error);
 	}
-	filesync_watch_close(fd);
+	__real_close(fd);
 	return done;
 }
 
@@ -2504,7 +2522,7 @@ static bool
 good_watch(void)
 {
 	bool		good = heard_overflow > 0 ||
-		filesync_names_contains(heard, "one");
+		contains(heard, "one");
 
 	filesync_names_free(heard);
 	filesync_names_free(heard_entries);
@@ -2531,7 +2549,6 @@ static const Scenario scenarios[] = {
 	{"scan", 0, setup_copy, run_scan, good_scan, bad_scan},
 	{"write manifest", FILESYNC_FSYNC, setup_manifest, run_write, good_write, bad_write},
 	{"read manifest", 0, setup_read, run_read, good_read, bad_scan},
-	{"remove", FILESYNC_FSYNC, setup_remove, run_remove, good_remove, bad_remove},
 	{"watch", 0, setup_watch, run_watch, good_watch, bad_watch},
 };
 
@@ -2657,7 +2674,6 @@ main(void)
 	test_permissions();
 	test_manifest();
 	test_check();
-	test_remove();
 	test_watch();
 	test_full_disk();
 	if (!quick)

@@ -1,0 +1,241 @@
+/*-------------------------------------------------------------------------
+ *
+ * filecopy.c
+	  The content of one file, copied to or compared with another, for filesync.c.
+ *
+ * By the fastest way that there is: extents are shared where the file system can,
+ * else the kernel copies, else a buffer serves.  Plain POSIX.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#endif
+
+#include "filesync_internal.h"
+
+#if defined(__linux__) && \
+	(!defined(__GLIBC__) || __GLIBC__ > 2 || __GLIBC_MINOR__ >= 27)
+#define HAVE_COPY_IN_KERNEL
+#endif
+
+/* Larger buffers than this were no faster, and leave the CPU's cache. */
+#define BUFFER_SIZE (256 * 1024)
+
+/* Bytes to copy in the kernel before asking whether to go on. */
+#define KERNEL_COPY_SIZE (32 * 1024 * 1024)
+
+#define DEFAULT_CHECK_EVERY 64
+
+/*
+ * Ask the caller, after so many files or pieces of files, whether to go on.
+ * Returns false with the error set if not.
+ */
+bool
+check_point(SyncRun *run, uint32_t files)
+{
+	uint32_t	every = run->options->check_every;
+
+	run->unchecked += files;
+	if (run->options->check == NULL ||
+		run->unchecked < (every ? every : DEFAULT_CHECK_EVERY))
+		return true;
+	run->unchecked = 0;
+	if (run->options->check(run->options->arg))
+		return true;
+	return fs_fail_text(run->error, ECANCELED, "canceled while changing \"%.1000s\"",
+					 run->target);
+}
+
+/*
+ * The buffer for copying and comparing.  NULL, with the error set, if there is
+ * no memory.
+ */
+static char *
+run_buffer(SyncRun *run)
+{
+	if (run->buffer == NULL)
+		run->buffer = malloc(2 * BUFFER_SIZE);
+	if (run->buffer == NULL)
+		fs_fail_memory(run->error);
+	return run->buffer;
+}
+
+#ifdef __linux__
+
+/*
+ * Whether the error of an attempt to share or to copy in the kernel says that
+ * it never works here.  EPERM comes from sandboxes that don't know the call.
+ */
+static bool
+errno_is_unsupported(void)
+{
+	return errno == EOPNOTSUPP || errno == ENOTTY || errno == EXDEV ||
+		errno == EINVAL || errno == ENOSYS || errno == EPERM;
+}
+
+#endif
+
+/*
+ * Share the source's extents, where the file system can.  Sets copied to the
+ * size that this made, or leaves it if it can't.  Returns false with the error
+ * set.
+ */
+static bool
+clone_content(SyncRun *run, Transfer *t)
+{
+#if defined(__linux__) && defined(FICLONE)
+	struct stat st;
+	int			rc;
+
+	if (!run->try_clone)
+		return true;
+	RETRY(rc, ioctl(t->out, FICLONE, t->in));
+	if (rc < 0)
+	{
+		if (!errno_is_unsupported())
+			return fs_fail(run->error, errno, "write to file", run->target, t->name);
+		run->try_clone = false;
+		return true;
+	}
+	if (fstat(t->out, &st) < 0)
+		return fs_fail(run->error, errno, "stat file", run->target, t->name);
+	t->copied = st.st_size;
+#else
+	(void) run, (void) t;
+#endif
+	return true;
+}
+
+/*
+ * Copy inside the kernel, from and to where the descriptors stand, until size
+ * bytes are copied or it can't be done.  Asks for one byte more than there
+ * should be, to see a source that has grown.  Counts in copied.  Returns
+ * false with the error set.
+ */
+static bool
+kernel_copy(SyncRun *run, Transfer *t)
+{
+#ifdef HAVE_COPY_IN_KERNEL
+	while (run->try_kernel_copy && t->copied < t->size)
+	{
+		int64_t		left = t->size - t->copied;
+		ssize_t		n;
+
+		RETRY(n, copy_file_range(t->in, NULL, t->out, NULL,
+								 left <= KERNEL_COPY_SIZE ?
+								 (size_t) left + 1 : KERNEL_COPY_SIZE, 0));
+		if (n < 0 && !errno_is_unsupported())
+			return fs_fail(run->error, errno, "write to file", run->target, t->name);
+		if (n < 0)
+			run->try_kernel_copy = false;
+		if (n <= 0)
+			break;
+		t->copied += n;
+		if (t->copied < t->size && !check_point(run, UINT16_MAX))
+			return false;
+	}
+#else
+	(void) run, (void) t;
+#endif
+	return true;
+}
+
+/*
+ * Same with read() and write(), which always can.
+ */
+static bool
+buffer_copy(SyncRun *run, Transfer *t)
+{
+	while (t->copied < t->size)
+	{
+		int64_t		left = t->size - t->copied;
+		char	   *buffer = run_buffer(run);
+		ssize_t		n;
+
+		if (buffer == NULL)
+			return false;
+		RETRY(n, read(t->in, buffer,
+					  left <= BUFFER_SIZE ? (size_t) left + 1 : BUFFER_SIZE));
+		if (n < 0)
+		{
+			fs_fail(run->error, errno, "read file", run->source, t->name);
+			return fs_blame_source(run->error);
+		}
+		if (n == 0)
+			break;
+		if (!fs_write_all(t->out, buffer, (size_t) n))
+			return fs_fail(run->error, errno, "write to file", run->target, t->name);
+		t->copied += n;
+		if (t->copied < t->size && !check_point(run, 1))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Copy a file's content, by the fastest way there is.  Returns false with the
+ * error set: EAGAIN if the source hasn't got the size that its manifest says.
+ */
+bool
+copy_content(SyncRun *run, Transfer *t)
+{
+	t->copied = 0;
+	if (!clone_content(run, t) || !kernel_copy(run, t) || !buffer_copy(run, t))
+		return false;
+	if (t->copied != t->size)
+	{
+		fs_fail_file(run->error, EAGAIN, run->source, t->name,
+				  "is not as large as expected");
+		return fs_blame_source(run->error);
+	}
+	run->stats->bytes += (uint64_t) t->size;
+	return true;
+}
+
+/*
+ * Read two open files side by side, to see whether both have the same size
+ * bytes and no more.  Returns false with the error set.
+ */
+bool
+compare_content(SyncRun *run, const Transfer *t, bool *same)
+{
+	char	   *buffer = run_buffer(run);
+	int64_t		done = 0;
+	ssize_t		n;
+	ssize_t		m;
+
+	*same = false;
+	if (buffer == NULL)
+		return false;
+	do
+	{
+		n = fs_read_all(t->in, buffer, BUFFER_SIZE);
+		if (n < 0)
+			return fs_fail(run->error, errno, "read file", run->source, t->name);
+		m = fs_read_all(t->out, buffer + BUFFER_SIZE, BUFFER_SIZE);
+		if (m < 0)
+			return fs_fail(run->error, errno, "read file", run->target, t->name);
+		if (n != m || memcmp(buffer, buffer + BUFFER_SIZE, (size_t) n) != 0)
+			return true;
+		done += n;
+		if (!check_point(run, 1))
+			return false;
+	} while (n > 0);
+	*same = (done == t->size);
+	return true;
+}
