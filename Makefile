@@ -6,6 +6,7 @@
 #   make server, server-stop  a throwaway server to play with
 #   make test                 every test on throwaway servers; TESTS="regress t/001_basic.pl" picks some
 #   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
+#   make bench-peers          beside what other tools send, which have a database for each test or clean up after it
 #   make test-peers           what has never heard of testdb, with CREATE DATABASE served and not: pytest-postgresql, Django, ...
 #   make test-image           the image, on a stand-in for the official one: built, run, used from outside
 #   make test-matrix          every test on other majors, in chroots (16: out of a wheel); MAJORS="17 18" picks some
@@ -89,6 +90,8 @@ test:
 	@bash '$(here)/test/run' $(TESTS)
 bench:
 	@bash '$(here)/bench/run' $(BENCH)
+bench-peers:
+	@bash '$(here)/bench/peers' $(BENCH)
 test-matrix:
 	@bash '$(here)/test/matrix' $(MAJORS)
 test-assert:
@@ -115,5 +118,5 @@ dist:
 	git diff --quiet HEAD -- . || echo "What is not committed is left out." >&2; \
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
-.PHONY: all install installcheck uninstall clean demo server server-stop test bench test-matrix \
+.PHONY: all install installcheck uninstall clean demo server server-stop test bench bench-peers test-matrix \
 	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-yaml dist
