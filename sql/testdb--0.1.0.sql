@@ -4,8 +4,8 @@
 \echo Use "CREATE EXTENSION testdb" to load this file. \quit
 
 --
--- Functions that do something: nobody may call them but those who are granted
--- that.
+-- Functions that change something: only superusers may call them, until
+-- EXECUTE is granted.
 --
 
 CREATE FUNCTION testdb_clone(
@@ -19,7 +19,7 @@ AS 'MODULE_PATHNAME', 'testdb_clone'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_clone(text, text, text, interval, text) IS
-'hand out a copy of a template database to the current user, and return its name; not undone by ROLLBACK';
+'create a copy of a template database for the current user, or take one that is ready, and return its name; not undone by ROLLBACK';
 
 CREATE FUNCTION testdb_drop(name text, missing_ok boolean DEFAULT false)
 RETURNS boolean
@@ -27,7 +27,7 @@ AS 'MODULE_PATHNAME', 'testdb_drop'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_drop(text, boolean) IS
-'drop a database that testdb_clone made, ending the sessions in it; not undone by ROLLBACK';
+'drop a database that testdb created and terminate the sessions in it; not undone by ROLLBACK';
 
 CREATE FUNCTION testdb_drop_all(template text DEFAULT NULL, label text DEFAULT NULL)
 RETURNS bigint
@@ -35,7 +35,7 @@ AS 'MODULE_PATHNAME', 'testdb_drop_all'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_drop_all(text, text) IS
-'drop all databases that testdb_clone made for the current user, of one template or with one label if given, and return their number';
+'drop all databases that testdb_clone created for the current user, optionally only those of one template or with one label, and return their number';
 
 CREATE FUNCTION testdb_reset(name text)
 RETURNS void
@@ -43,7 +43,7 @@ AS 'MODULE_PATHNAME', 'testdb_reset'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_reset(text) IS
-'give a database that testdb_clone made what a new one would have: the template''s content and settings, and its first owner; ending the sessions in it';
+'restore a database that testdb created to the state of a new one, with the template''s content and settings and its first owner, and terminate the sessions in it';
 
 CREATE FUNCTION testdb_rewind(name text, force boolean DEFAULT false)
 RETURNS void
@@ -51,14 +51,14 @@ AS 'MODULE_PATHNAME', 'testdb_rewind'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_rewind(text, boolean) IS
-'give a database that testdb_clone made its template''s content again, under the sessions connected to it; not undone by ROLLBACK';
+'restore a database that testdb created to its template''s content while sessions stay connected to it; not undone by ROLLBACK';
 
 CREATE PROCEDURE testdb_rewind()
 AS 'MODULE_PATHNAME', 'testdb_rewind_current'
 LANGUAGE C;
 
 COMMENT ON PROCEDURE testdb_rewind() IS
-'give the current database its template''s content again, under the sessions connected to it';
+'restore the current database to its template''s content while sessions stay connected to it';
 
 CREATE FUNCTION testdb_keep(name text, lifetime interval DEFAULT '1 day')
 RETURNS void
@@ -66,7 +66,7 @@ AS 'MODULE_PATHNAME', 'testdb_keep'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_keep(text, interval) IS
-'keep a database that testdb_clone made beyond the end of its session, for so long from now, or until it is dropped (null)';
+'keep a database that testdb created beyond the end of its session, for the given time from now, or until it is dropped (null)';
 
 CREATE FUNCTION testdb_prewarm(template text, spares integer)
 RETURNS integer
@@ -74,7 +74,7 @@ AS 'MODULE_PATHNAME', 'testdb_prewarm'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_prewarm(text, integer) IS
-'wait until that many copies of a template are ready for the current user, and return how many are';
+'wait until that many spares of a template are ready for the current user, and return how many are';
 
 CREATE FUNCTION testdb_template_set(template text, spares integer)
 RETURNS void
@@ -82,7 +82,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_set'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_set(text, integer) IS
-'set how many copies of a template may be made ahead, instead of testdb.spares (null), until the server restarts';
+'set the maximum number of spares of a template, instead of testdb.spares (null), until the server restarts';
 
 CREATE FUNCTION testdb_template_begin(
 	name text,
@@ -94,7 +94,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_begin'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_begin(text, text, text) IS
-'return the template of that name and fingerprint, waiting while another session builds it; or a database to build it in, made from base; not undone by ROLLBACK';
+'return the template of that name and fingerprint, after waiting for another session that builds it; or a database to build it in, copied from base; not undone by ROLLBACK';
 
 CREATE FUNCTION testdb_template_finish(database text)
 RETURNS void
@@ -102,7 +102,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_finish'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_finish(text) IS
-'make a database from testdb_template_begin, in which the template has been built, a template for all; not undone by ROLLBACK';
+'declare that the template in a database from testdb_template_begin has been built, so that all may clone it; not undone by ROLLBACK';
 
 CREATE FUNCTION testdb_template_cancel(database text)
 RETURNS void
@@ -110,7 +110,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_cancel'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_cancel(text) IS
-'drop a database from testdb_template_begin, and leave it to others to build the template';
+'drop a database from testdb_template_begin, so that another session can build the template';
 
 CREATE FUNCTION testdb_template_drop(name text, fingerprint text DEFAULT NULL)
 RETURNS bigint
@@ -118,7 +118,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_drop'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_drop(text, text) IS
-'drop the finished templates of that name, or the one of that fingerprint, and return their number';
+'drop the finished templates of that name, or the one with that fingerprint, and return their number';
 
 CREATE FUNCTION testdb_stats_reset()
 RETURNS void
@@ -126,7 +126,7 @@ AS 'MODULE_PATHNAME', 'testdb_stats_reset'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_stats_reset() IS
-'set the counters in testdb_stats to zero';
+'reset the counters in testdb_stats to zero';
 
 CREATE FUNCTION testdb_uninstall(OUT name name, OUT template name, OUT owner name)
 RETURNS SETOF record
@@ -134,7 +134,7 @@ AS 'MODULE_PATHNAME', 'testdb_uninstall'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_uninstall() IS
-'remove all that testdb keeps ready in the server, make no more databases, and return those that are in use';
+'remove everything that testdb keeps ready in the server, create no more databases, and return those in use';
 
 CREATE FUNCTION testdb_install()
 RETURNS void
@@ -142,7 +142,7 @@ AS 'MODULE_PATHNAME', 'testdb_install'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_install() IS
-'make databases again after testdb_uninstall, as CREATE EXTENSION testdb does';
+'allow testdb to create databases again after testdb_uninstall, as CREATE EXTENSION testdb does';
 
 REVOKE ALL ON FUNCTION testdb_clone(text, text, text, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION testdb_drop(text, boolean) FROM PUBLIC;
@@ -193,7 +193,7 @@ AS 'MODULE_PATHNAME', 'testdb_clones'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION testdb_clones() IS
-'the databases that testdb made, as it remembers them; see the view testdb_clones';
+'databases that testdb created, in every state; see the view testdb_clones';
 
 CREATE VIEW testdb_clones AS
 SELECT d.datname AS name,
@@ -212,19 +212,19 @@ FROM testdb_clones() c
 WHERE c.state IN ('leased', 'dropping');
 
 COMMENT ON VIEW testdb_clones IS
-'the databases that testdb_clone has handed out and nobody has dropped';
+'databases that testdb has handed out and that have not been dropped';
 COMMENT ON COLUMN testdb_clones.name IS 'name of the database';
 COMMENT ON COLUMN testdb_clones.template IS
-'name of the template it was made from, now, or when it was made if the template has been dropped';
+'current name of its template, or its name at creation time if the template has been dropped';
 COMMENT ON COLUMN testdb_clones.owner IS 'role that owns it';
-COMMENT ON COLUMN testdb_clones.created_at IS 'when it was handed out';
+COMMENT ON COLUMN testdb_clones.created_at IS 'time when it was handed out';
 COMMENT ON COLUMN testdb_clones.sessions IS 'number of clients connected to it now';
-COMMENT ON COLUMN testdb_clones.state IS 'leased, or dropping while a worker is at it';
+COMMENT ON COLUMN testdb_clones.state IS 'leased, or dropping while it is being dropped or reset';
 COMMENT ON COLUMN testdb_clones.scope IS
-'session if it is dropped when the session ends that it was handed out to, else manual';
+'session if it is dropped at the end of the session that it was handed out to, database if CREATE DATABASE created it, else manual';
 COMMENT ON COLUMN testdb_clones.session_pid IS 'process ID of that session';
-COMMENT ON COLUMN testdb_clones.expires_at IS 'when it is dropped at the latest';
-COMMENT ON COLUMN testdb_clones.label IS 'what the caller of testdb_clone said about it';
+COMMENT ON COLUMN testdb_clones.expires_at IS 'time at which it is dropped at the latest';
+COMMENT ON COLUMN testdb_clones.label IS 'label that the caller of testdb_clone gave it';
 
 CREATE FUNCTION testdb_templates(
 	OUT oid oid,
@@ -248,7 +248,7 @@ AS 'MODULE_PATHNAME', 'testdb_templates'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION testdb_templates() IS
-'the templates that have been cloned, as testdb remembers them; see the view testdb_templates';
+'templates that have been cloned; see the view testdb_templates';
 
 CREATE VIEW testdb_templates AS
 SELECT d.datname AS name,
@@ -271,34 +271,34 @@ FROM testdb_templates() t
 	JOIN pg_catalog.pg_database d ON d.oid = t.oid;
 
 COMMENT ON VIEW testdb_templates IS
-'the templates that have been cloned since the server started';
+'templates that have been cloned since the server started';
 COMMENT ON COLUMN testdb_templates.name IS 'name of the template';
 COMMENT ON COLUMN testdb_templates.method IS
-'how clones are made if testdb.method is native';
+'method by which clones are created if testdb.method is native';
 COMMENT ON COLUMN testdb_templates.reason IS
-'why that is not the native method, or null';
+'reason why that is not the native method, or null';
 COMMENT ON COLUMN testdb_templates.snapshot IS
-'whether the snapshot holds what is committed in the template';
+'whether the snapshot has everything that is committed in the template';
 COMMENT ON COLUMN testdb_templates.generation IS
-'number of transactions that were committed in the template, as far as counted';
-COMMENT ON COLUMN testdb_templates.clones IS 'number of clones that are handed out';
-COMMENT ON COLUMN testdb_templates.spares IS 'number of clones that are ready to be handed out';
+'number of transactions committed in the template, as far as counted';
+COMMENT ON COLUMN testdb_templates.clones IS 'number of clones in use';
+COMMENT ON COLUMN testdb_templates.spares IS 'number of spares, which are ready to be handed out';
 COMMENT ON COLUMN testdb_templates.wanted IS
-'number of clones that should be ready, as far as calls have shown';
+'number of spares that there should be, judging by recent calls';
 COMMENT ON COLUMN testdb_templates.recycling IS
-'number of dropped clones that are being made ready';
+'number of dropped clones that are being restored';
 COMMENT ON COLUMN testdb_templates.files IS 'number of files in the snapshot';
 COMMENT ON COLUMN testdb_templates.bytes IS 'size of the snapshot';
 COMMENT ON COLUMN testdb_templates.checked_at IS
-'when the snapshot was last compared with the template';
+'time when the snapshot was last compared with the template';
 COMMENT ON COLUMN testdb_templates.last_error IS
-'last error of what was done in the background, or null';
+'last error of background work, or null';
 COMMENT ON COLUMN testdb_templates.served IS
 'number of CREATE DATABASE commands that testdb has served';
 COMMENT ON COLUMN testdb_templates.passed_on IS
-'number of those that PostgreSQL has executed itself';
+'number of CREATE DATABASE commands that testdb has passed on to PostgreSQL';
 COMMENT ON COLUMN testdb_templates.passed_on_reason IS
-'why that was so for the last of them, or null';
+'reason why the last of them was passed on, or null';
 
 CREATE FUNCTION testdb_builds(
 	OUT oid oid,
@@ -314,7 +314,7 @@ AS 'MODULE_PATHNAME', 'testdb_builds'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION testdb_builds() IS
-'the templates of testdb_template_begin, as testdb remembers them; see the view testdb_builds';
+'templates of testdb_template_begin; see the view testdb_builds';
 
 CREATE VIEW testdb_builds AS
 SELECT b.name,
@@ -331,20 +331,20 @@ FROM testdb_builds() b
 WHERE b.state = 'building' OR d.oid IS NOT NULL;
 
 COMMENT ON VIEW testdb_builds IS
-'the templates that testdb_template_begin has made';
-COMMENT ON COLUMN testdb_builds.name IS 'name that testdb_template_begin was given';
-COMMENT ON COLUMN testdb_builds.fingerprint IS 'fingerprint that it was given';
+'templates that sessions have built, or are building, after testdb_template_begin';
+COMMENT ON COLUMN testdb_builds.name IS 'name that was given to testdb_template_begin';
+COMMENT ON COLUMN testdb_builds.fingerprint IS 'fingerprint that was given to testdb_template_begin';
 COMMENT ON COLUMN testdb_builds.state IS 'building or ready';
 COMMENT ON COLUMN testdb_builds.database IS
-'name of the database, or null if it is not made yet';
+'name of the database, or null if it has not been created yet';
 COMMENT ON COLUMN testdb_builds.owner IS 'role that owns it';
 COMMENT ON COLUMN testdb_builds.builder IS
-'process ID of the session that builds it, or null if it is ready';
+'process ID of the session that is building it, or null if it is ready';
 COMMENT ON COLUMN testdb_builds.base IS
-'name, at that time, of the database that it was made from';
-COMMENT ON COLUMN testdb_builds.built_at IS 'when it was finished';
+'name, at that time, of the database that it was copied from';
+COMMENT ON COLUMN testdb_builds.built_at IS 'time when it was finished';
 COMMENT ON COLUMN testdb_builds.used_at IS
-'when testdb_template_begin was last called for it, or the server started after that';
+'time when testdb_template_begin was last called for it, or when the server started if that is later';
 
 CREATE FUNCTION testdb_stats(
 	OUT oid oid,
@@ -369,7 +369,7 @@ AS 'MODULE_PATHNAME', 'testdb_stats'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION testdb_stats() IS
-'what has been done for each template; see the view testdb_stats';
+'statistics of each template; see the view testdb_stats';
 
 CREATE VIEW testdb_stats AS
 SELECT d.datname AS name,
@@ -393,26 +393,26 @@ FROM testdb_stats() s
 	JOIN pg_catalog.pg_database d ON d.oid = s.oid;
 
 COMMENT ON VIEW testdb_stats IS
-'what has been done for each template since the server started or testdb_stats_reset was called';
+'statistics of each template since the server started or testdb_stats_reset was called';
 COMMENT ON COLUMN testdb_stats.name IS 'name of the template';
-COMMENT ON COLUMN testdb_stats.clones IS 'databases handed out';
-COMMENT ON COLUMN testdb_stats.hits IS 'of them, those that were ready';
-COMMENT ON COLUMN testdb_stats.misses IS 'of them, those for which none was ready';
-COMMENT ON COLUMN testdb_stats.copies IS 'copies made of the whole template';
-COMMENT ON COLUMN testdb_stats.recycled IS 'dropped databases that were restored for another life';
-COMMENT ON COLUMN testdb_stats.drops IS 'databases dropped';
-COMMENT ON COLUMN testdb_stats.reaped IS 'of them, those whose session, lifetime or idle time had ended';
-COMMENT ON COLUMN testdb_stats.files_copied IS 'files copied by the native method';
+COMMENT ON COLUMN testdb_stats.clones IS 'number of databases handed out';
+COMMENT ON COLUMN testdb_stats.hits IS 'number of them for which a spare was ready';
+COMMENT ON COLUMN testdb_stats.misses IS 'number of them for which no spare was ready';
+COMMENT ON COLUMN testdb_stats.copies IS 'number of copies of the whole template';
+COMMENT ON COLUMN testdb_stats.recycled IS 'number of dropped databases that were restored for reuse';
+COMMENT ON COLUMN testdb_stats.drops IS 'number of databases dropped';
+COMMENT ON COLUMN testdb_stats.reaped IS 'number of them whose session, lifetime or idle time had ended';
+COMMENT ON COLUMN testdb_stats.files_copied IS 'number of files copied by the native method';
 COMMENT ON COLUMN testdb_stats.bytes_copied IS 'size of these files';
-COMMENT ON COLUMN testdb_stats.copy_time IS 'time spent in making copies, in milliseconds';
-COMMENT ON COLUMN testdb_stats.recycle_time IS 'time spent in restoring, in milliseconds';
-COMMENT ON COLUMN testdb_stats.drop_time IS 'time spent in dropping, in milliseconds';
-COMMENT ON COLUMN testdb_stats.rewinds IS 'clones rewound under open sessions';
+COMMENT ON COLUMN testdb_stats.copy_time IS 'time spent copying, in milliseconds';
+COMMENT ON COLUMN testdb_stats.recycle_time IS 'time spent restoring dropped databases, in milliseconds';
+COMMENT ON COLUMN testdb_stats.drop_time IS 'time spent dropping databases, in milliseconds';
+COMMENT ON COLUMN testdb_stats.rewinds IS 'number of rewinds';
 COMMENT ON COLUMN testdb_stats.rewind_waits IS
-'transactions that waited for a rewind before they began';
+'number of transactions that had to wait for a rewind before they began';
 COMMENT ON COLUMN testdb_stats.rewind_time IS
 'time from the request for a rewind until the clone could be used, in milliseconds';
 COMMENT ON COLUMN testdb_stats.snapshot_time IS
-'time spent in bringing the snapshot up to date, in milliseconds';
+'time spent bringing the snapshot up to date, in milliseconds';
 
 GRANT SELECT ON testdb_clones, testdb_templates, testdb_builds, testdb_stats TO PUBLIC;

@@ -61,7 +61,7 @@ void
 guc_define(void)
 {
 	DefineCustomIntVariable("testdb.workers",
-							"Sets the number of background workers that make and drop databases.",
+							"Sets the number of background workers that create and drop databases.",
 							"Each takes one of max_worker_processes.",
 							&testdb_workers,
 							2, 1, TESTDB_MAX_WORKERS,
@@ -77,7 +77,7 @@ guc_define(void)
 							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.max_clones",
-							"Sets the maximum number of databases made by testdb that exist at one time.",
+							"Sets the maximum number of databases created by testdb that exist at one time.",
 							"Shared memory is reserved for this many.",
 							&testdb_max_clones,
 							1000, 1, TESTDB_MAX_CLONES,
@@ -93,32 +93,32 @@ guc_define(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.lock_timeout",
-							"Sets how long a background worker waits for a lock, or for the sessions that it ends.",
-							"A caller whose transaction holds what the worker needs gets an error after this time.",
+							"Sets how long a background worker waits for a lock, or for terminated sessions to exit.",
+							"A call fails after this time if the caller's own transaction holds a lock that the worker needs.",
 							&testdb_lock_timeout,
 							5000, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.recycled",
-							"Sets how many dropped databases are kept for the next call, per template and owner.",
-							"More are kept if more were in use at one time. 0 drops all of them.",
+							"Sets the number of dropped databases that are kept for reuse, per template and owner.",
+							"More are kept if more were in use at one time. 0 means that none are kept.",
 							&testdb_recycled,
 							8, 0, TESTDB_MAX_CLONES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.spares",
-							"Sets how many databases are made ahead, per template and owner in use.",
-							"Calls that have to wait raise the number up to this limit, idleness lowers it. 0 makes none ahead.",
+							"Sets the maximum number of spares, per template and owner.",
+							"Spares are databases created in advance. Calls that have to wait raise their number up to this limit, idleness lowers it. 0 means none.",
 							&testdb_spares,
 							4, 0, TESTDB_MAX_CLONES,
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.kept_templates",
-							"Sets how many templates that testdb_template_begin made are kept, per name and owner.",
-							"Beyond that, those that have not been asked for longest are dropped, unless they have clones. 0 means that all are kept.",
+							"Sets the number of templates of testdb_template_begin that are kept, per name and owner.",
+							"Beyond that, the least recently used ones are dropped, unless they have clones. 0 means that all are kept.",
 							&testdb_kept_templates,
 							3, 0, TESTDB_MAX_TEMPLATES,
 							PGC_SIGHUP, 0,
@@ -126,23 +126,23 @@ guc_define(void)
 
 	DefineCustomStringVariable("testdb.recycle_statement",
 							   "Sets an SQL statement that is run for each database that is recycled or reset.",
-							   "It is run in testdb.database, by a superuser, with the database's OID as $1: for extensions that keep something by OID. Names in it need their schema.",
+							   "It is run in testdb.database, by a superuser, with the database's OID as $1, for extensions that store something by OID. Names in it must be schema-qualified.",
 							   &testdb_recycle_statement,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.timeout",
-							"Sets the maximum time that a call of testdb_clone or testdb_drop may take, and that a connection waits for a reset of its database.",
-							"What the call asked for is undone or finished in the background.",
+							"Sets the maximum time that a call of a testdb function may take, and that a connection waits for a reset of its database.",
+							"After that, what the call requested is undone or finished in the background.",
 							&testdb_timeout,
 							60000, 1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.template_timeout",
-							"Sets how long testdb_clone waits for other sessions to leave the template.",
-							"0 means that a template in use is an error at once.",
+							"Sets how long to wait for other sessions to leave a template that has changed.",
+							"0 means that a template in use is an error immediately.",
 							&testdb_template_timeout,
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
@@ -158,30 +158,30 @@ guc_define(void)
 
 	DefineCustomIntVariable("testdb.rewind_timeout",
 							"Sets how long testdb_rewind waits for transactions in the database to end.",
-							"Then it fails, or terminates the sessions if it was called with force.",
+							"After that it fails, or terminates these sessions if it was called with force.",
 							&testdb_rewind_timeout,
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.max_clones_per_role",
-							"Sets the maximum number of databases made by testdb that one role may have.",
-							"0 means that only testdb.max_clones counts.",
+							"Sets the maximum number of databases created by testdb that one role may have.",
+							"0 means that only testdb.max_clones limits it.",
 							&testdb_max_clones_per_role,
 							0, 0, TESTDB_MAX_CLONES,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.min_free_space",
-							"Sets how much of the data directory's file system testdb leaves free.",
-							"A database that does not fit is refused, so that WAL always has room.",
+							"Sets the amount of space that testdb leaves free on the data directory's file system.",
+							"A database that does not fit is refused, so that there is always space for WAL.",
 							&testdb_min_free_space,
 							64, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.lifetime",
-							"Sets after which time a database made by testdb is dropped, unless the call says otherwise.",
+							"Sets the time after which a database created by testdb is dropped, unless the call specifies another.",
 							"0 means never.",
 							&testdb_lifetime,
 							0, 0, INT_MAX,
@@ -189,23 +189,23 @@ guc_define(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.idle_timeout",
-							"Sets after which time without a session a database made by testdb is dropped.",
-							"0 means never. What counts is the setting when the database is handed out.",
+							"Sets the time without a session after which a database created by testdb is dropped.",
+							"0 means never. The value at the time when the database is handed out applies.",
 							&testdb_idle_timeout,
 							0, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.log_min_duration",
-							"Sets the time above which a call of testdb_clone is logged.",
-							"0 logs all calls, -1 none.",
+							"Sets the minimum duration above which calls of testdb_clone are logged.",
+							"0 logs all calls. -1 turns this feature off.",
 							&testdb_log_min_duration,
 							-1, -1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("testdb.method",
-							 "Selects how a database is made from its template.",
+							 "Selects the method by which a database is created from its template.",
 							 "\"native\" copies a snapshot of the template and recycles dropped databases; \"file_copy\" and \"wal_log\" are the strategies of CREATE DATABASE.",
 							 &testdb_method,
 							 TESTDB_METHOD_NATIVE, method_options,
@@ -214,7 +214,7 @@ guc_define(void)
 
 	DefineCustomBoolVariable("testdb.serve_create_database",
 							 "Lets testdb serve CREATE DATABASE and DROP DATABASE.",
-							 "What it cannot serve, and everything if this is off, PostgreSQL does itself.",
+							 "PostgreSQL itself executes what testdb cannot serve, and everything if this is off.",
 							 &testdb_serve_create_database,
 							 true,
 							 PGC_SUSET, 0,
