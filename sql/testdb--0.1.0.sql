@@ -209,7 +209,7 @@ SELECT d.datname AS name,
 FROM testdb_clones() c
 	JOIN pg_catalog.pg_database d ON d.oid = c.oid
 	LEFT JOIN pg_catalog.pg_database t ON t.oid = c.template_oid
-WHERE c.state IN ('leased', 'dropping');
+WHERE c.state IN ('leased', 'dropping', 'rewinding', 'interrupted');
 
 COMMENT ON VIEW testdb_clones IS
 'databases that testdb has handed out and that have not been dropped';
@@ -219,7 +219,8 @@ COMMENT ON COLUMN testdb_clones.template IS
 COMMENT ON COLUMN testdb_clones.owner IS 'role that owns it';
 COMMENT ON COLUMN testdb_clones.created_at IS 'time when it was handed out';
 COMMENT ON COLUMN testdb_clones.sessions IS 'number of clients connected to it now';
-COMMENT ON COLUMN testdb_clones.state IS 'leased, or dropping while it is being dropped or reset';
+COMMENT ON COLUMN testdb_clones.state IS
+'leased; dropping or rewinding while a worker does that; interrupted if a reset or rewind was cut off, until the clone has been restored';
 COMMENT ON COLUMN testdb_clones.scope IS
 'session if it is dropped at the end of the session that it was handed out to, database if CREATE DATABASE created it, else manual';
 COMMENT ON COLUMN testdb_clones.session_pid IS 'process ID of that session';

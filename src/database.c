@@ -33,6 +33,7 @@
 #include "access/subtrans.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_shdepend.h"
 #include "catalog/pg_subscription.h"
 #include "catalog/pg_tablespace.h"
@@ -66,6 +67,9 @@ static bool in_dropdb = false;
 
 /* The database that this process has last locked, or tried to. */
 static Oid	last_locked = InvalidOid;
+
+/* The transaction for whose changes of it this process has waited since. */
+static TransactionId last_changer = InvalidTransactionId;
 
 /* Has it been refused to wait for that? */
 static bool lock_refused = false;
@@ -159,6 +163,7 @@ lock_or_refuse(Oid oid, LOCKMODE mode)
 	LOCKTAG		tag;
 
 	last_locked = oid;
+	last_changer = InvalidTransactionId;
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
 	if (LockAcquire(&tag, mode, false, true) != LOCKACQUIRE_NOT_AVAIL)
 	{
@@ -178,8 +183,34 @@ lock_or_refuse(Oid oid, LOCKMODE mode)
 }
 
 /*
+ * The transaction in progress, other than this one, that has changed a setting of
+ * a database (ALTER DATABASE ... SET, ALTER ROLE ... IN DATABASE ... SET), or
+ * InvalidTransactionId.  These commands let go of their lock on the database when
+ * they end, not with the transaction.
+ */
+TransactionId
+database_find_settings_changer(Oid oid)
+{
+	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
+	TransactionId xid = InvalidTransactionId;
+	SnapshotData dirty;
+	ScanKeyData key;
+	SysScanDesc scan;
+
+	InitDirtySnapshot(dirty);
+	ScanKeyInit(&key, Anum_pg_db_role_setting_setdatabase, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, DbRoleSettingDatidRolidIndexId, true, &dirty, 1, &key);
+	while (!TransactionIdIsValid(xid) && HeapTupleIsValid(systable_getnext(scan)))
+		xid = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return xid;
+}
+
+/*
  * The transaction in progress, other than this one, that has changed or locked
- * the row of a database, or InvalidTransactionId.
+ * the row of a database, or changed its settings, or InvalidTransactionId.
  */
 static TransactionId
 find_row_changer(Oid oid)
@@ -205,7 +236,7 @@ find_row_changer(Oid oid)
 	if (TransactionIdIsValid(xid) &&
 		(TransactionIdIsCurrentTransactionId(xid) || !TransactionIdIsInProgress(xid)))
 		xid = InvalidTransactionId;
-	return xid;
+	return TransactionIdIsValid(xid) ? xid : database_find_settings_changer(oid);
 }
 
 /*
@@ -216,6 +247,7 @@ find_row_changer(Oid oid)
 static void
 wait_for_transaction(TransactionId xid)
 {
+	last_changer = xid;
 	PG_TRY();
 	{
 		XactLockTableWait(xid, NULL, NULL, XLTW_None);
@@ -230,8 +262,8 @@ wait_for_transaction(TransactionId xid)
 }
 
 /*
- * Wait for whoever has changed a database's row, as GRANT and ALTER DATABASE do
- * without a lock on the database; the same rule as in lock_or_refuse.  The
+ * Wait for whoever has changed a database's row or settings, as GRANT and ALTER
+ * DATABASE do without a lock on the database; the same rule as in lock_or_refuse.  The
  * database is locked.
  *
  * Errors: 55P03 after lock_timeout, or at once.
@@ -348,7 +380,7 @@ database_lock(Oid oid, DatabaseInfo *info)
 
 /*
  * The same without waiting; false if somebody else has locked the database or
- * changed its row.  *changer is the transaction that has done the latter, if
+ * changed its row or settings.  *changer is the transaction that has done the latter, if
  * any; the database is locked then.
  */
 bool
@@ -457,6 +489,16 @@ Oid
 database_last_locked(void)
 {
 	return last_locked;
+}
+
+/*
+ * The transaction for whose changes of that database's row or settings this process
+ * waited last, or InvalidTransactionId.
+ */
+TransactionId
+database_last_changer(void)
+{
+	return last_changer;
 }
 
 /*

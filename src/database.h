@@ -32,10 +32,12 @@ extern bool database_try_lock_idle(Oid oid);
 extern void database_create(Oid oid, const char *name, Oid owner,
 							const char *template_name, TestdbMethod method);
 extern bool database_lock(Oid oid, DatabaseInfo *info);
+extern TransactionId database_find_settings_changer(Oid oid);
 extern bool database_try_lock(Oid oid, TransactionId *changer);
 extern bool database_drop(Oid oid);
 extern bool database_end_drop(void);
 extern Oid	database_last_locked(void);
+extern TransactionId database_last_changer(void);
 extern bool database_lock_was_refused(void);
 extern void database_remove_files(Oid oid);
 extern void database_secure_session(int lock_timeout_ms);

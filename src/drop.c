@@ -93,7 +93,7 @@ is_worth_keeping(const TestdbClone *clone)
 {
 	TestdbTemplate template;
 
-	if (!clone->native || registry_is_template(clone->oid) ||
+	if (!clone->native || clone->unrestored || registry_is_template(clone->oid) ||
 		!registry_template(clone->template_oid, &template) ||
 		!template.has_snapshot ||
 		!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(clone->owner)) ||
@@ -284,8 +284,27 @@ empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 }
 
 /*
+ * The same for one that is to be dropped, and waits to be restored: nobody works
+ * on it as long as it is locked, which it is.  The sessions that wait at its gate
+ * end.
+ */
+static bool
+claim_unrestored(const RequestArgs *args, TestdbClone *clone)
+{
+	if (args->kind != REQUEST_DROP ||
+		!registry_lookup(args->database, clone) || clone->lease != args->lease ||
+		!clone->unrestored ||
+		!registry_set_state(args->database, CLONE_REWINDING, CLONE_DROPPING))
+		return false;
+	clone->state = CLONE_DROPPING;
+	if (!args->served)
+		gate_lose(args->database);
+	return true;
+}
+
+/*
  * Find the clone that a request means, lock it, and make it DROPPING.  In a
- * transaction; false if it has gone in the meantime.
+ * transaction; false if it has gone in the meantime, or is being rewound.
  *
  * Errors: 55006 if another worker is at it.
  */
@@ -303,7 +322,8 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 		exists = database_lock(args->database, &info);
 	if (!exists)
 		return false;
-	if (!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone))
+	if (!registry_end_lease(args->database, args->lease, CLONE_DROPPING, clone) &&
+		!claim_unrestored(args, clone))
 	{
 		if (registry_lookup(args->database, clone) && clone->lease == args->lease &&
 			clone->state == CLONE_DROPPING)
@@ -315,7 +335,7 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 		return false;
 	}
 	job.spoiled = false;
-	job.unrestored = false;
+	job.unrestored = clone->unrestored;
 	job.resetting = args->kind == REQUEST_RESET;
 	job.clone = args->database;
 	job.state = CLONE_DROPPING;
@@ -351,8 +371,8 @@ is_lost(Oid oid)
 }
 
 /*
- * After an error: a clone that was DROPPING stays with who has it, or becomes
- * GARBAGE if that is too late.  From PG_CATCH, after the transaction's end.
+ * After an error: a clone that was DROPPING stays with who has it, as it was, or
+ * becomes GARBAGE if that is too late.  From PG_CATCH, after the transaction's end.
  */
 void
 give_back(Oid oid)
@@ -364,6 +384,11 @@ give_back(Oid oid)
 	{
 		if (registry_set_state(oid, CLONE_DROPPING, CLONE_GARBAGE))
 			request_wake_workers();
+	}
+	else if (job.unrestored && registry_lookup(oid, &clone))
+	{
+		lease_write(&clone, LEASE_REWINDING);
+		job_leave_unrestored(oid);
 	}
 	else if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
 	{
@@ -405,6 +430,7 @@ take_back(TestdbClone *clone, bool let_left)
 		}
 	}
 	job.clone = InvalidOid;
+	job.unrestored = false;
 
 	stats.drops = 1;
 	stats.drop_us = GetCurrentTimestamp() - start;

@@ -268,24 +268,26 @@ run_query(const char *query, Oid type, Datum parameter)
  * Describe who holds a lock that conflicts with dropping a database, for the
  * detail of an error; NULL if nobody does any more.
  *
- * The database's own lock comes first; only if nobody has it, those who lock a
- * shared catalog, and only then those who have just written to pg_database.
+ * The transaction changer comes first, if it is valid: the one that was waited for
+ * since it has changed the database's row or settings.  Then comes the database's
+ * own lock; only if nobody has it, those who lock a shared catalog, and only then those who have just written to pg_database.
  * No catalog is read besides those of roles: one of the others may be what is
  * locked.
  */
 char *
-droppable_describe_lockers(Oid oid)
+droppable_describe_lockers(Oid oid, TransactionId changer)
 {
 	static const char query[] =
 		"WITH held AS ("
 		"SELECT l.pid, l.virtualtransaction AS vxid,"
-		" CASE WHEN l.locktype = 'object' THEN 1"
+		" CASE WHEN l.locktype = 'transactionid' THEN 0 WHEN l.locktype = 'object' THEN 1"
 		" WHEN l.mode IN ('AccessExclusiveLock', 'ExclusiveLock',"
 		" 'ShareRowExclusiveLock', 'ShareLock') THEN 2 ELSE 3 END AS rank"
 		" FROM pg_lock_status() l"
-		" WHERE l.granted AND l.database = 0 AND l.pid IS DISTINCT FROM pg_backend_pid()"
-		" AND ((l.locktype = 'object' AND l.classid = 1262 AND l.objid = $1)"
-		" OR (l.locktype = 'relation' AND l.relation IN (1262, 1214, 2964, 6100)"
+		" WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
+		" AND ((l.locktype = 'transactionid' AND l.transactionid::text = $1[2]::text)"
+		" OR (l.locktype = 'object' AND l.database = 0 AND l.classid = 1262 AND l.objid = $1[1])"
+		" OR (l.locktype = 'relation' AND l.database = 0 AND l.relation IN (1262, 1214, 2964, 6100)"
 		" AND l.mode NOT IN ('AccessShareLock', 'RowShareLock'))))"
 		" SELECT DISTINCT h.rank, h.pid, a.usesysid, a.application_name, p.gid, p.ownerid"
 		" FROM held h"
@@ -297,19 +299,23 @@ droppable_describe_lockers(Oid oid)
 		" WHERE h.rank = (SELECT min(rank) FROM held)"
 		" AND a.backend_type IS DISTINCT FROM 'testdb worker'"
 		" ORDER BY 2, 5 LIMIT 5";
+	Datum		parameters[2] = {ObjectIdGetDatum(oid), ObjectIdGetDatum(changer)};
 	MemoryContext cxt = CurrentMemoryContext;
 	StringInfoData buf;
 	int			n;
 
 	initStringInfo(&buf);
-	n = run_query(query, OIDOID, ObjectIdGetDatum(oid));
+	n = run_query(query, OIDARRAYOID,
+				  PointerGetDatum(construct_array(parameters, 2, OIDOID, sizeof(Oid),
+												  true, TYPALIGN_INT)));
 	for (int i = 0; i < n; i++)
 	{
 		int			rank = atoi(get_column(i, 1));
 		char	   *pid = get_column(i, 2);
 		char	   *user = get_column(i, pid ? 3 : 6);
 		Oid			userid = user ? (Oid) strtoul(user, NULL, 10) : InvalidOid;
-		const char *what = rank == 1 ? "holds a lock on it" :
+		const char *what = rank == 0 ? "has changed its row or settings in an open transaction" :
+			rank == 1 ? "holds a lock on it" :
 			rank == 2 ? "holds a lock on a shared catalog" :
 			"has changed a shared catalog in an open transaction";
 		MemoryContext old = MemoryContextSwitchTo(cxt);

@@ -12,7 +12,7 @@
 
 extern void droppable_prepare(Oid oid);
 extern void droppable_set_connection_limit(Oid oid, int limit);
-extern char *droppable_describe_lockers(Oid oid);
+extern char *droppable_describe_lockers(Oid oid, TransactionId changer);
 extern void droppable_count_lockers_within(Oid oid, TransactionId changer,
 										   int *nsessions, int *nprepared);
 extern char *droppable_describe_prepared(const char *name);

@@ -543,7 +543,8 @@ testdb_drop(PG_FUNCTION_ARGS)
 			PG_RETURN_BOOL(report_missing(name, missing_ok));
 		check_can_be_left(args.database, name, true);
 		perform(&args, deadline, &result);
-	} while (result.missing && was_replaced(&args));
+	} while (result.missing &&
+			 (was_replaced(&args) || handout_await_rewind(&args, deadline)));
 	PG_RETURN_BOOL(!result.missing || report_missing(name, missing_ok));
 }
 
@@ -568,7 +569,12 @@ try_drop(RequestArgs *args, bool *missing)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		perform(args, deadline, &result);
+		DatabaseInfo info;
+
+		do
+			perform(args, deadline, &result);
+		while (result.missing && database_lookup(args->database, &info) &&
+			   handout_await_rewind(args, deadline));
 		*missing = result.missing;
 		ReleaseCurrentSubTransaction();
 	}
@@ -628,7 +634,8 @@ report_kept(List *names, List *errors, int64 ndropped)
 static bool
 is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
 {
-	return clone->state == CLONE_LEASED && !clone->terms.database &&
+	return (clone->state == CLONE_LEASED || clone->state == CLONE_REWINDING) &&
+		!clone->terms.database &&
 		NameStr(clone->terms.build)[0] == '\0' &&
 		(!OidIsValid(template) || clone->template_oid == template) &&
 		(label == NULL || strcmp(clone->terms.label, label) == 0) &&
@@ -714,16 +721,15 @@ testdb_reset(PG_FUNCTION_ARGS)
 	RequestArgs args;
 	RequestResult result;
 	TestdbClone clone;
+	TimestampTz deadline;
 	char	   *name;
 
 	check_usable("testdb_reset()");
 	name = get_name_argument(fcinfo, 0, "database name");
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
 	do
 	{
-		if (!get_clone_request(REQUEST_RESET, name,
-							   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														   testdb_timeout),
-							   &args) ||
+		if (!get_clone_request(REQUEST_RESET, name, deadline, &args) ||
 			!registry_lookup(args.database, &clone))
 			(void) report_missing(name, false);
 		check_no_build(&args);
@@ -731,7 +737,8 @@ testdb_reset(PG_FUNCTION_ARGS)
 		check_can_be_left(args.database, name, false);
 		perform_with_template(&args, clone.template_oid,
 							  NameStr(clone.template_name), &result);
-	} while (result.missing && was_replaced(&args));
+	} while (result.missing &&
+			 (was_replaced(&args) || handout_await_rewind(&args, deadline)));
 	if (result.missing)
 		(void) report_missing(name, false);
 	PG_RETURN_VOID();
@@ -816,26 +823,28 @@ testdb_keep(PG_FUNCTION_ARGS)
 	RequestArgs args;
 	TestdbClone clone;
 	LeaseTerms	terms;
+	TimestampTz deadline;
 	char	   *name;
 	bool		kept;
 
 	check_callable("testdb_keep()");
 	name = get_name_argument(fcinfo, 0, "database name");
-	if (!get_clone_request(REQUEST_DROP, name,
-						   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   testdb_timeout),
-						   &args) ||
-		!registry_lookup(args.database, &clone))
-		(void) report_missing(name, false);
-	check_no_build(&args);
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	do
+	{
+		if (!get_clone_request(REQUEST_DROP, name, deadline, &args) ||
+			!registry_lookup(args.database, &clone))
+			(void) report_missing(name, false);
+		check_no_build(&args);
 
-	terms = clone.terms;
-	terms.session_pid = 0;
-	terms.idle_timeout = 0;
-	terms.lifetime = PG_ARGISNULL(1) ? 0 : get_lifetime(PG_GETARG_INTERVAL_P(1));
-	kept = lock_clone(args.database) &&
-		change_terms(args.database, name, args.lease, &terms);
-	unlock_clone(args.database);
+		terms = clone.terms;
+		terms.session_pid = 0;
+		terms.idle_timeout = 0;
+		terms.lifetime = PG_ARGISNULL(1) ? 0 : get_lifetime(PG_GETARG_INTERVAL_P(1));
+		kept = lock_clone(args.database) &&
+			change_terms(args.database, name, args.lease, &terms);
+		unlock_clone(args.database);
+	} while (!kept && handout_await_rewind(&args, deadline));
 	if (!kept)
 		(void) report_missing(name, false);
 	request_wake_workers();
@@ -988,6 +997,9 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 					(errmsg("terminated sessions in database \"%s\"",
 							NameStr(args->database_name)),
 					 errdetail_internal("%s", result.notice)));
+		if (result.missing && OidIsValid(find_database(NameStr(args->database_name))) &&
+			handout_await_rewind(args, deadline))
+			continue;
 		if (result.missing)
 			(void) report_missing(NameStr(args->database_name), false);
 		if (!result.busy)

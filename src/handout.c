@@ -33,6 +33,9 @@
 /* Longest pause between two looks at a template in use, in ms. */
 #define TEMPLATE_POLL_MAX	20
 
+/* How often a clone that is being rewound is looked at, in ms. */
+#define REWIND_PAUSE		10
+
 /* Longest wait for a spare before a clone is made for the caller, in ms. */
 #define SPARE_WAIT			100
 
@@ -221,6 +224,41 @@ find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
 									 request_wake_workers, Min(left, SPARE_WAIT)))
 			return take_spare(args, true, result) == SPARE_TAKEN;
 		waited = true;
+	}
+}
+
+/*
+ * A worker has not found the clone that a request means in anybody's hands.  If
+ * that is because it was being rewound, or waits to be restored after an interrupted
+ * reset or rewind, wait until that is over; true if it may be asked for again.
+ *
+ * Errors: 57P03 if the deadline has passed before.
+ */
+bool
+handout_await_rewind(const RequestArgs *args, TimestampTz deadline)
+{
+	static uint32 wait_event = 0;
+	TestdbClone clone;
+
+	for (;;)
+	{
+		if (!registry_lookup(args->database, &clone) || clone.lease != args->lease ||
+			(clone.state != CLONE_REWINDING && clone.state != CLONE_LEASED))
+			return false;
+		if (GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("database \"%s\" is being restored",
+							NameStr(args->database_name)),
+					 errdetail("It was being reset or rewound when that was interrupted, or is being rewound at this moment."),
+					 errhint("The server log says what is in the way. testdb_drop does not wait for it to be restored. See \"%s\".",
+							 "testdb.timeout")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 REWIND_PAUSE, wait_event_compat(&wait_event, "TestdbRewound"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (clone.state == CLONE_LEASED)
+			return true;
 	}
 }
 

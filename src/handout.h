@@ -14,6 +14,7 @@
 
 extern bool handout_wait_for_template(Oid template, long *pause_ms,
 									  TimestampTz deadline);
+extern bool handout_await_rewind(const RequestArgs *args, TimestampTz deadline);
 extern void handout_log_slow(const char *command, const RequestArgs *args,
 							 const RequestResult *result, TimestampTz start);
 extern int	handout_errdetail_busy(int nsessions, int nprepared);

@@ -146,6 +146,15 @@ describe_barrier(Oid oid pg_attribute_unused())
 }
 
 /*
+ * For describe_obstacle: who holds a lock.
+ */
+static char *
+describe_lockers(Oid oid)
+{
+	return droppable_describe_lockers(oid, database_last_changer());
+}
+
+/*
  * Put the error of a barrier that timed out into words that say who is in the
  * way.
  */
@@ -168,7 +177,7 @@ explain_barrier(ErrorData *edata)
 static void
 explain_lock(ErrorData *edata)
 {
-	char	   *lockers = describe_obstacle(droppable_describe_lockers,
+	char	   *lockers = describe_obstacle(describe_lockers,
 											database_last_locked());
 
 	edata->message = "testdb worker could not obtain a lock in time";
@@ -239,8 +248,8 @@ discard_others(void)
  * Leave a clone that is DROPPING, and whose content is neither the old nor the
  * new, to worker 0, which restores it.
  */
-static void
-leave_unrestored(Oid oid)
+void
+job_leave_unrestored(Oid oid)
 {
 	job.unrestored = false;
 	registry_set_unrestored(oid);
@@ -264,8 +273,8 @@ job_exit(void)
 		request_wake_workers();
 	}
 	discard_others();
-	if (OidIsValid(job.clone) && job.unrestored)
-		leave_unrestored(job.clone);
+	if (OidIsValid(job.clone) && job.unrestored && job.resetting)
+		job_leave_unrestored(job.clone);
 	else if (OidIsValid(job.clone) &&
 		registry_set_state(job.clone, job.state,
 						   job.state == CLONE_DROPPING && job.resetting &&
@@ -361,8 +370,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 		 * that what the caller does next comes after it has been seen.
 		 */
 		discard_others();
-		if (OidIsValid(job.clone) && job.unrestored)
-			leave_unrestored(job.clone);
+		if (OidIsValid(job.clone) && job.unrestored && job.resetting)
+			job_leave_unrestored(job.clone);
 		else if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
 			give_back(job.clone);
 		else if (OidIsValid(job.clone))

@@ -40,6 +40,7 @@ extern WorkerJob job;
 extern MemoryContext job_cxt;
 
 extern void discard_others(void);
+extern void job_leave_unrestored(Oid oid);
 extern void finish_removal(Oid oid);
 extern void choose_name(const char *template_name, NameData *name);
 extern void make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files);

@@ -194,6 +194,13 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 	if (!database_lookup(clone->oid, &info) || info.owner != clone->owner)
 		return false;
 
+	/*
+	 * Or who meant its former life may have waited for our lock to change its
+	 * settings: what is committed is undone below, what is not never can be.
+	 */
+	if (TransactionIdIsValid(database_find_settings_changer(clone->oid)))
+		return false;
+
 	if (!snapshot_lock_source(template))
 		return false;
 	if (!reserve_room(clone, template, names))
@@ -212,7 +219,8 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 	if (clone->version != template->version)
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
-	if (clone->row_version != template->row_version)
+	if (clone->row_version != template->row_version ||
+		database_settings(clone->oid) != template->settings)
 		done = database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
 								  clone->template_oid, ROW_CLOSED);
 	else

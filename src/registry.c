@@ -27,6 +27,7 @@
  *				GARBAGE		give_back, job_retire (upkeep.c), forget_notes
  *							(freshness.c)
  *	REWINDING	LEASED		registry_finish_reset, let_go (rewind.c)
+ *				DROPPING	claim_clone, if it is unrestored
  *				GARBAGE		lose (rewind.c)
  *	RETURNED	RESTORING	take_batch (recycle.c)
  *				DROPPING	registry_take_victim (spares.c), freshness.c
@@ -449,8 +450,9 @@ clone_enter_state(CloneEntry *entry, CloneState state)
 {
 	TemplateEntry *template = clone_template(entry);
 
-	/* What was begun before testdb_uninstall() is of no use. */
-	if ((state == CLONE_SPARE || state == CLONE_RETURNED) && registry_is_uninstalled())
+	/* What was begun before testdb_uninstall(), or DROP DATABASE, is of no use. */
+	if ((state == CLONE_SPARE || state == CLONE_RETURNED) &&
+		(registry_is_uninstalled() || template->template.dropped))
 		state = CLONE_GARBAGE;
 	entry->clone.state = state;
 	template->template.nclones[state]++;
@@ -495,7 +497,7 @@ static const int legal_states[CLONE_NSTATES] = {
 	TO(CLONE_REWINDING) | TO(CLONE_GARBAGE),
 	[CLONE_DROPPING] = TO(CLONE_LEASED) | TO(CLONE_REWINDING) |
 	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),
-	[CLONE_REWINDING] = TO(CLONE_LEASED) | TO(CLONE_GARBAGE),
+	[CLONE_REWINDING] = TO(CLONE_LEASED) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
 	[CLONE_RETURNED] = TO(CLONE_RESTORING) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
 	[CLONE_RESTORING] = TO(CLONE_SPARE) | TO(CLONE_LEASED) |
 	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),

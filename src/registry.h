@@ -119,6 +119,7 @@ typedef struct TestdbTemplate
 	uint64		generation;		/* goes up with each commit in it */
 	bool		unverified;		/* sessions were in it since the last look */
 	bool		has_snapshot;
+	bool		dropped;		/* the database has gone: nothing is kept ready */
 	bool		damaged;		/* the snapshot, as somebody found who copied from
 								 * it: it must be taken anew */
 	uint64		snapshot_generation;	/* generation the snapshot has */

@@ -439,18 +439,19 @@ give_up_waiting(Rewind *rewind)
 }
 
 /*
- * Lock a database against new sessions, if that is possible at once.
+ * Lock a database against new sessions, if that is possible at once, and nobody is
+ * changing its row or settings.
  */
 static bool
 try_lock(Oid oid)
 {
-	LOCKTAG		tag;
+	TransactionId changer;
 
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
-	if (LockAcquire(&tag, AccessExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	AcceptInvalidationMessages();
-	return true;
+	if (database_try_lock(oid, &changer))
+		return true;
+	if (TransactionIdIsValid(changer))
+		UnlockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
+	return false;
 }
 
 /*
@@ -926,12 +927,17 @@ run_batch(void)
 
 /*
  * Restore all files of a clone whose rewinding or restoring was interrupted.
- * False if that must wait, because its template is in use.
+ * False if that must wait, because its template is in use, or if the clone has been
+ * dropped meanwhile.
+ *
+ * Errors: 3D000 if the template has gone; those of database_lock, snapshot_ensure
+ * and restore_database.
  */
 static bool
 restore_again(TestdbClone *clone)
 {
 	TestdbTemplate source;
+	DatabaseInfo info;
 	DatabaseInfo template;
 	int			nprepared;
 	bool		begun = false;
@@ -942,9 +948,11 @@ restore_again(TestdbClone *clone)
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("template database \"%s\" does not exist",
 						NameStr(clone->template_name))));
-	LockSharedObject(DatabaseRelationId, clone->oid, 0, AccessExclusiveLock);
 	list_catalogs();
-	if (snapshot_ensure(clone->template_oid, NameStr(template.name),
+	if (!database_lock(clone->oid, &info) ||
+		!registry_lookup(clone->oid, clone) ||
+		clone->state != CLONE_REWINDING || !clone->unrestored ||
+		snapshot_ensure(clone->template_oid, NameStr(template.name),
 						registry_lease(clone->template_oid),
 						&source, &nprepared) != SNAPSHOT_FRESH ||
 		restore_database(clone, &begun) != RESTORE_DONE)

@@ -650,7 +650,11 @@ serve_drop(const DropdbStmt *stmt)
 	{
 		wait_for_leaving(&args, force, leave_deadline);
 		failure = request_try_perform(&args, deadline, &result);
-		if (failure || result.missing)
+		if (!failure && result.missing &&
+			OidIsValid(find_name(NameStr(args.database_name))) &&
+			handout_await_rewind(&args, deadline))
+			result.busy = true;
+		else if (failure || result.missing)
 			return has_gone(&args) ||
 				pass_on(InvalidOid, "DROP DATABASE",
 						failure ? failure : "it has gone, or changed hands");

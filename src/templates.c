@@ -131,6 +131,7 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		template->has_snapshot = true;
 		if (verified)
 		{
+			template->dropped = false;	/* another one has its OID */
 			template->unverified = false;
 			template->damaged = false;
 		}
@@ -196,8 +197,8 @@ registry_set_damaged(Oid oid)
 }
 
 /*
- * Forget a template that has been dropped: its spares become garbage, its
- * entry goes when it has no clones.  Takes and releases the registry lock and
+ * Forget a template that has been dropped: its spares become garbage, also those
+ * that are still being made; its entry goes when it has no clones.  Takes and releases the registry lock and
  * a mutex.
  */
 void
@@ -211,6 +212,7 @@ registry_forget_template(Oid oid)
 	{
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
+		entry->template.dropped = true;
 		discard_spares(entry);
 		LWLockRelease(entry->mutex);
 		if (template_is_unused(entry))

@@ -43,6 +43,7 @@ job_reap(TestdbClone *clone)
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
 	job.resetting = false;
+	job.unrestored = false;
 	(void) database_lock_was_refused();
 	PG_TRY();
 	{
@@ -87,6 +88,7 @@ job_retire(TestdbClone *clone)
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
 	job.resetting = false;
+	job.unrestored = false;
 	PG_TRY();
 	{
 		job_begin_work();

@@ -164,7 +164,9 @@ testdb_clones(PG_FUNCTION_ARGS)
 		values[4] = Int32GetDatum(sessions ? sessions->count : 0);
 		values[5] = CStringGetTextDatum(clone->state == CLONE_LEASED &&
 										NameStr(clone->terms.build)[0] != '\0' ?
-										"template" : clone_state_name(clone->state));
+										"template" :
+										clone->state == CLONE_REWINDING && clone->unrestored ?
+										"interrupted" : clone_state_name(clone->state));
 		values[6] = CStringGetTextDatum(clone->terms.database ? "database" :
 										clone->terms.session_pid ? "session" : "manual");
 		values[7] = Int32GetDatum(clone->terms.session_pid);
@@ -172,7 +174,8 @@ testdb_clones(PG_FUNCTION_ARGS)
 		put_time(&values[8], &nulls[8], clone->expires_at);
 		values[9] = CStringGetTextDatum(clone->terms.label);
 		nulls[9] = clone->terms.label[0] == '\0';
-		if (clone->state != CLONE_LEASED && clone->state != CLONE_DROPPING)
+		if (clone->state != CLONE_LEASED && clone->state != CLONE_DROPPING &&
+			clone->state != CLONE_REWINDING)
 			nulls[6] = nulls[7] = nulls[8] = nulls[9] = true;
 		if (!may_see(clone))
 			nulls[4] = nulls[7] = nulls[9] = true;

@@ -1,0 +1,166 @@
+
+# Clones whose reset was cut off by a crash, and that can't be restored yet since somebody is in the template: they are to be
+# seen, can be dropped at once, and whatever else is asked of them waits until they are restored, or says that they are not.
+# Needs a library that was built with DEBUG=1.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TestdbHold;
+use TestdbTest;
+
+plan skip_all => 'no library that was built with DEBUG=1' unless $ENV{TESTDB_DEBUG_CONFIG};
+$ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG};
+
+my $template = 'regression_template';
+my $node = new_server(
+	'interrupted', q{
+restart_after_crash = off
+full_page_writes = on
+max_prepared_transactions = 4
+max_worker_processes = 16
+testdb.workers = 8
+testdb.template_timeout = 300ms
+testdb.lock_timeout = 2s
+include_if_exists 'point.conf'
+});
+my $admin = session($node, 'postgres');
+run($admin, "CREATE DATABASE $template");
+{
+	my $client = session($node, $template);
+	run($client, 'CREATE TABLE t AS SELECT 1 AS i');
+	$client->close;
+}
+
+# Where processes wait from now on, or nowhere.
+sub set_point
+{
+	my ($point) = @_;
+	append_to_file($node->data_dir . '/point.conf', "testdb.debug_point = '$point'\n");
+	run($admin, 'SELECT pg_reload_conf()');
+	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq $point }) or die 'the settings are not reloaded';
+	session($node, 'postgres')->close;
+	return;
+}
+
+# The states of these clones, in the view.
+sub states
+{
+	return run($admin, q{SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM testdb_clones});
+}
+
+# The rows in a clone, as a session sees them.
+sub rows_in
+{
+	my ($name) = @_;
+	my $client = session($node, $name);
+	my $rows = run($client, 'SELECT count(*) FROM t');
+	$client->close;
+	return $rows;
+}
+
+my @names = qw(mine_drop mine_drop_all mine_keep mine_reset mine_rewind);
+for my $name (@names)
+{
+	run($admin, "SELECT testdb_clone('$template', '$name', label => '$name')");
+	my $client = session($node, $name);
+	run($client, 'INSERT INTO t SELECT generate_series(1, 10)');
+	$client->close;
+}
+is(states(), join(', ', map { "$_ leased" } @names), 'before it: leased');
+
+# All resets come to where there is no way back, somebody leaves a transaction in the template, and the server ends.
+my @clients;
+{
+	my $position = -s $node->logfile;
+	set_point('restore-recorded wait');
+	for my $name (@names)
+	{
+		my $client = session($node, 'postgres');
+		$client->send("SELECT testdb_reset('$name')");
+		push @clients, $client;
+	}
+	ok( poll(
+			sub {
+				my $n = () = slurp_file($node->logfile, $position) =~ /debug point "restore-recorded" was reached/g;
+				return $n == @names;
+			}),
+		'all resets have begun');
+	my $client = session($node, $template);
+	run($client, $_) for 'BEGIN', 'INSERT INTO t VALUES (2)', q{PREPARE TRANSACTION 'regress in the way'};
+	$client->close;
+	append_to_file($node->data_dir . '/point.conf', "testdb.debug_point = ''\n");
+	kill_server($node);
+	vanish($_) for @clients, $admin;
+}
+start_again($node);
+$admin = session($node, 'postgres');
+is(states(), join(', ', map { "$_ interrupted" } @names), 'after the crash all are to be seen');
+is(run($admin, q{SELECT string_agg(label, ' ' ORDER BY name) FROM testdb_clones WHERE template = 'regression_template'}),
+	"@names", 'with their labels and the template');
+
+# Without the template there is no restoring them.
+my $other = session($node, 'postgres');
+run($_, q{SET testdb.timeout = '700ms'}) for $admin, $other;
+for my $case (
+	[ 'testdb_rewind', q{SELECT testdb_rewind('mine_rewind')}, '57P03' ],
+	[ 'testdb_keep', q{SELECT testdb_keep('mine_keep')}, '57P03' ],
+	[ 'testdb_reset', q{SELECT testdb_reset('mine_reset')}, '55006' ])
+{
+	my ($what, $statement, $sqlstate) = @$case;
+	ok(!$other->do($statement), "$what has to wait");
+	is($other->sqlstate, $sqlstate, "$what says so") or diag told($other);
+}
+run($_, 'RESET testdb.timeout') for $admin, $other;
+is(run($admin, q{SELECT testdb_drop('mine_drop')}), 't', 'testdb_drop drops one at once');
+ok(!oid_of($admin, 'mine_drop'), 'which has gone');
+is(run($admin, q{SELECT testdb_drop_all(label => 'mine_drop_all')}), 1, 'so does testdb_drop_all');
+ok(!oid_of($admin, 'mine_drop_all'), 'which has gone, too');
+is(states(), 'mine_keep interrupted, mine_reset interrupted, mine_rewind interrupted', 'the others are still to be restored');
+
+# A drop that fails leaves it as it was.
+{
+	my $holder = session($node, 'postgres', name => 'regress holder');
+	run($holder, q{BEGIN; COMMENT ON DATABASE mine_reset IS 'held'});
+	ok(!$admin->do(q{SELECT testdb_drop('mine_reset')}), 'a drop fails that somebody is in the way of');
+	is($admin->sqlstate, '55P03', 'as it does of others') or diag told($admin);
+	run($holder, 'ROLLBACK');
+	$holder->close;
+	like(states(), qr/mine_reset interrupted/, 'and the clone waits as before');
+}
+
+# They wait, and get it when the template can be looked at.
+my %waits = (
+	mine_rewind => q{SELECT testdb_rewind('mine_rewind')},
+	mine_keep => q{SELECT testdb_keep('mine_keep')});
+my %waiting;
+for my $name (sort keys %waits)
+{
+	$waiting{$name} = session($node, 'postgres');
+	$waiting{$name}->send($waits{$name});
+}
+ok(!$waiting{$_}->readable(0.2), "$waits{$_} waits") for sort keys %waits;
+run($admin, q{SET testdb.template_timeout = '30s'});
+{
+	my $client = session($node, $template);
+	run($client, q{ROLLBACK PREPARED 'regress in the way'});
+	$client->close;
+}
+for my $name (sort keys %waits)
+{
+	$waiting{$name}->result;
+	is($waiting{$name}->message, '', "$waits{$name} succeeds");
+}
+run($admin, q{SELECT testdb_reset('mine_reset')});
+is(states(), 'mine_keep leased, mine_reset leased, mine_rewind leased', 'all are restored');
+is(rows_in($_), 1, "$_ has the template's content") for qw(mine_keep mine_reset mine_rewind);
+is(run($admin, 'SELECT testdb_drop_all()'), 3, 'and they can be dropped');
+
+$node->stop;
+done_testing();
