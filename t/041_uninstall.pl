@@ -246,7 +246,7 @@ for my $step (map { [ "uninstall-$_", 'kill' ], [ "uninstall-$_", 'error' ] } qw
 		start_again($node);
 		$admin = connect_to($node, 'postgres');
 		like(error_of($node, $calls{clone}), $refused, "$title: what was begun stands");
-		poll(sub { others() eq "@mine" && leftovers() !~ /reserve/ });
+		poll(sub { others() eq "@mine" && leftovers() !~ /reserve/ && run($admin, 'SELECT count(*) FROM testdb_clones()') == @mine });
 		is_clear($title, @mine);
 	}
 	else
