@@ -265,7 +265,7 @@ prepare() {
 copy_source() {
     local part
     mkdir "$build/src"
-    for part in Makefile testdb.control META.json CHANGELOG.md README.md CONTRIBUTING.md LICENSE docs debian bin sql src specs expected t; do
+    for part in Makefile testdb.control META.json CHANGELOG.md README.md CONTRIBUTING.md LICENSE docs docker debian bin sql src specs expected t; do
         [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
     done
     (cd "$top" && cp --parents examples/README.md examples/*/README.md "$build/src")
