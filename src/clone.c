@@ -676,16 +676,19 @@ make_spare(const RequestArgs *args, RequestResult *result)
 			job_commit_work();
 			publish_spare(&clone, CLONE_RESTORING);
 		}
-		else if (is_damaged(&template))
+		else
 		{
+			/*
+			 * The snapshot is damaged, or somebody has begun to consume WAL: the
+			 * spare is of no use then.
+			 */
+			(void) is_damaged(&template);
 			job_commit_work();
 			(void) registry_set_state(clone.oid, CLONE_RESTORING, CLONE_GARBAGE);
 			job.clone = InvalidOid;
 			request_wake_workers();
 			result->busy = true;
 		}
-		else
-			elog(ERROR, "spare %u cannot be brought up to date", clone.oid);
 	}
 	else if (registry_count_spares(args->database, args->role, &ncoming) >= args->wanted)
 		job_commit_work();

@@ -30,6 +30,7 @@ my %arguments = (
 	testdb_reset => q{'regression_mine'},
 	testdb_rewind => q{'regression_mine'},
 	testdb_keep => q{'regression_mine'},
+	testdb_uri => q{'regression_mine'},
 	testdb_prewarm => q{'regression_template', 0},
 	testdb_template_set => q{'regression_template', 0},
 	testdb_template_begin => q{'regression_built', clock_timestamp()::text},
@@ -51,6 +52,9 @@ my @objects = sort { ($order{ $a->[1] } // 1) <=> ($order{ $b->[1] } // 1) || $a
 cmp_ok(scalar @objects, '>', 15, 'functions, procedures and views were found');
 
 # What it says about each kind, with the name of any of them.
+# What testdb_uri needs.
+run($admin, q{SET testdb.uri = 'postgresql://localhost/'});
+
 my %documented;
 $documented{$1} = 1 while $troubleshooting =~ /\*\*`(function|procedure|relation) "?testdb_\w+(?:\(\w*\)|") does not exist`\*\*/g;
 
