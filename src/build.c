@@ -465,6 +465,25 @@ wait_for_builder(const BuildClaim *wanted, TimestampTz deadline)
 }
 
 /*
+ * Report whether a name is that of a database, or of one that a worker is making,
+ * whose row nobody can see yet: for a builder that has given up, for example.
+ */
+static bool
+is_name_taken(const char *name)
+{
+	TestdbClone *clones;
+	bool		taken = OidIsValid(find_database(name));
+	int			n;
+
+	clones = registry_list(&n);
+	for (int i = 0; i < n && !taken; i++)
+		taken = (clones[i].state == CLONE_CREATING || clones[i].state == CLONE_GARBAGE) &&
+			strcmp(NameStr(clones[i].name), name) == 0;
+	pfree(clones);
+	return taken;
+}
+
+/*
  * A name for the database of a template, in *name: the template's, and a hash of
  * the fingerprint.  If that is taken, by one that is just being dropped, say, or
  * whose fingerprint has the same hash, a serial is added.
@@ -482,7 +501,7 @@ choose_build_name(const BuildClaim *wanted, NameData *name)
 					   NAMEDATALEN - 1 - strlen(suffix));
 	memset(name, 0, sizeof(*name));
 	snprintf(NameStr(*name), NAMEDATALEN, "%.*s%s", len, NameStr(wanted->name), suffix);
-	if (OidIsValid(find_database(NameStr(*name))))
+	if (is_name_taken(NameStr(*name)))
 	{
 		NameData	taken = *name;
 

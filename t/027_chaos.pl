@@ -522,13 +522,21 @@ for my $round (1 .. $rounds)
 	}
 
 	# All clones are dropped, whoever has them, and then nothing is left.
-	my $client;
-	poll(sub { $client = connect_to($node, 'postgres'); !$client->error && $client->do('SELECT 1') }, $patience) or die 'no server';
-	for my $row ($client->rows('SELECT name FROM testdb_clones'))
-	{
-		$client->do("SELECT testdb_drop('$row->[0]')")
-		  or add_line($problems, "round $round", "dropping $row->[0]: " . $client->message);
-	}
+	# The postmaster may learn a moment later of what was killed last, and then ends all sessions, this one, too.
+	my ($client, @failed);
+	poll(
+		sub {
+			$client = connect_to($node, 'postgres');
+			return 0 if $client->error || !$client->do('SELECT 1');
+			@failed = ();
+			for my $row ($client->rows('SELECT name FROM testdb_clones'))
+			{
+				$client->do("SELECT testdb_drop('$row->[0]')") or push @failed, "dropping $row->[0]: " . $client->message;
+			}
+			return $client->is_open;
+		},
+		$patience) or die 'no server';
+	add_line($problems, "round $round", $_) for @failed;
 	$client->close;
 	my $left;
 	poll(sub { ($left = leftovers()) eq '' }, 30);
