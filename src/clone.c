@@ -493,7 +493,6 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 			 DatabaseInfo *info, RequestResult *result)
 {
 	SnapshotStatus status;
-	TemplateRow row;
 
 	job_begin_work();
 	status = snapshot_ensure(args->database, NameStr(args->database_name),
@@ -505,9 +504,7 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 								  args->served ? args->caller : args->role, info);
 		database_lock_horizons();
 		if (snapshot_lock(args->database, template) &&
-			database_read_row(args->database, &row) &&
-			row.frozenxid == template->row.frozenxid &&
-			row.minmxid == template->row.minmxid)
+			database_keeps_horizons(args->database, &template->row))
 			return true;
 	}
 

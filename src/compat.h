@@ -305,6 +305,13 @@ timeout_settings_compat(void)
 }
 
 /*
+ * The counters of transaction IDs.  Renamed in 17.
+ */
+#if PG_VERSION_NUM < 170000
+#define TransamVariables ShmemVariableCache
+#endif
+
+/*
  * The local ID of the transaction that a process is in.  Moved in 17.
  */
 #if PG_VERSION_NUM >= 170000

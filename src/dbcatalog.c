@@ -17,7 +17,9 @@
  */
 #include "postgres.h"
 
+#include "access/multixact.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/indexing.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
@@ -30,6 +32,7 @@
 #include "nodes/makefuncs.h"
 #include "replication/slot.h"
 #include "storage/lmgr.h"
+#include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -39,6 +42,8 @@
 #include "compat.h"
 #include "database.h"
 #include "dbcatalog.h"
+#include "registry.h"
+#include "templates.h"
 
 /*
  * The connection limit of a template's clones: the template's own, but for 0,
@@ -70,6 +75,54 @@ database_read_row(Oid oid, TemplateRow *row)
 	row->clone_limit = clone_connection_limit(form);
 	ReleaseSysCache(tuple);
 	return true;
+}
+
+/*
+ * Report whether the server keeps pg_xact and pg_multixact for files that were
+ * copied when a template's row was *then.  The horizons of a template's row move
+ * on when it is vacuumed; what an older copy needs is still there as long as any
+ * database needs it.
+ *
+ * True for good, until the end of the transaction, if database_lock_horizons was
+ * called before.  False if the template has gone.
+ */
+bool
+database_keeps_horizons(Oid template_oid, const TemplateRow *then)
+{
+	TemplateRow now;
+	TransactionId oldest;
+	MultiXactId oldest_multi;
+	MultiXactId next_multi;
+
+	if (!database_read_row(template_oid, &now))
+		return false;
+	if (now.frozenxid == then->frozenxid && now.minmxid == then->minmxid)
+		return true;
+
+	LWLockAcquire(XidGenLock, LW_SHARED);
+	oldest = TransamVariables->oldestXid;
+	LWLockRelease(XidGenLock);
+	ReadMultiXactIdRange(&oldest_multi, &next_multi);
+	return TransactionIdPrecedesOrEquals(oldest, then->frozenxid) &&
+		MultiXactIdPrecedesOrEquals(oldest_multi, then->minmxid);
+}
+
+/*
+ * The horizons that a clone's row gets: those of the snapshot, since that is where
+ * its files come from, or if it has none that can be used, those of the template's
+ * row.
+ */
+static void
+get_horizons(const FormData_pg_database *template, TransactionId *frozenxid,
+			 MultiXactId *minmxid)
+{
+	TestdbTemplate entry;
+	bool		has_snapshot = registry_template(template->oid, &entry) &&
+		entry.has_snapshot &&
+		database_keeps_horizons(template->oid, &entry.row);
+
+	*frozenxid = has_snapshot ? entry.row.frozenxid : template->datfrozenxid;
+	*minmxid = has_snapshot ? entry.row.minmxid : template->datminmxid;
 }
 
 /*
@@ -268,7 +321,8 @@ get_acl(Relation rel, HeapTuple tuple)
 
 /*
  * The row that a clone should have: the template's, but for the few columns
- * that must differ, so that the columns of later major versions come along.
+ * that must differ, so that the columns of later major versions come along, and
+ * with the horizons of its files.
  * access says whether sessions can connect to it.  The ACL is what ALTER
  * DATABASE ... OWNER would make of it, but that the clone's owner has all
  * privileges on it, as the owner of a new database has, even if those of the
@@ -284,7 +338,14 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 	Form_pg_database form = (Form_pg_database) GETSTRUCT(template);
 	Acl		   *acl = get_acl(rel, template);
 	NameData	namedata;
+	TransactionId frozenxid;
+	MultiXactId minmxid;
 
+	get_horizons(form, &frozenxid, &minmxid);
+	values[Anum_pg_database_datfrozenxid - 1] = TransactionIdGetDatum(frozenxid);
+	replaces[Anum_pg_database_datfrozenxid - 1] = true;
+	values[Anum_pg_database_datminmxid - 1] = MultiXactIdGetDatum(minmxid);
+	replaces[Anum_pg_database_datminmxid - 1] = true;
 	namestrcpy(&namedata, name);
 	values[Anum_pg_database_oid - 1] = ObjectIdGetDatum(oid);
 	replaces[Anum_pg_database_oid - 1] = true;
@@ -624,10 +685,11 @@ database_restore_row(Oid oid, Oid owner, Oid template_oid)
 	if (done)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(old);
-		Form_pg_database from = (Form_pg_database) GETSTRUCT(template);
 		HeapTuple	new = make_clone_tuple(rel, template, oid, NameStr(form->datname),
 										   owner, ROW_OPEN);
+		Form_pg_database from;
 
+		from = (Form_pg_database) GETSTRUCT(new);
 		if (row_differs(rel, old, new))
 		{
 			done = database_reset_row(oid, NameStr(form->datname), owner,
@@ -648,9 +710,9 @@ database_restore_row(Oid oid, Oid owner, Oid template_oid)
 
 /*
  * Keep datfrozenxid and datminmxid of all databases as they are, until the end
- * of the transaction.  A clone's row gets its template's: held from before
- * these are compared with the snapshot's until the row is committed, this lock
- * keeps pg_xact from being truncated in between, when only the clone needs it.
+ * of the transaction.  A clone's row gets its snapshot's: held from before
+ * database_keeps_horizons until the row is committed, this lock keeps pg_xact
+ * from being truncated in between, when only the clone needs it.
  * vac_update_datfrozenxid() takes the same lock.
  */
 void
@@ -661,11 +723,9 @@ database_lock_horizons(void)
 
 /*
  * Make a clone whose files are complete again a valid database, with the
- * template's horizons: ROW_OPEN, or ROW_CLOSED until spare_open.
+ * snapshot's horizons: ROW_OPEN, or ROW_CLOSED until spare_open.
  *
- * Done in place, since it is not to be undone, and leaves no dead row.  The
- * horizons are the template's of now, which its files still have to be read
- * with: the caller knows that they have not moved since the snapshot.
+ * Done in place, since it is not to be undone, and leaves no dead row.
  *
  * No commit brings this to disk, since the transaction has no ID: the caller
  * calls database_flush before anybody gets the clone.
@@ -679,6 +739,8 @@ database_revive(Oid oid, Oid template_oid, RowAccess access)
 	HeapTuple	template = get_template_tuple(template_oid);
 	Form_pg_database from;
 	Form_pg_database to;
+	TransactionId frozenxid;
+	MultiXactId minmxid;
 	ScanKeyData key;
 	HeapTuple	tuple;
 	void	   *state;
@@ -689,6 +751,7 @@ database_revive(Oid oid, Oid template_oid, RowAccess access)
 		return false;
 	}
 	from = (Form_pg_database) GETSTRUCT(template);
+	get_horizons(from, &frozenxid, &minmxid);
 	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(oid));
 	systable_inplace_update_begin(rel, DatabaseOidIndexId, true, NULL, 1, &key,
@@ -701,8 +764,8 @@ database_revive(Oid oid, Oid template_oid, RowAccess access)
 	to->datallowconn = access == ROW_OPEN;
 	to->datconnlimit = access == ROW_OPEN ? clone_connection_limit(from) :
 		DATCONNLIMIT_CLOSED;
-	to->datfrozenxid = from->datfrozenxid;
-	to->datminmxid = from->datminmxid;
+	to->datfrozenxid = frozenxid;
+	to->datminmxid = minmxid;
 	systable_inplace_update_finish(state, tuple);
 	heap_freetuple(tuple);
 	table_close(rel, RowExclusiveLock);

@@ -30,6 +30,7 @@ typedef enum RowAccess
 } RowAccess;
 
 extern bool database_read_row(Oid oid, TemplateRow *row);
+extern bool database_keeps_horizons(Oid template_oid, const TemplateRow *then);
 extern uint64 database_dependencies(Oid oid);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);

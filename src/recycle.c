@@ -170,9 +170,8 @@ reserve_room(const TestdbClone *clone, const TestdbTemplate *template,
  * names are the files that may differ, or NULL for all; clone gets the
  * versions that it then has.
  *
- * The horizons in the clone's row must be those of the template's row, or
- * nobody would keep pg_xact for it; and the snapshot must be as old as they
- * are.  If they have moved since it was taken, this one is of no use.
+ * The horizons in the clone's row will be the snapshot's.  If pg_xact is no
+ * longer kept for these, the snapshot is useless.
  *
  * What was written is on disk before anybody gets the clone: its lease will be.
  */
@@ -180,14 +179,11 @@ static bool
 restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 			  const FilesyncNames *names)
 {
-	TemplateRow row;
 	DatabaseInfo info;
 	bool		done;
 
 	database_lock_horizons();
-	if (!database_read_row(clone->template_oid, &row) ||
-		row.frozenxid != template->row.frozenxid ||
-		row.minmxid != template->row.minmxid)
+	if (!database_keeps_horizons(clone->template_oid, &template->row))
 		return false;
 
 	/* Somebody may have been given it meanwhile, by REASSIGN OWNED. */

@@ -75,14 +75,10 @@ restore_owner(const TestdbClone *clone, Oid owner)
 static bool
 check_source(const TestdbClone *clone, TestdbTemplate *template)
 {
-	TemplateRow row;
-
 	database_lock_horizons();
 	return snapshot_lock(clone->template_oid, template) &&
 		template->generation == template->snapshot_generation &&
-		database_read_row(clone->template_oid, &row) &&
-		row.frozenxid == template->row.frozenxid &&
-		row.minmxid == template->row.minmxid &&
+		database_keeps_horizons(clone->template_oid, &template->row) &&
 		snapshot_lock_source(template) &&
 		snapshot_is_intact(template, NULL);
 }

@@ -594,15 +594,12 @@ restore_rows(Rewind *rewind, HTAB *relations)
 {
 	TestdbClone *clone = &rewind->clone;
 	TestdbTemplate *template = &rewind->template;
-	TemplateRow row;
 	DatabaseInfo info;
 
 	database_lock_horizons();
 	if (!snapshot_lock(clone->template_oid, template) ||
 		template->generation != template->snapshot_generation ||
-		!database_read_row(clone->template_oid, &row) ||
-		row.frozenxid != template->row.frozenxid ||
-		row.minmxid != template->row.minmxid ||
+		!database_keeps_horizons(clone->template_oid, &template->row) ||
 		!snapshot_lock_source(template) ||
 		!database_lookup(clone->oid, &info) ||
 		!snapshot_is_intact(template, relfiles_are_known(template) ?

@@ -18,7 +18,8 @@
  *	  with the snapshot's, by size and time;
  *	- the template's horizons have moved, or a session without a transaction
  *	  ID has been in it (unverified), and nobody is in it now: the same with
- *	  a flush instead of the checkpoint;
+ *	  a flush instead of the checkpoint.  As long as somebody is, the snapshot
+ *	  is used as it is, with its own horizons, if pg_xact is kept for these;
  *	- its row in pg_database or its settings have changed: the files need not
  *	  be looked at.
  *
@@ -530,14 +531,25 @@ snapshot_check_identity(Oid oid, const char *name, uint64 lease)
 }
 
 /*
- * Is the snapshot behind what is committed in the template, or behind its
- * horizons?  Until it is brought up to date, no clone can be made from it.
+ * Is the snapshot behind what is committed in the template, or too old for the
+ * server's pg_xact?  Until it is brought up to date, no clone can be made from it.
  */
 static bool
-is_behind(const TestdbTemplate *template, const TemplateRow *row)
+is_behind(const TestdbTemplate *template)
 {
 	return !template->has_snapshot ||
 		template->generation != template->snapshot_generation ||
+		!database_keeps_horizons(template->oid, &template->row);
+}
+
+/*
+ * May the template's files differ from the snapshot's, though nothing has been
+ * committed there?  They are looked at when nobody is in it.
+ */
+static bool
+is_suspect(const TestdbTemplate *template, const TemplateRow *row)
+{
+	return template->unverified ||
 		template->row.frozenxid != row->frozenxid ||
 		template->row.minmxid != row->minmxid;
 }
@@ -797,7 +809,6 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 {
 	TemplateRow row;
 	bool		behind;
-	bool		suspect;		/* look at the files, if nobody is in it */
 	bool		idle = false;
 
 	*nprepared = 0;
@@ -820,9 +831,9 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	 * snapshot_lock_source, which does not wait, find it so.  A damaged
 	 * snapshot can be taken anew only then, and is not in the way of spares.
 	 */
-	behind = is_behind(template, &row);
+	behind = is_behind(template);
 	if (behind || template->damaged || database_is_logged() ||
-		(template->unverified && CountDBBackends(oid) == 0))
+		(is_suspect(template, &row) && CountDBBackends(oid) == 0))
 	{
 		idle = database_lock_idle(oid, name, nprepared);
 		snapshot_check_identity(oid, name, lease);
@@ -841,10 +852,9 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	{
 		if (!read_entry(oid, template))
 			return SNAPSHOT_BUSY;
-		behind = is_behind(template, &row);
+		behind = is_behind(template);
 	}
-	suspect = template->unverified || template->damaged;
-	if (!behind && !(idle && suspect) &&
+	if (!behind && !(idle && (template->damaged || is_suspect(template, &row))) &&
 		registry_row_version(oid, &row) != 0)
 		return SNAPSHOT_FRESH;
 

@@ -159,6 +159,18 @@ make_spares();
 	isnt($after->[0], $before->[0], 'VACUUM FREEZE moves the horizon');
 	cmp_ok($after->[1], '<', $before->[1], 'forwards');
 	is(in_clone(), $rows, 'and is in the way of no spare');
+
+	# More than there are spares: the rest is copied from the snapshot, whose horizons the server still keeps.
+	my @names = map { scalar $admin->query("SELECT testdb_clone('$template')") } 1 .. 8;
+	is(scalar(grep { defined $_ } @names), 8, 'nor of clones for which no spare is left');
+	my ($old) = $admin->rows(
+		"SELECT count(*), count(*) FILTER (WHERE datfrozenxid = '$before->[0]' AND datminmxid = '$before->[2]')
+			FROM pg_database WHERE datname IN (" . join(', ', map { "'$_'" } grep { defined $_ } @names) . ')');
+	is($old->[1], $old->[0], 'all of them have the horizons of the files that they were copied from');
+	run($admin, "SELECT testdb_reset('$names[0]')");
+	run($admin, "SELECT testdb_rewind('$names[0]')");
+	run($admin, "SELECT testdb_drop('$_')") for @names;
+
 	$sitter->close;
 	is(in_clone(), $rows, 'nor when the session has left');
 }
@@ -200,5 +212,35 @@ make_spares();
 	is(in_clone(), 'error 55006', 'which is a change');
 }
 
+$node->stop;
+
+# Where pg_xact is no longer kept for what the snapshot's files name, no clone can be made of these.
+$node = new_server('horizons', "testdb.spares = 0\ntestdb.template_timeout = 100ms\n");
+$admin = connect_to($node, 'postgres');
+run($admin, "CREATE DATABASE $template");
+in_template('CREATE TABLE t (i int)', 'INSERT INTO t VALUES (1)');
+is(in_clone(), 1, 'a snapshot is there');
+run($admin, "ALTER DATABASE template0 ALLOW_CONNECTIONS true");
+my $sitter = session($node, $template);
+run($sitter, 'VACUUM (FREEZE)');
+is(in_clone(), 1, 'it is used as long as another database needs as old transactions');
+my $spares = "SELECT datname FROM pg_database WHERE datname <> '$template' AND datname LIKE '$template%'";
+ok( poll(
+		sub {
+			my $spare = $admin->query("$spares LIMIT 1");
+			$admin->query("DROP DATABASE $spare") if $spare;
+			return !$spare;
+		}),
+	'no spare is left that needs them');
+for my $name ($admin->query("SELECT string_agg(datname, ' ') FROM pg_database WHERE datname <> '$template'") =~ /(\S+)/g)
+{
+	my $client = session($node, $name);
+	run($client, 'SELECT pg_current_xact_id()');
+	run($client, 'VACUUM (FREEZE)');
+	$client->close;
+}
+is(in_clone(), 'error 55006', 'it is not when none does');
+$sitter->close;
+is(in_clone(), 1, 'and is taken anew when nobody is in the template');
 $node->stop;
 done_testing();
