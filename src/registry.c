@@ -31,7 +31,8 @@
  *				GARBAGE		lose (rewind.c)
  *	RETURNED	RESTORING	take_batch (recycle.c)
  *				DROPPING	registry_take_victim (spares.c), freshness.c
- *				GARBAGE		registry_purge_role (spares.c), uninstall.c
+ *				GARBAGE		registry_purge_role (spares.c), uninstall.c,
+ *							registry_forget_template (templates.c)
  *	RESTORING	SPARE		announce_batch (recycle.c), publish_spare
  *				LEASED		hand_out
  *				RETURNED	put_back_others (recycle.c)

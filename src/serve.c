@@ -34,6 +34,10 @@
  *	3  worker: locks it, finds nobody	as testdb_drop does it
  *	   in it, takes it back
  *
+ * When a template has been dropped, by either, what workers have made ahead of it
+ * is removed before the command ends, and so is its snapshot, whether commands are
+ * served or not.  If the session ends before that, the workers do it.
+ *
  * Like core, DROP DATABASE gives others 5 s to leave, but looks more often.  Of
  * two commands that look for the same name at the same time the worker's lock on
  * the database, or the unique index on pg_database, lets one win, as in core.
@@ -65,6 +69,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
+#include "storage/procsignal.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -83,7 +88,9 @@
 #include "serve.h"
 #include "sessions.h"
 #include "signals.h"
+#include "snapshot.h"
 #include "stats.h"
+#include "templates.h"
 
 /* How long others may take to leave a database that is dropped, in ms: as core. */
 #define LEAVE_TIMEOUT	5000
@@ -676,6 +683,72 @@ may_serve(ProcessUtilityContext context)
 }
 
 /*
+ * The OID of the template that a DROP DATABASE statement names, or InvalidOid if
+ * testdb does not know it as one, or can't do anything about it now.
+ */
+static Oid
+find_dropped_template(const DropdbStmt *stmt)
+{
+	Oid			oid;
+
+	if (!IsUnderPostmaster || !IsTransactionState() || RecoveryInProgress())
+		return InvalidOid;
+	oid = find_name(stmt->dbname);
+	return OidIsValid(oid) && registry_is_template(oid) ? oid : InvalidOid;
+}
+
+/*
+ * After DROP DATABASE of a template: have all go that was kept ready of it, and
+ * wait for that, testdb.lock_timeout at most.  Its own removal may not be
+ * committed yet, but can't be undone, so that no error may be raised here: a
+ * cancel ends the wait and nothing else.  What is left then, as after a failure,
+ * workers go on removing.
+ */
+static void
+clear_template(Oid oid)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbDropped");
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   testdb_lock_timeout);
+
+	CommandCounterIncrement();
+	AcceptInvalidationMessages();
+	if (SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(oid)))
+		return;
+	HOLD_INTERRUPTS();
+	while (registry_forget_template(oid) > 0)
+	{
+		request_wake_workers();
+		if (QueryCancelPending || ProcDiePending || request_workers_running() == 0 ||
+			GetCurrentTimestamp() >= deadline)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 event);
+		ResetLatch(MyLatch);
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+	}
+	QueryCancelPending = false;
+	snapshot_remove(oid);
+	RESUME_INTERRUPTS();
+	SetLatch(MyLatch);
+}
+
+/*
+ * Serve a command, if it is one of those that are; false if core is to do it.
+ */
+static bool
+serve(Node *stmt, ProcessUtilityContext context)
+{
+	if (IsA(stmt, CreatedbStmt))
+		return may_serve(context) && serve_create((CreatedbStmt *) stmt);
+	if (IsA(stmt, DropdbStmt))
+		return may_serve(context) && serve_drop((DropdbStmt *) stmt);
+	return false;
+}
+
+/*
  * ProcessUtility_hook: see the head of this file.
  */
 static void
@@ -685,19 +758,15 @@ serve_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree
 					  QueryCompletion *qc)
 {
 	Node	   *stmt = pstmt->utilityStmt;
+	Oid			template = InvalidOid;
 
-	if (IsA(stmt, CreatedbStmt) && may_serve(context) &&
-		serve_create((CreatedbStmt *) stmt))
-		return;
-	if (IsA(stmt, DropdbStmt) && may_serve(context) &&
-		serve_drop((DropdbStmt *) stmt))
-		return;
-	if (prev_process_utility)
-		prev_process_utility(pstmt, query, read_only_tree, context, params, env,
-							 dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env,
-								dest, qc);
+	if (IsA(stmt, DropdbStmt))
+		template = find_dropped_template((DropdbStmt *) stmt);
+	if (!serve(stmt, context))
+		(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
+			(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	if (OidIsValid(template))
+		clear_template(template);
 }
 
 /*

@@ -197,24 +197,46 @@ registry_set_damaged(Oid oid)
 }
 
 /*
- * Forget a template that has been dropped: its spares become garbage, also those
- * that are still being made; its entry goes when it has no clones.  Takes and releases the registry lock and
- * a mutex.
+ * Is a database among those that nobody has got, or will get now that its
+ * template has been dropped?  The registry lock is held exclusively.
  */
-void
+static bool
+is_left_over(const TestdbClone *clone)
+{
+	return clone->state != CLONE_LEASED && clone->state != CLONE_REWINDING &&
+		(clone->state != CLONE_CREATING || clone->ahead);
+}
+
+/*
+ * Forget a template that has been dropped: its spares become garbage, also those
+ * that are still being made; its entry goes when it has no clones.  Returns how
+ * many databases made from it are still there that nobody has, so that it can be
+ * called again.  Takes and releases the registry lock and a mutex.
+ */
+int
 registry_forget_template(Oid oid)
 {
 	TemplateEntry *entry;
+	HASH_SEQ_STATUS scan;
+	CloneEntry *clone;
+	int			nleft = 0;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = template_find(oid);
 	if (entry != NULL)
 	{
-		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
 		entry->template.dropped = true;
 		discard_spares(entry);
-		LWLockRelease(entry->mutex);
+		hash_seq_init(&scan, clone_hash);
+		while ((clone = hash_seq_search(&scan)) != NULL)
+		{
+			if (clone_template(clone) != entry)
+				continue;
+			if (clone->clone.state == CLONE_RETURNED)
+				clone_set_state(clone, CLONE_GARBAGE);
+			nleft += is_left_over(&clone->clone);
+		}
 		if (template_is_unused(entry))
 		{
 			entry->template.oid = InvalidOid;
@@ -222,6 +244,8 @@ registry_forget_template(Oid oid)
 		}
 	}
 	LWLockRelease(registry->lock);
+
+	return nleft;
 }
 
 /*

@@ -19,7 +19,7 @@ extern bool registry_enter_template(Oid oid, Oid *evicted);
 extern void registry_set_snapshot(const TestdbTemplate *template, bool verified);
 extern void registry_clear_snapshot(Oid oid, const char *obstacle);
 extern bool registry_set_damaged(Oid oid);
-extern void registry_forget_template(Oid oid);
+extern int	registry_forget_template(Oid oid);
 extern TestdbTemplate *registry_list_templates(int *ntemplates);
 extern bool registry_is_template(Oid oid);
 extern uint32 registry_epoch(void);

@@ -152,7 +152,7 @@ job_forget_dropped(void)
 		job_commit_work();
 		if (!exists)
 		{
-			registry_forget_template(templates[i].oid);
+			(void) registry_forget_template(templates[i].oid);
 			snapshot_remove(templates[i].oid);
 		}
 	}
