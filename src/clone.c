@@ -463,20 +463,36 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 }
 
 /*
+ * Has a template a snapshot that is in order, or does it need no copy for one?  In
+ * no transaction.
+ */
+static bool
+has_source(Oid oid)
+{
+	TestdbTemplate template;
+	TemplateRow row;
+	bool		closed;
+
+	if (registry_template(oid, &template) && template.has_snapshot &&
+		!template.in_place)
+		return !template.damaged;
+	job_begin_work();
+	closed = database_read_row(oid, &row) && row.closed;
+	job_commit_work();
+	return closed;
+}
+
+/*
  * Make room for a clone by the native method.  The first time it takes twice as
  * much, for the snapshot.
  */
 void
 make_native_room(const RequestArgs *args)
 {
-	TestdbTemplate template;
 	uint64		bytes;
 	uint64		files;
-	int			copies = 2;
+	int			copies = has_source(args->database) ? 1 : 2;
 
-	if (registry_template(args->database, &template) &&
-		template.has_snapshot && !template.damaged)
-		copies = 1;
 	snapshot_measure(args->database, &bytes, &files);
 	make_room(args, true, copies * bytes, copies * files);
 }

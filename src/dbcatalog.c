@@ -73,6 +73,7 @@ database_read_row(Oid oid, TemplateRow *row)
 	row->frozenxid = form->datfrozenxid;
 	row->minmxid = form->datminmxid;
 	row->clone_limit = clone_connection_limit(form);
+	row->closed = !form->datallowconn;
 	ReleaseSysCache(tuple);
 	return true;
 }

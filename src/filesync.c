@@ -41,10 +41,11 @@
  * files that only seem to differ, and where the content is the same it keeps
  * the snapshot's file and S, and so the clones, and records the origin.
  *
- * A clone copied from the template itself, with mtime_steps = 2, carries the
- * marks that a copy of the snapshot would have carried, except for files that
- * were racy: those equal no snapshot, and the first full comparison copies
- * them.
+ * A template that nobody can write to needs no snapshot: filesync_adopt() makes a
+ * manifest of its own files, and gives those that are racy an mtime half an offset
+ * ago, which no write and no other copy gives them.  A clone copied from the
+ * template itself, with mtime_steps = 2, carries the marks that a copy of a
+ * snapshot taken then would have carried.
  *
  * Damage.  A snapshot is private, but no more than a directory: somebody cleans
  * up old files, restores a backup, or makes a mistake.  So the manifest of a

@@ -121,6 +121,10 @@ typedef void (*FilesyncWatchCallback) (int wd, FilesyncEvent event,
 /* manifests */
 extern bool filesync_scan(const char *dir, const FilesyncOptions *options,
 						  FilesyncManifest **manifest, FilesyncError *error);
+extern bool filesync_adopt(const char *dir, const FilesyncOptions *options,
+						   FilesyncManifest **manifest, FilesyncError *error);
+extern bool filesync_manifest_is_same(const FilesyncManifest *old,
+									  const FilesyncManifest *new);
 extern void filesync_manifest_free(FilesyncManifest *manifest);
 extern uint32_t filesync_manifest_count(const FilesyncManifest *manifest);
 extern uint64_t filesync_manifest_space(const FilesyncManifest *manifest,

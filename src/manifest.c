@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "filesync_internal.h"
@@ -456,6 +457,95 @@ filesync_scan(const char *dir, const FilesyncOptions *options,
 	*manifest = scan_directory(fd, dir, options, error);
 	fs_close_quietly(fd);
 	return *manifest != NULL;
+}
+
+/*
+ * Give a file that is racy an mtime that is not, and that no write and no other
+ * call gives it.  Returns false with the error set.
+ */
+static bool
+settle_file(const char *dir, int dir_fd, const char *name, FileRecord *record,
+			FilesyncError *error)
+{
+	int64_t		mtime = fs_current_time() - FILESYNC_MTIME_OFFSET / 2;
+	int64_t		ns = (mtime % NANOSECONDS + NANOSECONDS) % NANOSECONDS;
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+	{.tv_sec = (time_t) ((mtime - ns) / NANOSECONDS), .tv_nsec = (long) ns}};
+	struct stat st;
+	int			rc;
+	int			fd;
+
+	RETRY(fd, openat(dir_fd, name, O_RDONLY | OPEN_FLAGS));
+	if (fd < 0)
+		return fs_fail(error, errno, "open file", dir, name);
+	RETRY(rc, futimens(fd, times));
+	if (rc < 0)
+		fs_fail(error, errno, "set times of file", dir, name);
+	else if ((rc = fstat(fd, &st)) < 0)
+		fs_fail(error, errno, "stat file", dir, name);
+	fs_close_quietly(fd);
+	if (rc < 0)
+		return false;
+	record->size = st.st_size;
+	record->mtime = mtime;
+	record->kept = fs_stat_mtime(&st);
+	record->flags = 0;
+	return true;
+}
+
+/*
+ * Make the manifest of a directory to which nobody writes, and which is to be a
+ * source itself: see filesync.c.  Files that are racy get another mtime.
+ * Returns true, and the manifest to be freed, or false with the error set.
+ */
+bool
+filesync_adopt(const char *dir, const FilesyncOptions *options,
+			   FilesyncManifest **manifest, FilesyncError *error)
+{
+	int			fd = fs_open_directory(dir, error);
+	bool		ok;
+
+	*manifest = NULL;
+	if (fd < 0)
+		return false;
+	*manifest = scan_directory(fd, dir, options, error);
+	ok = *manifest != NULL;
+	for (uint32_t i = 0; ok && i < (*manifest)->names.count; i++)
+	{
+		FileRecord *record = &(*manifest)->records[i];
+
+		record->kept = record->mtime;
+		if (record->flags & RECORD_RACY)
+			ok = settle_file(dir, fd, table_name(&(*manifest)->names, i), record, error);
+	}
+	fs_close_quietly(fd);
+	if (!ok)
+	{
+		filesync_manifest_free(*manifest);
+		*manifest = NULL;
+	}
+	return ok;
+}
+
+/*
+ * Do two manifests of a directory say that all its files are the same, with the
+ * same mtimes?  False if one is racy in the second, which is the newer one.
+ */
+bool
+filesync_manifest_is_same(const FilesyncManifest *old, const FilesyncManifest *new)
+{
+	bool		same = old->names.count == new->names.count;
+
+	for (uint32_t i = 0; same && i < new->names.count; i++)
+	{
+		const FileRecord *record = &new->records[i];
+		uint32_t	k = table_find(&old->names, table_name(&new->names, i));
+
+		same = k != NO_INDEX && !(record->flags & RECORD_RACY) &&
+			record->size == old->records[k].size &&
+			record->mtime == old->records[k].mtime;
+	}
+	return same;
 }
 
 /*

@@ -110,6 +110,7 @@ typedef struct TemplateRow
 	TransactionId frozenxid;
 	MultiXactId minmxid;
 	int32		clone_limit;	/* the connection limit that clones get */
+	bool		closed;			/* nobody can connect to it */
 } TemplateRow;
 
 /* A template, as callers of this module get it: always a copy. */
@@ -119,6 +120,7 @@ typedef struct TestdbTemplate
 	uint64		generation;		/* goes up with each commit in it */
 	bool		unverified;		/* sessions were in it since the last look */
 	bool		has_snapshot;
+	bool		in_place;		/* the template's own files are the snapshot */
 	bool		dropped;		/* the database has gone: nothing is kept ready */
 	bool		damaged;		/* the snapshot, as somebody found who copied from
 								 * it: it must be taken anew */

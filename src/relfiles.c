@@ -168,7 +168,7 @@ fill_list(RelFileList *list, const TestdbTemplate *template)
 
 	list->template_oid = InvalidOid;
 	list->n = 0;
-	snapshot_path(template->oid, "", dir);
+	snapshot_source_path(template, dir);
 	number = mapped_relation_compat(dir, RelationRelationId);
 	for (int segment = 0;; segment++)
 	{

@@ -10,6 +10,13 @@
  * template is in nobody's way.  Snapshots do not outlive the server: they are
  * removed at its start, and so need not be durable.
  *
+ * A template to which nobody can connect (ALLOW_CONNECTIONS false, as
+ * testdb_template_finish leaves it) has no copy: its own files are the snapshot,
+ * with a manifest of their own.  Whoever copies from them has locked the template,
+ * with nobody in it, and unchanged since the manifest was made; autovacuum and
+ * some background workers may enter it even so.  Once it is open again a copy is
+ * taken as soon as nobody is in it; until then nothing is made from its files.
+ *
  * A snapshot is brought up to date when something is asked of the template
  * that it does not hold yet:
  *
@@ -190,6 +197,37 @@ void
 snapshot_path(Oid oid, const char *suffix, char *path)
 {
 	snprintf(path, MAXPGPATH, "%s/%u%s", TESTDB_SNAPSHOT_DIR, oid, suffix);
+}
+
+/*
+ * The path of the directory that has the files of a template's snapshot, in path
+ * (MAXPGPATH bytes).
+ */
+void
+snapshot_source_path(const TestdbTemplate *template, char *path)
+{
+	char	   *own;
+
+	if (!template->in_place)
+	{
+		snapshot_path(template->oid, "", path);
+		return;
+	}
+	own = GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID);
+	strlcpy(path, own, MAXPGPATH);
+	pfree(own);
+}
+
+/*
+ * The options with which a clone's directory is written from a snapshot.
+ */
+static FilesyncOptions
+get_clone_options(const TestdbTemplate *template)
+{
+	FilesyncOptions options = get_options(true);
+
+	options.mtime_steps = template->in_place ? 2 : 1;
+	return options;
 }
 
 /*
@@ -544,12 +582,14 @@ is_behind(const TestdbTemplate *template)
 
 /*
  * May the template's files differ from the snapshot's, though nothing has been
- * committed there?  They are looked at when nobody is in it.
+ * committed there, or should these be elsewhere?  They are looked at when nobody is
+ * in it.
  */
 static bool
 is_suspect(const TestdbTemplate *template, const TemplateRow *row)
 {
 	return template->unverified ||
+		template->in_place != row->closed ||
 		template->row.frozenxid != row->frozenxid ||
 		template->row.minmxid != row->minmxid;
 }
@@ -616,41 +656,93 @@ update_files(const TestdbTemplate *template, const FilesyncManifest *now,
 }
 
 /*
- * Copy the template's files to a new snapshot, or bring the snapshot to what
- * they are, with a new version if anything of it was changed.  Both are
- * locked.
+ * Are a template's files, which are in *now, what they were when they were made its
+ * snapshot in place?
  */
-static void
-sync_files(TestdbTemplate *template)
+static bool
+is_same_in_place(const TestdbTemplate *template, const FilesyncManifest *now)
 {
-	char	   *source = GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID);
-	char		path[MAXPGPATH];
+	const FilesyncManifest *old = NULL;
+
+	if (template->has_snapshot && template->in_place && !template->damaged)
+		old = get_manifest(template);
+	return old != NULL && filesync_manifest_is_same(old, now);
+}
+
+/*
+ * Copy the template's files to a new snapshot, or bring the snapshot to what
+ * they are.  Both are locked.  Its manifest goes to *copy; true if anything of it
+ * was changed.
+ */
+static bool
+copy_files(const TestdbTemplate *template, const char *source, FilesyncManifest **copy)
+{
 	FilesyncOptions options = get_options(false);
 	FilesyncStats stats = {0};
 	FilesyncError error;
 	FilesyncManifest *now;
-	FilesyncManifest *copy = NULL;
+	volatile bool same = false;
 
 	options.filter = is_wanted;
 	if (!filesync_scan(source, &options, &now, &error))
 		report_filesync_error(&error);
 	PG_TRY();
 	{
-		if (!template->has_snapshot || template->damaged ||
-			!update_files(template, now, &copy, &stats))
-			take_anew(template->oid, now, &copy, &stats);
+		same = is_same_in_place(template, now);
+		if (!template->has_snapshot || template->damaged || template->in_place ||
+			!update_files(template, now, copy, &stats))
+			take_anew(template->oid, now, copy, &stats);
 	}
 	PG_FINALLY();
 	{
 		filesync_manifest_free(now);
 	}
 	PG_END_TRY();
+	return !same && stats.copied + stats.created + stats.removed > 0;
+}
 
-	if (stats.copied + stats.created + stats.removed > 0)
+/*
+ * Make the template's own files its snapshot, and remove one that was a copy.  Both
+ * are locked.  The manifest goes to *own; true if any of them has changed since it
+ * was made so before.
+ */
+static bool
+adopt_files(const TestdbTemplate *template, const char *source, FilesyncManifest **own)
+{
+	FilesyncOptions options = get_options(false);
+	FilesyncError error;
+	bool		same;
+
+	options.filter = is_wanted;
+	if (!filesync_adopt(source, &options, own, &error))
+		report_filesync_error(&error);
+	same = is_same_in_place(template, *own);
+	debug_point("snapshot-adopted");
+	snapshot_remove(template->oid);
+	return !same;
+}
+
+/*
+ * Bring the snapshot to what the template's files are, with a new version if
+ * anything of it was changed.  Both are locked.  closed says that nobody can
+ * connect to the template.
+ */
+static void
+sync_files(TestdbTemplate *template, bool closed)
+{
+	char	   *source = GetDatabasePath(template->oid, DEFAULTTABLESPACE_OID);
+	char		path[MAXPGPATH];
+	FilesyncOptions options = get_options(false);
+	FilesyncError error;
+	FilesyncManifest *copy = NULL;
+
+	if (closed ? adopt_files(template, source, &copy) :
+		copy_files(template, source, &copy))
 	{
 		template->version = registry_next_serial();
 		template->lsn = GetXLogInsertRecPtr();
 	}
+	template->in_place = closed;
 	template->files = filesync_manifest_count(copy);
 	template->bytes = filesync_manifest_space(copy, 1);
 	filesync_manifest_set_tag(copy, template->version);
@@ -707,7 +799,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 							  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_UNLOGGED);
 		registry_clear_snapshot(template->oid, "");
 		debug_point("snapshot-cleared");
-		sync_files(template);
+		sync_files(template, row.closed);
 		debug_point("snapshot-files");
 		template->snapshot_generation = template->generation;
 	}
@@ -793,6 +885,16 @@ refuse_native(Oid oid)
 }
 
 /*
+ * Can files be copied from a template's snapshot only while the template is locked,
+ * with nobody in it?
+ */
+static bool
+needs_locked_source(const TestdbTemplate *template)
+{
+	return template->in_place || database_is_logged();
+}
+
+/*
  * See that a template has a snapshot that holds what is committed in it, and
  * copy what is known of it to *template.
  *
@@ -832,7 +934,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	 * snapshot can be taken anew only then, and is not in the way of spares.
 	 */
 	behind = is_behind(template);
-	if (behind || template->damaged || database_is_logged() ||
+	if (behind || template->damaged || needs_locked_source(template) ||
 		(is_suspect(template, &row) && CountDBBackends(oid) == 0))
 	{
 		idle = database_lock_idle(oid, name, nprepared);
@@ -879,7 +981,7 @@ snapshot_lock(Oid oid, TestdbTemplate *template)
  * locked.
  *
  * With wal_level above minimal, they may if others can make them from the
- * template itself: until the end of the transaction nobody can change it, and it
+ * template itself, and so they may if the snapshot is the template: until the end of the transaction nobody can change it, and it
  * is what the snapshot was when *template was read.  False if somebody is in
  * it, or was since, and also if somebody follows WAL at this moment.
  *
@@ -891,9 +993,9 @@ snapshot_lock_source(const TestdbTemplate *template)
 {
 	TestdbTemplate now;
 
-	if (!database_is_logged())
+	if (!needs_locked_source(template))
 		return true;
-	return !database_is_followed() &&
+	return !(database_is_logged() && database_is_followed()) &&
 		database_try_lock_idle(template->oid) &&
 		registry_template(template->oid, &now) &&
 		now.has_snapshot && !now.unverified &&
@@ -930,7 +1032,7 @@ snapshot_is_intact(const TestdbTemplate *template, const FilesyncNames *names)
 
 	if (manifest == NULL)
 		return false;
-	snapshot_path(template->oid, "", source);
+	snapshot_source_path(template, source);
 	if (filesync_is_intact(source, manifest, names, &error))
 		return true;
 	note_damage(template, &error);
@@ -949,7 +1051,7 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 {
 	const FilesyncManifest *manifest = get_manifest(template);
 	char		source[MAXPGPATH];
-	FilesyncOptions options = get_options(true);
+	FilesyncOptions options = get_clone_options(template);
 	FilesyncStats stats = {0};
 	FilesyncError error;
 	FilesyncTask task = {.source = source, .manifest = manifest,
@@ -959,7 +1061,7 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 
 	if (manifest == NULL)
 		return false;
-	snapshot_path(template->oid, "", source);
+	snapshot_source_path(template, source);
 	database_check_space(NULL, template->bytes, template->files);
 	ok = filesync_copy_dir(&task, NULL);
 	space_release();
@@ -1011,7 +1113,7 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 {
 	const FilesyncManifest *manifest = get_manifest(template);
 	char		source[MAXPGPATH];
-	FilesyncOptions options = get_options(true);
+	FilesyncOptions options = get_clone_options(template);
 	FilesyncStats stats = {0};
 	FilesyncError error;
 	FilesyncTask task = {.source = source, .manifest = manifest,
@@ -1021,7 +1123,7 @@ snapshot_restore(const TestdbTemplate *template, Oid clone,
 
 	if (manifest == NULL)
 		return false;
-	snapshot_path(template->oid, "", source);
+	snapshot_source_path(template, source);
 	ok = names ? filesync_restore_changed(&task, names) : filesync_restore_full(&task);
 	if (!ok)
 	{

@@ -45,6 +45,7 @@ extern void snapshot_remove(Oid oid);
 extern void snapshot_remove_dir(void);
 extern void snapshot_measure(Oid oid, uint64 *bytes, uint64 *files);
 
+extern void snapshot_source_path(const TestdbTemplate *template, char *path);
 extern void snapshot_path(Oid oid, const char *suffix, char *path);
 
 #endif							/* TESTDB_SNAPSHOT_H */

@@ -134,6 +134,7 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 			template->dropped = false;	/* another one has its OID */
 			template->unverified = false;
 			template->damaged = false;
+			template->in_place = new->in_place;
 		}
 		template->snapshot_generation = new->snapshot_generation;
 		template->settings_generation = new->settings_generation;

@@ -1472,6 +1472,83 @@ test_direct_clone(void)
 	filesync_manifest_free(manifest);
 }
 
+/* Clones of a template that is closed, and no snapshot. */
+static void
+test_adopt(void)
+{
+	FilesyncManifest *manifest;
+	FilesyncManifest *again;
+	FilesyncOptions options = {0};
+	FilesyncFile file;
+
+	make_template();
+	put(T, "racy", 100, 1);
+	options.mtime_steps = 2;
+	wipe(C);
+	wipe(S);
+	WORKS(filesync_adopt(T, NULL, &manifest, &error), "adopt a template");
+	is_int(ncalls[N_TIMES], 1, "the racy file gets another time");
+	ok(filesync_manifest_find(manifest, "racy", &file) && !file.racy &&
+	   file.mtime == get_time(T, "racy") &&
+	   file.mtime < now() - FILESYNC_MTIME_OFFSET / 2, "which is long past");
+	ok(filesync_manifest_find(manifest, "8193", &file) &&
+	   file.mtime == get_time(T, "8193") &&
+	   file.mtime > now() - FILESYNC_MTIME_OFFSET / 2, "no other file does");
+	ok(RUN(filesync_is_intact(T, manifest, NULL, &error)), "it is intact");
+
+	WORKS(copy_dir(T, manifest, C, &options, NULL, NULL, &error), "clone it");
+	memset(&stats, 0, sizeof(stats));
+	WORKS(restore_full(T, manifest, C, &options, &stats, &error), "restore the clone");
+	is_stats(12, 0, 0, 0, 0, "there is nothing to do");
+	put(C, "racy", 100, 2);
+	put(C, "8193", 8193, 2);
+	WORKS(restore_full(T, manifest, C, &options, &stats, &error),
+		  "restore the clone after changes");
+	is_stats(12, 0, 2, 0, 0, "what was changed is copied");
+	ok(same_dir(T, C), "the contents are the same");
+
+	WORKS(filesync_adopt(T, NULL, &again, &error), "adopt it again");
+	is_int(ncalls[N_TIMES], 0, "no file gets another time");
+	ok(filesync_manifest_is_same(manifest, again), "nothing has changed");
+	filesync_manifest_free(again);
+	again = scan(T);
+	ok(filesync_manifest_is_same(manifest, again), "a scan says so, too");
+	filesync_manifest_free(again);
+
+	WORKS(copy_dir(T, NULL, S, NULL, &again, NULL, &error), "then take a snapshot");
+	WORKS(restore_full(S, again, C, NULL, &stats, &error), "restore the clone from it");
+	is_stats(12, 0, 0, 0, 0, "there is nothing to do");
+	filesync_manifest_free(again);
+
+	put(T, "racy", 100, 3);
+	again = scan(T);
+	ok(!filesync_manifest_is_same(manifest, again), "a write is noticed");
+	filesync_manifest_free(again);
+	FAILS(filesync_is_intact(T, manifest, NULL, &error), EAGAIN, "also by the manifest");
+	ok(error.source, "as the source's fault");
+	put(C, "racy", 100, 2);
+	FAILS(restore_full(T, manifest, C, &options, NULL, &error), EAGAIN,
+		  "and before it is copied");
+	WORKS(filesync_adopt(T, NULL, &again, &error), "adopt what was written");
+	ok(!filesync_manifest_is_same(manifest, again), "it is not the same");
+	filesync_manifest_free(manifest);
+	WORKS(restore_full(T, again, C, &options, NULL, &error), "restore the clone");
+	ok(same_dir(T, C), "the contents are the same");
+
+	put(T, "new", 1, 1);
+	manifest = scan(T);
+	ok(!filesync_manifest_is_same(again, manifest), "a new file is noticed");
+	filesync_manifest_free(manifest);
+	unlink(path_of(T, "new"));
+	unlink(path_of(T, "1"));
+	manifest = scan(T);
+	ok(!filesync_manifest_is_same(again, manifest), "so is one that is gone");
+	filesync_manifest_free(manifest);
+	filesync_manifest_free(again);
+	FAILS(filesync_adopt(path_of(root, "nowhere"), NULL, &manifest, &error), ENOENT,
+		  "adopt a missing directory");
+}
+
 /*
  * Odd names, and swaps behind our back
  */
@@ -2411,6 +2488,27 @@ run_scan(const FilesyncOptions *options)
 	return filesync_scan(T, options, &chain_manifest, &error);
 }
 
+static void
+setup_adopt(void)
+{
+	setup_copy();
+	put(T, "racy", 300001, 40);
+	put(T, "racy, too", 0, 40);
+}
+
+static bool
+run_adopt(const FilesyncOptions *options)
+{
+	return filesync_adopt(T, options, &chain_manifest, &error);
+}
+
+static bool
+good_adopt(void)
+{
+	return manifest_is_true(chain_manifest, T) &&
+		filesync_is_intact(T, chain_manifest, NULL, &error);
+}
+
 static bool
 good_scan(void)
 {
@@ -2547,6 +2645,7 @@ static const Scenario scenarios[] = {
 	{"refresh", FILESYNC_MARK | FILESYNC_FSYNC, setup_refresh, run_refresh, good_refresh, bad_refresh},
 	{"refresh by buffer", FILESYNC_MARK | FILESYNC_NO_CLONE, setup_refresh, run_refresh, good_refresh, bad_refresh},
 	{"scan", 0, setup_copy, run_scan, good_scan, bad_scan},
+	{"adopt", 0, setup_adopt, run_adopt, good_adopt, bad_scan},
 	{"write manifest", FILESYNC_FSYNC, setup_manifest, run_write, good_write, bad_write},
 	{"read manifest", 0, setup_read, run_read, good_read, bad_scan},
 	{"watch", 0, setup_watch, run_watch, good_watch, bad_watch},
@@ -2669,6 +2768,7 @@ main(void)
 	test_restore_changed();
 	test_refresh();
 	test_direct_clone();
+	test_adopt();
 	test_names();
 	test_swaps();
 	test_permissions();
