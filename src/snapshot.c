@@ -818,6 +818,12 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 		template->row_version = registry_next_serial();
 	template->settings_generation = settings_generation;
 	template->settings = settings;
+	if (!with_files)
+	{
+		/* The files, whose horizons these are, are as old as they were. */
+		row.frozenxid = template->row.frozenxid;
+		row.minmxid = template->row.minmxid;
+	}
 	template->row = row;
 	template->taken_at = GetCurrentTimestamp();
 	registry_set_snapshot(template, with_files);
