@@ -51,6 +51,7 @@
 #include "spares.h"
 #include "stats.h"
 #include "templates.h"
+#include "victims.h"
 #include "walcopy.h"
 
 /* How often, and how long, to wait for what others are about to free. */
@@ -206,12 +207,20 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 	bool		coming;
 	bool		has_spare = false;
 
+	while (args->kind != REQUEST_RESET && registry_let_go(&victim.oid))
+		lease_remove(victim.oid);
+
 	/* A checkpoint, which dropping takes, would be the end of a full one. */
 	while (!database_is_full())
 	{
 		bool		found;
 
 		found = registry_take_template_victim(args->database, &victim, &coming);
+		if (found && victim.state == CLONE_LEASED)
+		{
+			lease_remove(victim.oid);
+			continue;
+		}
 		has_spare = !found && !coming && uses_spares &&
 			registry_count_spares(args->database, args->role, &ncoming) > 0;
 		if (has_spare)
@@ -445,6 +454,9 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		hand_out_spare(args, &clone, CLONE_CREATING, result);
 		return true;
 	}
+	/* For others the session has looked before. */
+	if (args->name_given)
+		registry_note_miss(args->database, args->role);
 	while (lock_source(template) &&
 		   registry_take_stale_spare(args->database, args->role, &clone))
 	{

@@ -30,7 +30,7 @@
  *				DROPPING	claim_clone, if it is unrestored
  *				GARBAGE		lose (rewind.c)
  *	RETURNED	RESTORING	take_batch (recycle.c)
- *				DROPPING	registry_take_victim (spares.c), freshness.c
+ *				DROPPING	registry_take_victim (victims.c), freshness.c
  *				GARBAGE		registry_purge_role (spares.c), uninstall.c,
  *							registry_forget_template (templates.c)
  *	RESTORING	SPARE		announce_batch (recycle.c), publish_spare
@@ -44,6 +44,7 @@
  *				GARBAGE		discard_spares, registry_lower_demand (spares.c)
  *	TOUCHED		DROPPING	registry_take_touched (spares.c)
  *	GARBAGE		(none)		finish_removal (drop.c)
+ *	LEASED		(none)		victims.c, if CREATE DATABASE made it
  *
  *	CREATING	Set by the worker that makes the database, before anything of
  *				it exists, or by who takes a spare.  If that process fails or
@@ -69,7 +70,7 @@
  *
  * This file is the store: entries, their states, and who may be in which.  What is
  * decided about them is in files beside it, which share registry_internal.h:
- * spares.c, expiry.c, quota.c, templates.c, stats.c, signals.c.
+ * spares.c, victims.c, expiry.c, quota.c, templates.c, stats.c, signals.c.
  *
  * Locks.  The registry lock guards membership: which clones and templates
  * have an entry.  Each template has a mutex, which guards the fields of its
@@ -819,6 +820,21 @@ registry_replace(Oid old, const TestdbClone *new)
 }
 
 /*
+ * Remove a clone's entry.  The registry lock is held exclusively.
+ */
+void
+registry_forget_entry(CloneEntry *entry)
+{
+	Oid			oid = entry->clone.oid;
+
+	clone_leave_state(entry);
+	if (entry->clone.unrestored)
+		pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
+	registry->nclones--;
+	hash_search(clone_hash, &oid, HASH_REMOVE, NULL);
+}
+
+/*
  * Forget a clone; nothing happens if it is not there.  Takes and releases the
  * registry lock.
  */
@@ -830,13 +846,7 @@ registry_remove(Oid oid)
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = clone_find(oid);
 	if (entry != NULL)
-	{
-		clone_leave_state(entry);
-		if (entry->clone.unrestored)
-			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
-		registry->nclones--;
-		hash_search(clone_hash, &oid, HASH_REMOVE, NULL);
-	}
+		registry_forget_entry(entry);
 	LWLockRelease(registry->lock);
 }
 

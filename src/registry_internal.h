@@ -120,6 +120,7 @@ extern TemplateEntry *template_find(Oid oid);
 extern bool template_is_unused(const TemplateEntry *entry);
 extern TemplateEntry *template_enter(Oid oid, Oid *evicted);
 extern CloneEntry *clone_find(Oid oid);
+extern void registry_forget_entry(CloneEntry *entry);
 extern TemplateEntry *clone_template(CloneEntry *entry);
 extern void clone_set_state(CloneEntry *entry, CloneState state);
 extern void lower_next_due(TimestampTz due);

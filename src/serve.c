@@ -13,9 +13,9 @@
  *
  * A database made so belongs to its owner alone (LeaseTerms.database): it has no
  * lifetime, no idle timeout, and no session that it would end with; it does not
- * count to testdb.max_clones_per_role; and its row is the one that core would
- * make, without the template's privileges and settings.  Its lease says so, so
- * that it is the same after a crash.
+ * count to testdb.max_clones_per_role; its place is had by others who need it
+ * (victims.c); and its row is the one that core would make, without the template's
+ * privileges and settings.  Its lease says so, so that it is the same after a crash.
  *
  * CREATE DATABASE:
  *

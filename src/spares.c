@@ -6,7 +6,7 @@
  * Demand.  Each owner that asks for clones of a template has a place among its
  * demands: how many spares it should have.  A call that had to wait raises the
  * number, idleness lowers it.  Returned clones count as spares to come.  If there
- * is no room, spares of the template that has the most give way.
+ * is no room, some give way: see victims.c.
  *
  * No spare is made ahead in the last eighth of testdb.max_clones, since what is
  * CREATING can't make way for a clone.  Of errors in making them, one with the same
@@ -52,128 +52,6 @@ bool
 registry_has_returned(void)
 {
 	return pg_atomic_read_u32(&registry->nreturned) > 0;
-}
-
-/*
- * Take a spare, or a clone that waits to become one again, that makes room for
- * something else, one of the template that has the most of them, but none of
- * this owner of spared_template: it becomes DROPPING, and is copied to *clone.
- * False if there is none; *coming then says whether somebody is about to make
- * room in another way.  Takes and releases the registry lock and mutexes.
- */
-bool
-registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
-					 bool *coming)
-{
-	CloneEntry *victim = NULL;
-	CloneScan	scan;
-	CloneEntry *entry;
-	int			most = 0;
-	bool		found = false;
-
-	*coming = false;
-	clone_scan_begin(&scan, LW_SHARED);
-	while ((entry = clone_scan_next(&scan)) != NULL)
-	{
-		TemplateEntry *template = clone_template(entry);
-		CloneState	state = entry->clone.state;
-		int			nspares = template->template.nclones[CLONE_SPARE] +
-			template->template.nclones[CLONE_RETURNED];
-
-		if ((state == CLONE_SPARE ||
-			 (state == CLONE_RETURNED && !registry_is_stuck())) &&
-			nspares > most &&
-			(entry->clone.template_oid != spared_template ||
-			 entry->clone.owner != spared_owner))
-		{
-			victim = entry;
-			most = nspares;
-		}
-		else if (state == CLONE_DROPPING || state == CLONE_RETURNED ||
-				 state == CLONE_RESTORING || state == CLONE_GARBAGE ||
-				 (state == CLONE_CREATING && entry->clone.ahead))
-			*coming = true;
-	}
-	if (victim != NULL)
-	{
-		LWLock	   *mutex = clone_template(victim)->mutex;
-
-		LWLockAcquire(mutex, LW_EXCLUSIVE);
-		*coming = true;
-		if (victim->clone.state == CLONE_SPARE ||
-			victim->clone.state == CLONE_RETURNED)
-		{
-			clone_set_state(victim, CLONE_DROPPING);
-			*clone = victim->clone;
-			found = true;
-		}
-		LWLockRelease(mutex);
-	}
-	clone_scan_end(&scan);
-
-	return found;
-}
-
-/*
- * Has a template clones that nobody has, and no others?  The registry lock is
- * held exclusively.
- */
-static bool
-template_is_spare(const TemplateEntry *entry)
-{
-	return !template_is_unused(entry) &&
-		entry->template.nclones[CLONE_CREATING] == 0 &&
-		entry->template.nclones[CLONE_LEASED] == 0;
-}
-
-/*
- * Take a clone that nobody has of a template that has no others, so that its
- * place among testdb.max_templates can be had by another template, if that has
- * none and none is free: it becomes DROPPING, and is copied to *clone.  False
- * if there is none, or no need; *coming says whether there may be one soon.
- * Takes and releases the registry lock.
- */
-bool
-registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming)
-{
-	HASH_SEQ_STATUS scan;
-	CloneEntry *entry;
-	bool		found = false;
-	bool		needed;
-
-	*coming = false;
-	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	needed = template_find(template_oid) == NULL &&
-		template_find(InvalidOid) == NULL;
-	for (int i = 0; needed && i < testdb_max_templates; i++)
-		if (template_is_unused(&registry->templates[i]))
-			needed = false;
-	if (needed)
-	{
-		hash_seq_init(&scan, clone_hash);
-		while (!found && (entry = hash_seq_search(&scan)) != NULL)
-		{
-			if (entry->clone.state == CLONE_CREATING && entry->clone.ahead &&
-				clone_template(entry)->template.nclones[CLONE_LEASED] == 0)
-				*coming = true;
-			if (!template_is_spare(clone_template(entry)))
-				continue;
-			*coming = true;
-			if (entry->clone.state != CLONE_SPARE &&
-				entry->clone.state != CLONE_RETURNED)
-				continue;
-			memset(clone_template(entry)->demands, 0,
-				   sizeof(clone_template(entry)->demands));
-			clone_set_state(entry, CLONE_DROPPING);
-			*clone = entry->clone;
-			found = true;
-		}
-		if (found)
-			hash_seq_term(&scan);
-	}
-	LWLockRelease(registry->lock);
-
-	return found;
 }
 
 /*
@@ -311,6 +189,23 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss, TimestampTz now)
 		demand->wanted = Min(Max(demand->wanted * 2, 1),
 							 spares_limit(&entry->template));
 	return demand->wanted;
+}
+
+/*
+ * Note that a clone is made for an owner because no spare was ready, if the caller
+ * has not looked for one itself.  Takes and releases the registry lock and a mutex.
+ */
+void
+registry_note_miss(Oid template_oid, Oid owner)
+{
+	TemplateEntry *entry;
+
+	entry = template_acquire(template_oid, LW_EXCLUSIVE);
+	if (entry != NULL)
+	{
+		(void) note_demand(entry, owner, true, GetCurrentTimestamp());
+		template_release(entry);
+	}
 }
 
 /*

@@ -13,10 +13,6 @@
 #include "registry.h"
 
 extern bool registry_has_returned(void);
-extern bool registry_take_victim(Oid spared_template, Oid spared_owner,
-								 TestdbClone *clone, bool *coming);
-extern bool registry_take_template_victim(Oid template_oid, TestdbClone *clone,
-										  bool *coming);
 extern bool registry_is_spare(const char *name);
 extern bool registry_take_touched(TestdbClone *clone);
 /* spares */
@@ -25,6 +21,7 @@ extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
 									   bool ignore_unverified, bool waiting,
 									   const LeaseTerms *terms,
 									   TestdbClone *clone, bool *refill);
+extern void registry_note_miss(Oid template_oid, Oid owner);
 extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
 									void (*wake) (void), long timeout_ms);
 extern void registry_announce_spare(Oid template_oid);

@@ -1,5 +1,6 @@
 
-# What CREATE DATABASE and DROP DATABASE leave to others, where testdb serves them: nothing of a dropped template stays.
+# What CREATE DATABASE and DROP DATABASE leave to others, where testdb serves them: nothing of a dropped template stays, and
+# databases that were created never use up places that testdb's own callers need.
 
 use strict;
 use warnings;
@@ -87,6 +88,102 @@ run($admin, 'SET testdb.serve_create_database = on');
 	is(run($dropper, 'SELECT 1'), 1, 'held: the next command is not canceled');
 	run($holder, 'ROLLBACK');
 	poll(sub { named('regression_gone') eq '' }) or die 'the spare stays';
+}
+
+# Spares are made for those who send CREATE DATABASE, and for named clones; template1 has some, too.
+for my $case ([ 'template1', 'CREATE DATABASE regression_new_%d' ], [ 'regression_wanted', 'CREATE DATABASE regression_new_%d TEMPLATE regression_wanted' ],
+	[ 'regression_named', q{SELECT testdb_clone('regression_named', name => 'regression_new_%d')} ])
+{
+	my ($name, $statement) = @$case;
+	make_template($name) unless $name eq 'template1';
+	my $hits = sub { run($admin, "SELECT coalesce(sum(hits), 0) FROM testdb_stats WHERE name = '$name'") };
+	my $before = $hits->();
+	run($admin, sprintf $statement, 0);
+	poll(sub { run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = '$name' AND state = 'spare'") > 0 })
+	  or die "no spare of $name is made ahead";
+	is($hits->(), $before, "$name: the first one is copied") unless $name eq 'template1';
+	$before = $hits->();
+	run($admin, sprintf $statement, 1);
+	is($hits->(), $before + 1, "$name: the second is a spare");
+	run($admin, "DROP DATABASE regression_new_$_") for 0, 1;
+}
+$admin->close;
+$node->stop;
+
+# More templates than testdb.max_templates, each with a database that stays.
+$node = new_server('places', "testdb.serve_create_database = on\ntestdb.spares = 2\ntestdb.max_templates = 3\ntestdb.max_clones = 20");
+$admin = session($node, 'postgres');
+sub served { return run($admin, 'SELECT coalesce(sum(served), 0) FROM testdb_templates') }
+sub sources { return run($admin, q{SELECT count(DISTINCT template_oid) FROM testdb_clones()}) }
+for my $i (1 .. 8)
+{
+	make_template("regression_source_$i", "STRATEGY wal_log TEMPLATE template0 LOCALE 'C'");
+	for my $round (1, 2)
+	{
+		ok($admin->do("CREATE DATABASE regression_made_${i}_$round TEMPLATE regression_source_$i"), "template $i, $round: made") or diag told($admin);
+		is(run($admin, "SELECT scope FROM testdb_clones WHERE name = 'regression_made_${i}_$round'"), 'database', "template $i, $round: by testdb");
+	}
+	cmp_ok(sources(), '<=', 3, "template $i: no more places than there are");
+}
+is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_made_8%' OR name LIKE 'regression_made_7%'}), 4, 'the last ones are known');
+is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_made_1%' OR name LIKE 'regression_made_2%'}), 0, 'the first ones are ordinary');
+{
+	my $client = session($node, 'regression_made_1_1');
+	is($client->query('SELECT count(*) FROM t'), 100, 'ordinary: with its content');
+	$client->close;
+	ok(!$admin->do(q{SELECT testdb_drop('regression_made_1_1')}), q{ordinary: none of testdb's});
+	is($admin->sqlstate, '42809', 'ordinary: SQLSTATE');
+	ok($admin->do('DROP DATABASE regression_made_1_1'), 'ordinary: dropped');
+	ok($admin->do(q{SELECT testdb_clone('regression_source_2')}), 'there is a place for a clone') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_drop_all()}), 'which is dropped');
+}
+
+# After a crash there are as many as before.
+{
+	my $before = run($admin, q{SELECT string_agg(name, ' ' ORDER BY name) FROM testdb_clones});
+	my $all = named('regression_made');
+	$node->stop('immediate');
+	$node->start;
+	$admin = session($node, 'postgres');
+	is(run($admin, q{SELECT string_agg(name, ' ' ORDER BY name) FROM testdb_clones}), $before, 'crash: the same are known');
+	is(named('regression_made'), $all, 'crash: all are there');
+}
+
+# More databases than testdb.max_clones. The last eighth is kept free of them.
+{
+	ok($admin->do("CREATE DATABASE regression_many_$_ TEMPLATE regression_source_3"), "database $_: made") or diag told($admin) for 1 .. 25;
+	my @known = split / /, run($admin, q{SELECT string_agg(name, ' ' ORDER BY created_at) FROM testdb_clones});
+	cmp_ok(scalar @known, '<=', 18, 'not all are known');
+	is($known[-1], 'regression_many_25', 'the last one is');
+	ok(!(grep { $_ eq 'regression_many_1' } @known), 'the first one is not');
+	is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_many%'}), 25, 'all are there');
+
+	# Clones take the places of all of them, and then CREATE DATABASE is core's.
+	my $clones = 0;
+	$clones++ while $clones < 21 && $admin->do(q{SELECT testdb_clone('regression_source_3')});
+	is($clones, 20, 'clones have all places');
+	is($admin->sqlstate, '53400', 'no place for another: SQLSTATE');
+	my $before = served();
+	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_3'), 'no place: passed on') or diag told($admin);
+	is(served(), $before, 'no place: not served');
+	is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_source_3'}), 'too many databases made by testdb', 'no place: the reason');
+	ok($admin->do('DROP DATABASE regression_core'), 'no place: dropped');
+	run($admin, 'SELECT testdb_drop_all()');
+}
+
+# Neither does room on the disk matter, nor how many clones a role may have.
+{
+	my $before = served();
+	run($admin, q{SET testdb.max_clones_per_role = 1});
+	run($admin, "CREATE DATABASE regression_role_$_ TEMPLATE regression_source_3") for 1 .. 3;
+	is(served(), $before + 3, 'limit of a role: served');
+	ok($admin->do(q{SELECT testdb_clone('regression_source_3')}), 'limit of a role: they do not count') or diag told($admin);
+	run($admin, q{ALTER SYSTEM SET testdb.min_free_space = '1000TB'});
+	run($admin, 'SELECT pg_reload_conf()');
+	poll(sub { run($admin, 'SHOW testdb.min_free_space') eq '1000TB' }) or die 'not reloaded';
+	$before = served();
+	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_4'), 'no room: passed on') or diag told($admin);
+	is(served(), $before, 'no room: not served');
 }
 
 $node->stop;
