@@ -1,0 +1,4 @@
+<?php
+
+require __DIR__ . '/../src/Shop.php';
+require __DIR__ . '/TestDatabase.php';
