@@ -81,6 +81,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "debug.h"
 #include "guc.h"
 #include "handout.h"
 #include "registry.h"
@@ -717,6 +718,7 @@ clear_template(Oid oid)
 	if (SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(oid)))
 		return;
 	HOLD_INTERRUPTS();
+	debug_point("template-dropped");
 	while (registry_forget_template(oid) > 0)
 	{
 		request_wake_workers();
@@ -731,6 +733,7 @@ clear_template(Oid oid)
 	}
 	QueryCancelPending = false;
 	snapshot_remove(oid);
+	debug_point("template-cleared");
 	RESUME_INTERRUPTS();
 	SetLatch(MyLatch);
 }

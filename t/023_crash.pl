@@ -45,12 +45,14 @@ srand $seed;
 my $node;
 my $server;    # the postmaster, a child of this process: a zombie would keep its lock file valid
 my %known;     # clones that are handed out, by name: acked, attempted
+my %tried;     # names for CREATE DATABASE of which nobody was told whether it has been done
 my $full_page_writes = 1;
 my $base_checksum;
 my $journals = PostgreSQL::Test::Utils::tempdir;
 my $newest = "$journals/newest";
 my $log_position = 0;
-my %seen = (killed => {}, survivors => 0, amcheck => 0, dropping => 0, clones => 0, drops => 0);
+my $nserved = 0;
+my %seen = (killed => {}, served => 0, free => 0, survivors => 0, amcheck => 0, dropping => 0, clones => 0, drops => 0);
 
 # A session that may fail, as many do while the server is killed.
 sub try_session
@@ -135,12 +137,21 @@ sub newest_counter
 	return $value + 0;
 }
 
+# The name of a database that CREATE DATABASE has made; undef if it has failed.
+sub create_served
+{
+	my ($admin, $journal) = @_;
+	my $name = "regression_served_${$}_" . ++$nserved;
+	note_down($journal, 'trying', $name);
+	return $admin->do("CREATE DATABASE $name TEMPLATE $template") ? $name : undef;
+}
+
 # One life of a clone. False if the session is lost; dies on anything that must not happen.
 sub one_cycle
 {
 	my ($admin, $journal, $kept) = @_;
 	my $before = newest_counter();
-	my $name = $admin->query("SELECT testdb_clone('$template')");
+	my $name = rand() < 0.3 ? create_served($admin, $journal) : $admin->query("SELECT testdb_clone('$template')");
 	return lost($admin, 'testdb_clone') unless defined $name;
 	note_down($journal, 'handed', $name);
 
@@ -184,8 +195,8 @@ sub one_cycle
 	{
 		my $old = shift @$kept;
 		note_down($journal, 'dropping', $old);
-		my $done = $admin->query("SELECT testdb_drop('$old')");
-		return lost($admin, "testdb_drop('$old')") unless defined $done;
+		my $drop = $old =~ /_served_/ && rand() < 0.8 ? "DROP DATABASE $old WITH (FORCE)" : "SELECT testdb_drop('$old')";
+		return lost($admin, $drop) unless $admin->do($drop);
 		note_down($journal, 'dropped', $old);
 	}
 	return 1;
@@ -209,6 +220,7 @@ sub client_main
 	my $admin = try_session('postgres');
 	my @kept;
 	eval {
+		$admin->do('SET testdb.serve_create_database = on');
 		1 while !$admin->error && one_cycle($admin, $journal, \@kept);
 		1;
 	} or note_down($journal, 'bad', $@ =~ s/\s+/ /gr);
@@ -348,11 +360,16 @@ sub read_journals
 		{
 			chomp $line;
 			my ($word, $name, $n) = split / /, $line;
-			if ($word eq 'handed')
+			if ($word eq 'trying')
+			{
+				$tried{$name} = 1;
+			}
+			elsif ($word eq 'handed')
 			{
 				push @bad, "$name was handed out twice" if exists $known{$name};
 				$known{$name} = { attempt => 0, acked => 0 };
 				$seen{clones}++;
+				$seen{served}++ if delete $tried{$name};
 			}
 			elsif ($word eq 'attempt' || $word eq 'acked') { $known{$name}{$word} = $n }
 			elsif ($word eq 'dropping')                    { $dropping{$name} = 1 }
@@ -434,6 +451,18 @@ sub check_all
 	push @wrong, "snapshots of no database: @snapshots" if @snapshots;
 	my $invalid = $admin->query('SELECT datname FROM pg_database WHERE datconnlimit = -2');
 	push @wrong, "invalid database $invalid" if $invalid;
+
+	# By CREATE DATABASE: there and whole, as is looked at below, or not at all.
+	for my $name (sort keys %tried)
+	{
+		push @wrong, "$name is there, and not known" if !exists $clone{$name} && $admin->query("SELECT count(*) FROM pg_database WHERE datname = '$name'");
+	}
+	if (my ($name) = grep { !exists $clone{$_} } sort keys %tried)
+	{
+		$admin->do($_) or push @wrong, "$_: " . $admin->message for "CREATE DATABASE $name TEMPLATE template0", "DROP DATABASE $name";
+		$seen{free}++;
+	}
+	%tried = ();
 
 	for my $name (sort keys %known)
 	{
@@ -748,8 +777,9 @@ if ($rounds > $plain)
 
 note join ', ', map { "$_ killed: $seen{killed}{$_}" } sort keys %{ $seen{killed} };
 note
-  "$seen{clones} clones handed out, $seen{drops} dropped, $seen{dropping} drops interrupted, $seen{survivors} survivors checked";
+  "$seen{clones} clones handed out, $seen{served} by CREATE DATABASE, $seen{drops} dropped, $seen{dropping} drops interrupted, $seen{survivors} survivors checked, $seen{free} names tried again";
 cmp_ok($seen{clones}, '>', 5 * $rounds, 'the clients had something to do');
+cmp_ok($seen{served}, '>', $rounds, 'also by CREATE DATABASE');
 cmp_ok($seen{survivors}, '>', $rounds / 2, 'and there was something to look at');
 SKIP:
 {

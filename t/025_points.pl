@@ -197,21 +197,55 @@ my @cases = (
 		prepare => sub { restart() },
 		act => sub { create_served() },
 		silent => 1,
-		points => [qw(clone-row clone-files clone-held)]
+		points => [
+			qw(snapshot-cleared snapshot-manifest snapshot-files snapshot-entered clone-entered clone-recorded clone-row
+			  clone-files clone-complete clone-held clone-leased)
+		],
+		logged => [qw(clone-logged clone-checkpoint)]
 	},
 	{
 		name => 'CREATE DATABASE, served from a spare',
 		prepare => sub { prewarm(2) },
 		act => sub { create_served() },
 		silent => 1,
-		points => [qw(spare-renamed clone-held clone-leased)]
+		points => [qw(spare-renamed clone-complete clone-held clone-leased)]
+	},
+	{
+		name => 'CREATE DATABASE, served from a spare that is behind',
+		prepare => sub {
+			prewarm(2);
+			my $client = connect_to($node, $template);
+			run($client, "INSERT INTO changed VALUES ($number)");
+			$number++;
+			$client->close;
+		},
+		act => sub { create_served() },
+		silent => 1,
+		points => [qw(restore-files restore-row restore-flushed spare-renamed)]
 	},
 	{
 		name => 'DROP DATABASE, served',
 		prepare => sub { my $name = create_served(); write_to($name) if $name; return $name },
-		act => sub { drop_served($_[0]) if $_[0] },
+		act => sub { drop_served($_[0]) and settle() if $_[0] },
 		silent => 1,
-		points => [qw(drop-claimed drop-unwanted return-row return-committed)]
+		points => [
+			qw(drop-claimed drop-unwanted drop-empty return-row return-committed return-entered recycle-taken recycle-checkpoint
+			  restore-files restore-row recycle-committed recycle-published)
+		]
+	},
+	{
+		name => 'DROP DATABASE, served, for good',
+		prepare => sub {
+			my $name = create_served();
+			write_to($name) if $name;
+			run($admin, 'ALTER SYSTEM SET testdb.recycled = 0');
+			run($admin, 'SELECT pg_reload_conf()');
+			return $name;
+		},
+		act => sub { drop_served($_[0]) if $_[0] },
+		tidy => sub { $node->safe_psql('postgres', 'ALTER SYSTEM RESET testdb.recycled'); $node->reload },
+		silent => 1,
+		points => [qw(drop-claimed drop-empty removal-done removal-committed removal-recorded)]
 	},
 	{
 		name => 'spare that is made ahead',
@@ -363,6 +397,13 @@ sub mismatches
 	return @wrong;
 }
 
+# What keeps a name that no database of testdb's has from being used by PostgreSQL's own CREATE DATABASE.
+sub not_free
+{
+	my ($name) = @_;
+	return map { $admin->do($_) ? () : "$_: " . $admin->message } "CREATE DATABASE $name TEMPLATE template0", "DROP DATABASE $name";
+}
+
 # What must hold after that; returns what does not.
 sub check
 {
@@ -380,6 +421,7 @@ sub check
 	for my $name (sort keys %held)
 	{
 		my $what = delete $held{$name};
+		push @wrong, not_free($name) if !$is{$name} && $name =~ /_served_/;
 		push @wrong, "$name is lost" if !$is{$name} && $what !~ /gone|unknown/;
 		push @wrong, "$name is still there" if $is{$name} && $what eq 'gone';
 	}
@@ -477,6 +519,7 @@ sub try_kill
 	ok($reached, "$what: comes there") or $node->stop('immediate');
 	set_point('');
 	start();
+	$case->{tidy}->() if $case->{tidy};
 	my @wrong = (check(), map { "log: $_" } complaints());
 	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
 	return;
@@ -495,6 +538,7 @@ sub try_error
 		sub { slurp_file($node->logfile, $position) =~ /(ERROR|FATAL|LOG): .*debug point "$point" was reached/ });
 	ok($told, "$what: comes there, and says so");
 	reload('');
+	$case->{tidy}->() if $case->{tidy};
 	my @wrong = (check(), map { "log: $_" } complaints());
 	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
 	run($admin, 'RESET testdb.method');
@@ -602,6 +646,31 @@ sub try_damaged
 	return;
 }
 
+# A template is dropped, and the server is killed before what was made ahead of it has gone, or just after: nothing of it stays,
+# but for the template's row, marked as invalid, if that is not committed yet, as after PostgreSQL's own DROP DATABASE.
+sub try_dropped
+{
+	my ($point) = @_;
+	my $what = "DROP DATABASE of a template, kill at $point";
+	run($admin, 'CREATE DATABASE regression_other');
+	run($admin, q{SELECT testdb_prewarm('regression_other', 2)});
+	settle();
+	my $oid = oid_of($admin, 'regression_other');
+	reload("$point kill");
+	$admin->do('DROP DATABASE regression_other');
+	ok(poll(\&server_is_gone, 3), "$what: comes there") or $node->stop('immediate');
+	set_point('');
+	start();
+	settle();
+	is(run($admin, q{SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE 'regression_other%'
+		AND NOT (datname = 'regression_other' AND datconnlimit = -2)}), '', "$what: nothing is left of it");
+	ok(!-e $node->data_dir . "/pg_testdb/snapshots/$oid", "$what: no snapshot");
+	ok($admin->do('DROP DATABASE IF EXISTS regression_other'), "$what: its name is free") or diag $admin->message;
+	my @wrong = (check(), map { "log: $_" } complaints());
+	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
+	return;
+}
+
 # A checkpoint that began in a clone's life has not come to its pages when they are to be thrown away, and the server ends
 # when it has just been completed: recovery starts in the middle of the clone's life, and finds its pages as old as that.
 sub try_checkpoint
@@ -663,6 +732,10 @@ for my $case (@cases)
 for my $case (@damaged)
 {
 	try_damaged(@$case) if wanted($case->[1]);
+}
+for my $point ('template-dropped', 'template-cleared')
+{
+	try_dropped($point) if wanted($point);
 }
 stop();
 

@@ -41,7 +41,7 @@ testdb.template_timeout = 3s
 my $data = $node->data_dir;
 my $admin = connect_to($node, 'postgres');
 run($admin, $_)
-  for map({ "CREATE ROLE $_ LOGIN" } @roles), map({ "CREATE DATABASE $_ IS_TEMPLATE true" } @templates),
+  for map({ ("CREATE ROLE $_ LOGIN CREATEDB", "ALTER ROLE $_ SET testdb.serve_create_database = on") } @roles), map({ "CREATE DATABASE $_ IS_TEMPLATE true" } @templates),
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_reset, testdb_keep, testdb_prewarm TO '
   . join(', ', @roles);
 for my $template (@templates)
@@ -100,6 +100,12 @@ sub client
 			$count{session_scope}++ if $scope eq 'session';
 			$count{lifetime}++ if $life ne 'NULL';
 		}
+		elsif ($dice < 36)
+		{
+			my $new = "regression_${number}_served_" . int rand 1e9;
+			$session->do("CREATE DATABASE $new TEMPLATE $template");
+			push @mine, $new if $check->($session, 'create');
+		}
 		elsif ($dice < 60)
 		{
 			my $user = connect_to($node, $name, user => $role, timeout => 40);
@@ -112,8 +118,9 @@ sub client
 		}
 		elsif ($dice < 75)
 		{
-			$session->do("SELECT testdb_drop('$name', true)");
-			@mine = grep { $_ ne $name } @mine if $check->($session, 'drop');
+			my $served = $name =~ /_served_/ && rand() < 0.8;
+			$session->do($served ? "DROP DATABASE IF EXISTS $name WITH (FORCE)" : "SELECT testdb_drop('$name', true)");
+			@mine = grep { $_ ne $name } @mine if $check->($session, $served ? 'drop_served' : 'drop');
 		}
 		elsif ($dice < 83)
 		{
@@ -141,6 +148,8 @@ sub client
 		}
 		elsif ($dice < 96)
 		{
+			# PostgreSQL could not drop it.
+			next if $name =~ /_served_/;
 			my $user = connect_to($node, $name, user => $role, timeout => 40);
 			$user->do("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p$number" . rand() . q{'}) unless $user->error;
 			$count{prepare}++;
@@ -198,6 +207,16 @@ sub meddle
 	return %count;
 }
 
+# Drops what CREATE DATABASE has made and testdb does not know, because it was passed on to PostgreSQL, or let go since.
+sub drop_ordinary
+{
+	my $ordinary = q{
+		SELECT datname FROM pg_database WHERE datname LIKE 'regression%served%' AND oid NOT IN (SELECT oid FROM testdb_clones())};
+	poll(sub { $admin->do("DROP DATABASE IF EXISTS $_ WITH (FORCE)") for split /\n/, run($admin, $ordinary); return run($admin, $ordinary) eq '' })
+	  or die 'databases of PostgreSQL stay';
+	return;
+}
+
 # Runs all of it for so many seconds; what happened how often.
 sub soak
 {
@@ -218,6 +237,7 @@ sub soak
 	}
 	my %count = meddle($end);
 	waitpid $_, 0 for @pids;
+	drop_ordinary();
 	for my $file (values %files)
 	{
 		my $text = -e $file ? slurp_file($file) : "wrong 1 x a client has left nothing\n";
@@ -333,7 +353,7 @@ my %first = soak(1 + $seconds / 5);
 my %count = soak($seconds);
 note join ', ', map { "$_ $count{$_}" } grep { $_ ne 'wrong' } sort keys %count;
 is(($first{wrong} // '') . ($count{wrong} // ''), '', 'no error but those that are to be expected');
-for my $what (qw(clone session_scope lifetime use drop reset keep drop_all prepare vanish terminate change interrupt pg_terminate_backend))
+for my $what (qw(clone create drop_served session_scope lifetime use drop reset keep drop_all prepare vanish terminate change interrupt pg_terminate_backend))
 {
 	ok($count{$what}, "there was some of: $what");
 }
