@@ -446,10 +446,12 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		  RequestResult *result)
 {
 	TestdbClone clone;
+	SpareWish	wish = {.template_oid = args->database,.owner = args->role,
+		.row = template->row,.ignore_unverified = true,.waiting = true,
+	.terms = &args->terms};
 	bool		refill;
 
-	if (registry_take_spare(args->database, args->role, &template->row, true,
-							true, &args->terms, &clone, &refill) == SPARE_TAKEN)
+	if (registry_take_spare(&wish, &clone, &refill) == SPARE_TAKEN)
 	{
 		hand_out_spare(args, &clone, CLONE_CREATING, result);
 		return true;

@@ -320,18 +320,25 @@ get_acl(Relation rel, HeapTuple tuple)
 	return isnull ? NULL : DatumGetAclPCopy(acl);
 }
 
+/* What a clone's row has that its template's has not. */
+typedef struct CloneRow
+{
+	Oid			oid;
+	const char *name;
+	Oid			owner;
+	RowAccess	access;			/* who can connect to it */
+} CloneRow;
+
 /*
  * The row that a clone should have: the template's, but for the few columns
  * that must differ, so that the columns of later major versions come along, and
  * with the horizons of its files.
- * access says whether sessions can connect to it.  The ACL is what ALTER
- * DATABASE ... OWNER would make of it, but that the clone's owner has all
+ * The ACL is what ALTER DATABASE ... OWNER would make of it, but that the clone's owner has all
  * privileges on it, as the owner of a new database has, even if those of the
  * template's owner were revoked.
  */
 static HeapTuple
-make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
-				 Oid owner, RowAccess access)
+make_clone_tuple(Relation rel, HeapTuple template, const CloneRow *row)
 {
 	Datum		values[Natts_pg_database] = {0};
 	bool		nulls[Natts_pg_database] = {0};
@@ -347,31 +354,31 @@ make_clone_tuple(Relation rel, HeapTuple template, Oid oid, const char *name,
 	replaces[Anum_pg_database_datfrozenxid - 1] = true;
 	values[Anum_pg_database_datminmxid - 1] = MultiXactIdGetDatum(minmxid);
 	replaces[Anum_pg_database_datminmxid - 1] = true;
-	namestrcpy(&namedata, name);
-	values[Anum_pg_database_oid - 1] = ObjectIdGetDatum(oid);
+	namestrcpy(&namedata, row->name);
+	values[Anum_pg_database_oid - 1] = ObjectIdGetDatum(row->oid);
 	replaces[Anum_pg_database_oid - 1] = true;
 	values[Anum_pg_database_datname - 1] = NameGetDatum(&namedata);
 	replaces[Anum_pg_database_datname - 1] = true;
-	values[Anum_pg_database_datdba - 1] = ObjectIdGetDatum(owner);
+	values[Anum_pg_database_datdba - 1] = ObjectIdGetDatum(row->owner);
 	replaces[Anum_pg_database_datdba - 1] = true;
 	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(false);
 	replaces[Anum_pg_database_datistemplate - 1] = true;
-	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(access == ROW_OPEN);
+	values[Anum_pg_database_datallowconn - 1] = BoolGetDatum(row->access == ROW_OPEN);
 	replaces[Anum_pg_database_datallowconn - 1] = true;
 	values[Anum_pg_database_datconnlimit - 1] =
-		Int32GetDatum(access == ROW_INVALID ? DATCONNLIMIT_INVALID_DB :
-					  access == ROW_CLOSED ? DATCONNLIMIT_CLOSED :
+		Int32GetDatum(row->access == ROW_INVALID ? DATCONNLIMIT_INVALID_DB :
+					  row->access == ROW_CLOSED ? DATCONNLIMIT_CLOSED :
 					  clone_connection_limit(form));
 	replaces[Anum_pg_database_datconnlimit - 1] = true;
 	if (acl)
 	{
 		AclItem		item;
 
-		item.ai_grantee = owner;
-		item.ai_grantor = owner;
+		item.ai_grantee = row->owner;
+		item.ai_grantor = row->owner;
 		ACLITEM_SET_PRIVS_GOPTIONS(item, ACL_ALL_RIGHTS_DATABASE, ACL_NO_RIGHTS);
-		acl = aclupdate(aclnewowner(acl, form->datdba, owner), &item,
-						ACL_MODECHG_ADD, owner, DROP_CASCADE);
+		acl = aclupdate(aclnewowner(acl, form->datdba, row->owner), &item,
+						ACL_MODECHG_ADD, row->owner, DROP_CASCADE);
 		values[Anum_pg_database_datacl - 1] = PointerGetDatum(acl);
 		replaces[Anum_pg_database_datacl - 1] = true;
 	}
@@ -390,8 +397,8 @@ make_served_tuple(Relation rel, HeapTuple template, const TestdbClone *clone,
 	Datum		values[Natts_pg_database] = {0};
 	bool		nulls[Natts_pg_database] = {0};
 	bool		replaces[Natts_pg_database] = {0};
-	HeapTuple	tuple = make_clone_tuple(rel, template, clone->oid,
-										 NameStr(clone->name), clone->owner, ROW_OPEN);
+	CloneRow	row = {clone->oid, NameStr(clone->name), clone->owner, ROW_OPEN};
+	HeapTuple	tuple = make_clone_tuple(rel, template, &row);
 	const char *version = NameStr(options->collation_version);
 
 	values[Anum_pg_database_datistemplate - 1] = BoolGetDatum(options->is_template);
@@ -481,11 +488,12 @@ database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
+	CloneRow	row = {oid, name, owner, access};
 	HeapTuple	tuple;
 
 	if (!HeapTupleIsValid(template))
 		report_bad_template(template_oid);
-	tuple = make_clone_tuple(rel, template, oid, name, owner, access);
+	tuple = make_clone_tuple(rel, template, &row);
 	CatalogTupleInsert(rel, tuple);
 	recordDependencyOnOwner(DatabaseRelationId, oid, owner);
 	record_acl(oid, InvalidOid, owner, NULL, get_acl(rel, tuple));
@@ -518,6 +526,7 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	template = get_template_tuple(template_oid);
+	CloneRow	row = {oid, name, owner, access};
 	HeapTuple	old;
 	HeapTuple	new;
 	ItemPointerData tid;
@@ -536,7 +545,7 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database with OID %u does not exist", oid)));
 	tid = old->t_self;
-	new = make_clone_tuple(rel, template, oid, name, owner, access);
+	new = make_clone_tuple(rel, template, &row);
 	CatalogTupleUpdate(rel, &tid, new);
 	UnlockTuple(rel, &tid, InplaceUpdateTupleLock);
 
@@ -686,8 +695,8 @@ database_restore_row(Oid oid, Oid owner, Oid template_oid)
 	if (done)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(old);
-		HeapTuple	new = make_clone_tuple(rel, template, oid, NameStr(form->datname),
-										   owner, ROW_OPEN);
+		CloneRow	row = {oid, NameStr(form->datname), owner, ROW_OPEN};
+		HeapTuple	new = make_clone_tuple(rel, template, &row);
 		Form_pg_database from;
 
 		from = (Form_pg_database) GETSTRUCT(new);

@@ -80,6 +80,7 @@
 #include "compat.h"
 #include "connect.h"
 #include "database.h"
+#include "exits.h"
 #include "expiry.h"
 #include "freshness.h"
 #include "gate.h"
@@ -139,7 +140,7 @@ freshness_exit(int code pg_attribute_unused(), Datum arg)
 static void
 freshness_left(int code pg_attribute_unused(), Datum arg)
 {
-	request_tell_exit(DatumGetObjectId(arg));
+	exits_announce(DatumGetObjectId(arg));
 }
 
 /*

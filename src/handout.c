@@ -141,21 +141,23 @@ static SpareResult
 take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 {
 	TestdbClone clone;
-	TemplateRow row;
+	SpareWish	wish = {.template_oid = args->database,.owner = args->role,
+	.waiting = waited,.terms = &args->terms};
 	SpareResult answer;
 	bool		refill;
 	volatile bool opened = false;
 	int			n;
 
-	if (!database_read_row(args->database, &row))
+	if (!database_read_row(args->database, &wish.row))
 		return SPARE_STALE;
-	answer = registry_take_spare(args->database, args->role, &row, false, waited,
-								 &args->terms, &clone, &refill);
+	answer = registry_take_spare(&wish, &clone, &refill);
 
 	/* What was done without a transaction ID counts when nobody is in it. */
 	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
-		answer = registry_take_spare(args->database, args->role, &row, true, waited,
-									 &args->terms, &clone, &refill);
+	{
+		wish.ignore_unverified = true;
+		answer = registry_take_spare(&wish, &clone, &refill);
+	}
 	if (answer != SPARE_TAKEN)
 		return answer;
 	if (args->role_limit > 0 &&
@@ -169,7 +171,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	PG_TRY();
 	{
 		debug_point("taken");
-		opened = spare_open(&clone, row.clone_limit);
+		opened = spare_open(&clone, wish.row.clone_limit);
 		debug_point("taken-open");
 		if (opened)
 			lease_write(&clone, LEASE_HELD);

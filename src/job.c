@@ -303,6 +303,90 @@ has_lost_room(const RequestArgs *args, const ErrorData *edata)
 }
 
 /*
+ * Do what a request asks for.
+ */
+static void
+dispatch(const RequestArgs *args, RequestResult *result)
+{
+	if (args->kind == REQUEST_CLONE)
+		make_clone(args, result);
+	else if (args->kind == REQUEST_SPARE)
+		make_spare(args, result);
+	else if (args->kind == REQUEST_RESET)
+		reset_clone(args, result);
+	else if (args->kind == REQUEST_SEAL)
+		seal_template(args, result);
+	else
+		drop_clone(args, result);
+}
+
+/*
+ * Put the error of a request into words that fit what was asked for.
+ */
+static void
+explain_failure(const RequestArgs *args, ErrorData *edata)
+{
+	/* Somebody else made a database of that name in this instant. */
+	if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)
+	{
+		edata->sqlerrcode = ERRCODE_DUPLICATE_DATABASE;
+		edata->message = psprintf("database \"%s\" already exists",
+								  NameStr(args->name));
+		edata->detail = NULL;
+	}
+
+	if (args->kind == REQUEST_RESET && OidIsValid(job.clone) && job.unrestored)
+		edata->detail = psprintf("%s%sThe database is being restored, and new sessions wait until it is.",
+								 edata->detail ? edata->detail : "",
+								 edata->detail ? " " : "");
+}
+
+/*
+ * Give back what a request had in hand when it failed.
+ */
+static void
+release_failed(void)
+{
+	discard_others();
+	if (OidIsValid(job.clone) && job.unrestored && job.resetting)
+		job_leave_unrestored(job.clone);
+	else if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
+		give_back(job.clone);
+	else if (OidIsValid(job.clone))
+		(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+}
+
+/*
+ * A request has failed: end the transaction, give back what is in hand, and
+ * answer.  False, without an answer, if it is to be tried again, as with
+ * serve_once.  From PG_CATCH only.
+ */
+static bool
+end_failed(int slot, const RequestArgs *args, bool may_repeat)
+{
+	ErrorData  *edata = job_rollback_work();
+	bool		refused = database_lock_was_refused();
+	bool		served = !may_repeat || !has_lost_room(args, edata) ||
+		request_abandoned(slot);
+
+	explain_failure(args, edata);
+
+	/*
+	 * The garbage is there to be found before the caller hears of it, so that
+	 * what the caller does next comes after it has been seen.
+	 */
+	release_failed();
+	if (served)
+	{
+		job.request = -1;
+		job.clone = InvalidOid;
+		if (!refused || !request_requeue(slot))
+			request_fail(slot, edata);
+	}
+	return served;
+}
+
+/*
  * Serve a request once.  False, with nothing done, if others were faster to
  * take the last room, or if a snapshot was found to be damaged, and may_repeat
  * says that this may be tried again.
@@ -322,16 +406,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	(void) database_lock_was_refused();
 	PG_TRY();
 	{
-		if (args->kind == REQUEST_CLONE)
-			make_clone(args, &result);
-		else if (args->kind == REQUEST_SPARE)
-			make_spare(args, &result);
-		else if (args->kind == REQUEST_RESET)
-			reset_clone(args, &result);
-		else if (args->kind == REQUEST_SEAL)
-			seal_template(args, &result);
-		else
-			drop_clone(args, &result);
+		dispatch(args, &result);
 		served = !may_repeat || !result.busy || !job.damaged ||
 			request_abandoned(slot);
 		if (served)
@@ -345,44 +420,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata = job_rollback_work();
-		bool		refused = database_lock_was_refused();
-
-		served = !may_repeat || !has_lost_room(args, edata) ||
-			request_abandoned(slot);
-
-		/* Somebody else made a database of that name in this instant. */
-		if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)
-		{
-			edata->sqlerrcode = ERRCODE_DUPLICATE_DATABASE;
-			edata->message = psprintf("database \"%s\" already exists",
-									  NameStr(args->name));
-			edata->detail = NULL;
-		}
-
-		if (args->kind == REQUEST_RESET && OidIsValid(job.clone) && job.unrestored)
-			edata->detail = psprintf("%s%sThe database is being restored, and new sessions wait until it is.",
-									 edata->detail ? edata->detail : "",
-									 edata->detail ? " " : "");
-
-		/*
-		 * The garbage is there to be found before the caller hears of it, so
-		 * that what the caller does next comes after it has been seen.
-		 */
-		discard_others();
-		if (OidIsValid(job.clone) && job.unrestored && job.resetting)
-			job_leave_unrestored(job.clone);
-		else if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
-			give_back(job.clone);
-		else if (OidIsValid(job.clone))
-			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
-		if (served)
-		{
-			job.request = -1;
-			job.clone = InvalidOid;
-			if (!refused || !request_requeue(slot))
-				request_fail(slot, edata);
-		}
+		served = end_failed(slot, args, may_repeat);
 	}
 	PG_END_TRY();
 	connect_open();

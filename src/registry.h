@@ -160,6 +160,18 @@ typedef struct SpareDemand
 	TimestampTz used_at;		/* when it last asked for a clone */
 } SpareDemand;
 
+/* What spare somebody wants. */
+typedef struct SpareWish
+{
+	Oid			template_oid;
+	Oid			owner;
+	TemplateRow row;			/* what the caller has just read of the template
+								 * in pg_database */
+	bool		ignore_unverified;	/* as in template_is_fresh */
+	bool		waiting;		/* the caller has been waiting for one */
+	const LeaseTerms *terms;	/* on what it will be handed out */
+} SpareWish;
+
 /* Answers of registry_take_spare. */
 typedef enum SpareResult
 {

@@ -150,14 +150,6 @@ typedef struct RequestSharedState
 
 static RequestSharedState *requests = NULL;
 
-/*
- * For each process, by its place in the array of PGPROCs: the database whose
- * sessions it waits for to leave, or InvalidOid.  No lock: it is set before the
- * process looks who is there, and read by a session after it has gone from the
- * list of those.
- */
-static pg_atomic_uint32 *exit_watches = NULL;
-
 /* Of a worker: its number, or -1. */
 static int	worker_index = -1;
 
@@ -174,8 +166,7 @@ request_slot_count(void)
 }
 
 /*
- * Shared memory for the slots and what goes with them, and for exit_watches, in
- * bytes.
+ * Shared memory for the slots and what goes with them, in bytes.
  */
 static Size
 requests_size(void)
@@ -184,19 +175,13 @@ requests_size(void)
 					mul_size(request_slot_count(), sizeof(RequestSlot)));
 }
 
-static Size
-exit_watches_size(void)
-{
-	return mul_size(MaxBackends, sizeof(pg_atomic_uint32));
-}
-
 /*
  * Reserve shared memory and the lock; from shmem_request_hook only.
  */
 void
 request_shmem_request(void)
 {
-	RequestAddinShmemSpace(add_size(requests_size(), MAXALIGN(exit_watches_size())));
+	RequestAddinShmemSpace(requests_size());
 	RequestNamedLWLockTranche(REQUEST_TRANCHE, 1);
 }
 
@@ -209,9 +194,6 @@ request_shmem_init(void)
 {
 	bool		found;
 
-	exit_watches = ShmemInitStruct("testdb exits", exit_watches_size(), &found);
-	for (int i = 0; i < MaxBackends && !found; i++)
-		pg_atomic_init_u32(&exit_watches[i], InvalidOid);
 	requests = ShmemInitStruct("testdb requests", requests_size(), &found);
 	if (found)
 		return;
@@ -1069,34 +1051,6 @@ request_wake_workers(void)
 	if (pg_atomic_fetch_add_u32(&requests->wakes, 1) == wakes_seen)
 		wakes_seen++;
 	wake_all();
-}
-
-/*
- * Have this process's latch set whenever a session that freshness.c knows has
- * left a database, from now on; InvalidOid: no longer.  After an error it may
- * be set in vain.  Takes no lock.
- */
-void
-request_watch_exits(Oid database)
-{
-	Size		index = MyProc - ProcGlobal->allProcs;
-
-	Assert(index < (Size) MaxBackends);
-	pg_atomic_write_u32(&exit_watches[index], database);
-	pg_memory_barrier();
-}
-
-/*
- * Tell those who watch a database that this process, which was connected to it,
- * is no longer to be found there.  Takes no lock, and needs no PGPROC.
- */
-void
-request_tell_exit(Oid database)
-{
-	pg_memory_barrier();
-	for (int i = 0; i < MaxBackends; i++)
-		if (pg_atomic_read_u32(&exit_watches[i]) == database)
-			SetLatch(&ProcGlobal->allProcs[i].procLatch);
 }
 
 /*

@@ -107,9 +107,6 @@ extern void request_set_ready(void);
 extern bool request_is_ready(void);
 
 /* For both. */
-extern void request_watch_exits(Oid database);
-extern void request_tell_exit(Oid database);
-
 extern void request_audit(int *nused, int *nlost);
 
 #endif							/* TESTDB_REQUEST_H */

@@ -4,7 +4,7 @@
  *	  Who is in a database: waiting for them, ending them, naming them.
  *
  * Whoever waits here checks for interrupts, and is woken by the sessions that leave
- * (request_watch_exits).  No lock is taken.
+ * (exits_watch).  No lock is taken.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -19,6 +19,7 @@
 
 #include "compat.h"
 #include "database.h"
+#include "exits.h"
 #include "sessions.h"
 
 /*
@@ -139,7 +140,7 @@ await_exits(Oid oid, int timeout_ms)
 	instr_time	start;
 
 	INSTR_TIME_SET_CURRENT(start);
-	request_watch_exits(oid);
+	exits_watch(oid);
 	while (CountDBBackends(oid) > 0 && elapsed_ms(start) < timeout_ms)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -148,7 +149,7 @@ await_exits(Oid oid, int timeout_ms)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	request_watch_exits(InvalidOid);
+	exits_watch(InvalidOid);
 }
 
 /*

@@ -759,6 +759,38 @@ sync_files(TestdbTemplate *template, bool closed)
 }
 
 /*
+ * Bring a snapshot's files up to date.  The template is locked, with nobody in
+ * it, and so is the snapshot; closed as in sync_files.
+ */
+static void
+refresh_files(TestdbTemplate *template, bool closed)
+{
+	database_check_space(NULL, 0, 0);
+
+	/*
+	 * A checkpoint also carries out pending removals of files, which would
+	 * otherwise disappear while they are copied.
+	 */
+	if (template->has_snapshot &&
+		template->generation == template->snapshot_generation)
+		FlushDatabaseBuffers(template->oid);
+	else
+		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE |
+						  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_UNLOGGED);
+	registry_clear_snapshot(template->oid, "");
+	debug_point("snapshot-cleared");
+	sync_files(template, closed);
+	debug_point("snapshot-files");
+	template->snapshot_generation = template->generation;
+
+	/*
+	 * What the files' objects depend on can't change without a commit in the
+	 * template, so it belongs to the files.
+	 */
+	template->dependencies = database_dependencies(template->oid);
+}
+
+/*
  * Bring the snapshot up to date: its files, if with_files says that the
  * template is locked with nobody in it, and what is known of its row.
  * *template gets what was entered.  False if the template's place in the registry
@@ -784,32 +816,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 		return false;
 
 	if (with_files)
-	{
-		database_check_space(NULL, 0, 0);
-
-		/*
-		 * A checkpoint also carries out pending removals of files, which
-		 * would otherwise disappear while they are copied.
-		 */
-		if (template->has_snapshot &&
-			template->generation == template->snapshot_generation)
-			FlushDatabaseBuffers(template->oid);
-		else
-			RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE |
-							  CHECKPOINT_WAIT | CHECKPOINT_FLUSH_UNLOGGED);
-		registry_clear_snapshot(template->oid, "");
-		debug_point("snapshot-cleared");
-		sync_files(template, row.closed);
-		debug_point("snapshot-files");
-		template->snapshot_generation = template->generation;
-	}
-
-	/*
-	 * What the files' objects depend on can't change without a commit in the
-	 * template, so it belongs to the files.
-	 */
-	if (with_files)
-		template->dependencies = database_dependencies(template->oid);
+		refresh_files(template, row.closed);
 	settings_generation = registry_settings_generation();
 	settings = database_settings(template->oid);
 	if (template->row_version == 0 || settings != template->settings ||

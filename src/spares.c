@@ -209,63 +209,74 @@ registry_note_miss(Oid template_oid, Oid owner)
 }
 
 /*
+ * The spare of a template that fits a wish, or NULL: if there is none that equals
+ * the snapshot, or if others have been waiting for those that there are, unless
+ * the caller is one of them.  The mutex is held.
+ */
+static CloneEntry *
+find_spare(TemplateEntry *template, const SpareWish *wish)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &template->spares)
+	{
+		CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
+
+		if (entry->clone.owner != wish->owner ||
+			!clone_is_current(&entry->clone, &template->template))
+			continue;
+		if (!wish->waiting && template->nwaiting > 0 &&
+			count_spares(template, wish->owner) <= template->nwaiting)
+			return NULL;
+		return entry;
+	}
+	return NULL;
+}
+
+/*
  * Take a spare of a template for an owner, to hand it out: it becomes CREATING,
  * with the terms that it will have, and is copied to *clone.
  *
- * row is what the caller has just read of the template in pg_database;
- * ignore_unverified as in template_is_fresh.  SPARE_STALE if the snapshot may
- * be behind the template; SPARE_NONE if there is no spare that equals it, or
- * if others have been waiting for those that there are, unless the caller is
- * one of them.  If one was taken, *refill says that fewer are left, or on
+ * SPARE_STALE if the snapshot may be behind the template; SPARE_NONE if
+ * find_spare has none.  If one was taken, *refill says that fewer are left, or on
  * their way, than there should be, and that the caller must wake workers for
  * that.  Takes and releases the registry lock and a mutex.
  */
 SpareResult
-registry_take_spare(Oid template_oid, Oid owner, const TemplateRow *row,
-					bool ignore_unverified, bool waiting,
-					const LeaseTerms *terms, TestdbClone *clone, bool *refill)
+registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 {
 	TemplateEntry *template;
+	CloneEntry *entry;
 	SpareResult result = SPARE_STALE;
-	dlist_iter	iter;
+	int			wanted;
 
 	*refill = false;
-	template = template_acquire(template_oid, LW_EXCLUSIVE);
-	if (template != NULL)
+	template = template_acquire(wish->template_oid, LW_EXCLUSIVE);
+	if (template == NULL)
+		return result;
+	if (template_is_fresh(&template->template, &wish->row, wish->ignore_unverified))
 	{
-		if (template_is_fresh(&template->template, row, ignore_unverified))
+		result = SPARE_NONE;
+		entry = find_spare(template, wish);
+		if (entry != NULL)
 		{
-			int			wanted;
-
-			result = SPARE_NONE;
-			dlist_foreach(iter, &template->spares)
-			{
-				CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
-
-				if (entry->clone.owner != owner ||
-					!clone_is_current(&entry->clone, &template->template))
-					continue;
-				if (!waiting && template->nwaiting > 0 &&
-					count_spares(template, owner) <= template->nwaiting)
-					break;
-				clone_set_state(entry, CLONE_CREATING);
-				registry_apply_terms(&entry->clone, terms);
-				*clone = entry->clone;
-				template->template.stats.clones++;
-				template->template.stats.hits++;
-				result = SPARE_TAKEN;
-				break;
-			}
-			wanted = note_demand(template, owner, result == SPARE_NONE && !waiting,
-								 result == SPARE_TAKEN ? clone->created_at :
-								 GetCurrentTimestamp());
-			*refill = result == SPARE_TAKEN &&
-				template->template.nclones[CLONE_SPARE] +
-				count_coming(template) < wanted &&
-				pg_atomic_exchange_u32(&registry->refill_told, 1) == 0;
+			clone_set_state(entry, CLONE_CREATING);
+			registry_apply_terms(&entry->clone, wish->terms);
+			*clone = entry->clone;
+			template->template.stats.clones++;
+			template->template.stats.hits++;
+			result = SPARE_TAKEN;
 		}
-		template_release(template);
+		wanted = note_demand(template, wish->owner,
+							 result == SPARE_NONE && !wish->waiting,
+							 result == SPARE_TAKEN ? clone->created_at :
+							 GetCurrentTimestamp());
+		*refill = result == SPARE_TAKEN &&
+			template->template.nclones[CLONE_SPARE] +
+			count_coming(template) < wanted &&
+			pg_atomic_exchange_u32(&registry->refill_told, 1) == 0;
 	}
+	template_release(template);
 
 	return result;
 }

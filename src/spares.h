@@ -16,11 +16,8 @@ extern bool registry_has_returned(void);
 extern bool registry_is_spare(const char *name);
 extern bool registry_take_touched(TestdbClone *clone);
 /* spares */
-extern SpareResult registry_take_spare(Oid template_oid, Oid owner,
-									   const TemplateRow *row,
-									   bool ignore_unverified, bool waiting,
-									   const LeaseTerms *terms,
-									   TestdbClone *clone, bool *refill);
+extern SpareResult registry_take_spare(const SpareWish *wish, TestdbClone *clone,
+									   bool *refill);
 extern void registry_note_miss(Oid template_oid, Oid owner);
 extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
 									void (*wake) (void), long timeout_ms);

@@ -20,6 +20,7 @@
 #include "build.h"
 #include "compat.h"
 #include "connect.h"
+#include "exits.h"
 #include "freshness.h"
 #include "gate.h"
 #include "guard.h"
@@ -52,6 +53,7 @@ testdb_shmem_request(void)
 
 	registry_shmem_request();
 	request_shmem_request();
+	exits_shmem_request();
 	space_shmem_request();
 	gate_shmem_request();
 	connect_shmem_request();
@@ -70,6 +72,7 @@ testdb_shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	registry_shmem_init();
 	request_shmem_init();
+	exits_shmem_init();
 	space_shmem_init();
 	gate_shmem_init();
 	connect_shmem_init();

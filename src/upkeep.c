@@ -215,21 +215,65 @@ job_recycle(void)
 }
 
 /*
+ * Make a spare, as args say, of a template that may have gone; false if there is
+ * none to be made.
+ */
+static bool
+refill(RequestArgs *args)
+{
+	RequestResult result = {0};
+	DatabaseInfo info;
+	bool		exists;
+
+	job_begin_work();
+	exists = database_lookup(args->database, &info) &&
+		registry_is_template(args->database);
+	job_commit_work();
+	if (!exists)
+		return false;
+	args->database_name = info.name;
+	job.damaged = false;
+	(void) database_lock_was_refused();
+	make_spare(args, &result);
+	if (result.busy && job.damaged)
+	{
+		/* Once more: the snapshot is taken anew. */
+		result.busy = false;
+		make_spare(args, &result);
+	}
+	return !result.busy && !result.missing;
+}
+
+/*
+ * Note that a spare of a template could not be made, and log it, unless that
+ * has been logged lately.
+ */
+static void
+note_refill_failure(Oid template_oid, const ErrorData *edata)
+{
+	/* If all other workers wait for locks, that is no news. */
+	if (database_lock_was_refused())
+		return;
+	registry_note_error(template_oid, edata->message);
+	if (registry_may_log_refill(template_oid, edata->sqlerrcode))
+		ereport(LOG,
+				(errcode(edata->sqlerrcode),
+				 errmsg("could not make a database ahead: %s", edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+}
+
+/*
  * Make a spare ahead, or bring one up to date.  If that fails, no more are
  * made ahead for this owner until it asks for a clone again.
  */
 void
 job_refill(Oid template_oid, Oid owner)
 {
-	RequestArgs args;
-	RequestResult result;
-	DatabaseInfo info;
-	volatile bool failed;
+	RequestArgs args = {0};
+	volatile bool done = false;
 	int			ncoming;
 
 	job_report("testdb: making databases ahead");
-	memset(&args, 0, sizeof(args));
-	memset(&result, 0, sizeof(result));
 	args.kind = REQUEST_SPARE;
 	args.role = owner;
 	args.database = template_oid;
@@ -240,24 +284,7 @@ job_refill(Oid template_oid, Oid owner)
 	job.clone = InvalidOid;
 	PG_TRY();
 	{
-		job_begin_work();
-		failed = !database_lookup(template_oid, &info) ||
-			!registry_is_template(template_oid);
-		job_commit_work();
-		if (!failed)
-		{
-			args.database_name = info.name;
-			job.damaged = false;
-			(void) database_lock_was_refused();
-			make_spare(&args, &result);
-			if (result.busy && job.damaged)
-			{
-				/* Once more: the snapshot is taken anew. */
-				result.busy = false;
-				make_spare(&args, &result);
-			}
-			failed = result.busy || result.missing;
-		}
+		done = refill(&args);
 	}
 	PG_CATCH();
 	{
@@ -266,21 +293,10 @@ job_refill(Oid template_oid, Oid owner)
 		discard_others();
 		if (OidIsValid(job.clone))
 			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
-
-		/* If all other workers wait for locks, that is no news. */
-		if (!database_lock_was_refused())
-		{
-			registry_note_error(template_oid, edata->message);
-			if (registry_may_log_refill(template_oid, edata->sqlerrcode))
-				ereport(LOG,
-						(errcode(edata->sqlerrcode),
-						 errmsg("could not make a database ahead: %s", edata->message),
-						 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
-		}
-		failed = true;
+		note_refill_failure(template_oid, edata);
 	}
 	PG_END_TRY();
 	job.clone = InvalidOid;
-	if (failed)
+	if (!done)
 		registry_want_none(template_oid, owner);
 }

@@ -5,6 +5,7 @@
 use strict;
 use warnings;
 
+use File::Temp qw(tempdir);
 use FindBin;
 use JSON::PP;
 use Test::More;
@@ -300,6 +301,11 @@ is_deeply([ undocumented_errors(section($reference, 'Errors'), @errors) ], [], '
 my @pages = ('README.md', 'CONTRIBUTING.md', 'examples/README.md', map { s{.*/(?=docs/)}{}r } glob "$top/docs/*.md");
 is_deeply([ map { broken_links($_, slurp($_)) } @pages ], [], 'links lead somewhere');
 
+# The sources.
+my $limits = qx("$^X" "$top/test/limits");
+is_deeply([ $? >> 8, grep { /too many$/ } split /\n/, $limits ], [0], 'no file, function or signature is too long');
+like($limits, qr/^nothing is above the limits$/m, 'test/limits ran');
+
 # These checks see what is wrong.
 for my $field (qw(name version abstract maintainer license provides meta-spec))
 {
@@ -332,6 +338,16 @@ is_deeply(
 	[ missing_scripts("## 9.9.9 (2099-01-01)\n\n- More\n\n$changelog") ],
 	["sql/testdb--$version--9.9.9.sql"],
 	'a release without a script');
+
+my $sources = tempdir(CLEANUP => 1);
+open my $out, '>', "$sources/long.c" or die $!;
+print $out "int\nwide(int a, int b, int c, int d, int (*e) (int, int), int f)\n{\n", "\t;\n" x 59, "}\n", "\n" x 1200;
+close $out;
+is_deeply(
+	[ map { /(\S+)   too many$/ } qx("$^X" "$top/test/limits" "$sources") ],
+	[ 'long.c', 'long.c:wide', 'long.c:wide' ],
+	'a file, a function and a signature that are too long');
+cmp_ok($?, '!=', 0, 'they are a failure');
 
 is_deeply([ unnamed('`testdb_one(a)` and `two`', qw(testdb_one two three on)) ], [qw(three on)], 'what is not documented');
 ok(!has_setting('| `testdb.a` | 5 ms | reload |', 'testdb.a', 6, 'reload'), 'another default');

@@ -270,7 +270,7 @@ copy_source() {
     done
     (cd "$top" && cp --parents examples/README.md examples/*/README.md "$build/src")
     mkdir "$build/src/test"
-    cp -R "$top/test/unit" "$build/src/test/"
+    cp -R "$top/test/unit" "$top/test/limits" "$build/src/test/"
     find "$build/src" \( -name '*.o' -o -name '*.bc' -o -name '*.so' \) -delete
     if [ -n "$user" ]; then
         chown -R "$user:" "$build/src"

@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * exits.c
+ *	  Who waits for the sessions in a database to leave it.
+ *
+ * A process that waits for that sets its watch, looks whether anybody is there,
+ * and sleeps on its latch.  A session that has left sets the latches of those
+ * that watch its database.  Sessions that freshness.c does not know leave
+ * without a word, so who waits looks again from time to time.
+ *
+ * No lock is taken.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+
+#include "exits.h"
+
+/*
+ * For each process, by its place in the array of PGPROCs: the database whose
+ * sessions it waits for to leave, or InvalidOid.  No lock: it is set before the
+ * process looks who is there, and read by a session after it has gone from the
+ * list of those.
+ */
+static pg_atomic_uint32 *exit_watches = NULL;
+
+static Size
+exits_size(void)
+{
+	return mul_size(MaxBackends, sizeof(pg_atomic_uint32));
+}
+
+/*
+ * Reserve shared memory; from shmem_request_hook only.
+ */
+void
+exits_shmem_request(void)
+{
+	RequestAddinShmemSpace(MAXALIGN(exits_size()));
+}
+
+/*
+ * Create the watches, or attach to them; from shmem_startup_hook only, with
+ * AddinShmemInitLock held.
+ */
+void
+exits_shmem_init(void)
+{
+	bool		found;
+
+	exit_watches = ShmemInitStruct("testdb exits", exits_size(), &found);
+	for (int i = 0; i < MaxBackends && !found; i++)
+		pg_atomic_init_u32(&exit_watches[i], InvalidOid);
+}
+
+/*
+ * Have this process's latch set whenever a session that freshness.c knows has
+ * left a database, from now on; InvalidOid: no longer.  After an error it may
+ * be set in vain.
+ */
+void
+exits_watch(Oid database)
+{
+	Size		index = MyProc - ProcGlobal->allProcs;
+
+	Assert(index < (Size) MaxBackends);
+	pg_atomic_write_u32(&exit_watches[index], database);
+	pg_memory_barrier();
+}
+
+/*
+ * Tell those who watch a database that this process, which was connected to it,
+ * is no longer to be found there.  Needs no PGPROC.
+ */
+void
+exits_announce(Oid database)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < MaxBackends; i++)
+		if (pg_atomic_read_u32(&exit_watches[i]) == database)
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+}
