@@ -423,25 +423,26 @@ load_template() {
     psql_demo postgres -c 'ALTER DATABASE demo_template IS_TEMPLATE true'
 }
 
-# stop_servers: stops every server whose data directory is below $run, at once: their data is about to go.
+# stop_servers FOLDER: stops every server whose data directory is below it, at once: their data is about to go.
 stop_servers() {
     local file
     while read -r file; do
         as_user "$bindir/pg_ctl" stop -s -m immediate -D "$(dirname "$file")" >/dev/null 2>&1 || true
-    done < <(find "$run" -name postmaster.pid 2>/dev/null)
+    done < <(find "$1" -name postmaster.pid 2>/dev/null)
 }
 
 # clean_up: stops the servers and removes the folders. Safe to call at any point, and twice.
 clean_up() {
     cd /
     rm -f "$step_log"
+    # shellcheck disable=SC2086 # one process ID or several
     if [ -n "$job" ]; then
-        kill "$job" 2>/dev/null || true
-        wait "$job" || true
+        kill $job 2>/dev/null || true
+        wait $job || true
         job=''
     fi
     if [ -n "$run" ]; then
-        stop_servers
+        stop_servers "$run"
         rm -rf "$run"
     fi
     if [ -n "$build" ]; then
