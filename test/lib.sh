@@ -247,11 +247,11 @@ on_tmpfs() {
     [ "$(stat -f -c %T "$1" 2>/dev/null)" = tmpfs ] && (cd / && run=$1 as_user test -w "$1")
 }
 
-# prepare MEGABYTES: makes $build and $run, with that much room in the latter.
+# prepare MEGABYTES [BUILD_MEGABYTES]: makes $build and $run, with that much room in the latter, and 200 or so much in $build.
 prepare() {
     local temporary=("${TMPDIR:-/tmp}" /tmp /var/tmp)
     pick_user
-    build=$(new_folder 200 can_execute /dev/shm "${temporary[@]}") ||
+    build=$(new_folder "${2:-200}" can_execute /dev/shm "${temporary[@]}") ||
         die "No folder to build in: /dev/shm, ${temporary[*]} have no room or forbid execution."
     if ! run=$(new_folder "$1" on_tmpfs /dev/shm "${XDG_RUNTIME_DIR:-/dev/shm}" "${temporary[@]}"); then
         run=$(new_folder "$1" can_execute "${temporary[@]}") || die "No folder with $1 MB of room for a server's data."
