@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mount.c
- *	  With what options a file system is mounted.
+ *	  What is mounted where, and with what options.
  *
  * Plain POSIX, as it has no need of a server.  The table is Linux's
  * /proc/self/mountinfo; see proc_pid_mountinfo(5).  A line:
@@ -16,6 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,89 @@ mount_has_option(const char *table, dev_t device, const char *type,
 		return false;
 	while (!found && getline(&line, &size, file) > 0)
 		found = line_has_option(line, device, type, option);
+	free(line);
+	fclose(file);
+	return found;
+}
+
+/*
+ * Replace what the table writes for white space and backslashes, three octal digits
+ * after a backslash, by what it stands for.
+ */
+static void
+unescape(char *path)
+{
+	char	   *to = path;
+
+	for (const char *from = path; *from != '\0'; to++)
+	{
+		unsigned	code;
+
+		if (*from == '\\' && sscanf(from + 1, "%3o", &code) == 1)
+		{
+			*to = (char) code;
+			from += 4;
+		}
+		else
+			*to = *from++;
+	}
+	*to = '\0';
+}
+
+/*
+ * If a line of the table says that a file system of this type is mounted, with this
+ * option unless it is NULL, put what of it is mounted into root and the place into
+ * point (PATH_MAX bytes each).  The line is changed.
+ */
+static bool
+read_mount(char *line, const char *type, const char *option, char *root, char *point)
+{
+	char	   *save;
+	char	   *after = strstr(line, " - ");
+	char	   *word;
+
+	if (after == NULL)
+		return false;
+	*after = '\0';
+	after += 3;
+	after[strcspn(after, "\n")] = '\0';
+	word = strtok_r(after, " ", &save);
+	if (word == NULL || strcmp(word, type) != 0 || strtok_r(NULL, " ", &save) == NULL)
+		return false;
+	word = strtok_r(NULL, " ", &save);
+	if (option != NULL && (word == NULL || !has_word(word, option)))
+		return false;
+
+	word = strtok_r(line, " ", &save);
+	for (int i = 0; i < 3 && word != NULL; i++)
+		word = strtok_r(NULL, " ", &save);
+	if (word == NULL || snprintf(root, PATH_MAX, "%s", word) >= PATH_MAX)
+		return false;
+	word = strtok_r(NULL, " ", &save);
+	if (word == NULL || snprintf(point, PATH_MAX, "%s", word) >= PATH_MAX)
+		return false;
+	unescape(root);
+	unescape(point);
+	return true;
+}
+
+/*
+ * Find the first mount of a file system of this type, as read_mount does, in the
+ * table of mounts, a file.  False if there is none, or no such table.
+ */
+bool
+mount_find(const char *table, const char *type, const char *option,
+		   char *root, char *point)
+{
+	FILE	   *file = fopen(table, "r");
+	char	   *line = NULL;
+	size_t		size = 0;
+	bool		found = false;
+
+	if (file == NULL)
+		return false;
+	while (!found && getline(&line, &size, file) > 0)
+		found = read_mount(line, type, option, root, point);
 	free(line);
 	fclose(file);
 	return found;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mount.h
- *	  With what options a file system is mounted.
+ *	  What is mounted where, and with what options.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -15,5 +15,7 @@
 
 extern bool mount_has_option(const char *table, dev_t device, const char *type,
 							 const char *option);
+extern bool mount_find(const char *table, const char *type, const char *option,
+					   char *root, char *point);
 
 #endif							/* TESTDB_MOUNT_H */

@@ -149,6 +149,17 @@ typedef struct TestdbTemplate
 	TemplateStats stats;
 } TestdbTemplate;
 
+/*
+ * What the copies of a template take, in bytes: so many times what it takes itself,
+ * without what has been added to them, and as if file systems did not share blocks.
+ */
+typedef struct TemplateSpace
+{
+	uint64		snapshot;
+	uint64		spares;			/* kept ready, being restored or removed */
+	uint64		clones;			/* in use, or being made */
+} TemplateSpace;
+
 /* How many owners of a template's clones are remembered. */
 #define MAX_DEMANDS		8
 

@@ -4,6 +4,11 @@
  *	  Room in the data directory's file system: what copies in flight still need,
  *	  and a reserve.
  *
+ * How much there is, the file system says.  If it is one in memory, it may be more
+ * than the machine or the container has left (memory.c), and the least counts: who
+ * takes more is ended by the kernel.  Dropping something is not kept from for want of
+ * memory: the checkpoint that it takes needs hardly any.
+ *
  * Whether there is room for a copy is asked of the file system before it is
  * begun.  Two workers that ask at the same time would both be told that there
  * is, where there is room for one.  So each says beforehand how much it is going
@@ -28,11 +33,18 @@
 #include "compat.h"
 #include "guc.h"
 #include "lease.h"
+#include "memory.h"
+#include "registry.h"
 #include "signals.h"
 #include "space.h"
+#include "templates.h"
 #include <sys/statvfs.h>
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
 #include "nodes/makefuncs.h"
 #include "storage/fd.h"
+#include "utils/timestamp.h"
 
 #define SPACE_TRANCHE		"testdb_space"
 #define RESERVE_DIR			TESTDB_DIR "/reserve"
@@ -260,7 +272,29 @@ space_give_reserve(void)
 /* How many files testdb leaves for others. */
 #define MIN_FREE_FILES		1000
 
-static void get_space(int64 *bytes, int64 *files);
+/*
+ * For how long it is taken for granted how much memory is left, in ms, and only if
+ * that is so many bytes more than is wanted.
+ */
+#define MEMORY_AGE			100
+
+#define MEMORY_PLENTY		(INT64CONST(512) * 1024 * 1024)
+
+/* The types of file systems in memory, as statfs(2) tells them. */
+#define TYPE_TMPFS			0x01021994
+
+#define TYPE_RAMFS			0x858458f6
+
+/* How much room there is, and what bounds it. */
+typedef struct SpaceRoom
+{
+	int64		bytes;			/* beyond testdb.min_free_space; may be negative */
+	int64		files;			/* beyond MIN_FREE_FILES */
+	bool		in_memory;		/* memory is what bounds it: */
+	MemoryRoom	memory;
+} SpaceRoom;
+
+static void get_space(SpaceRoom *room);
 
 /*
  * Is the data directory's file system so full that a checkpoint could fail,
@@ -269,12 +303,11 @@ static void get_space(int64 *bytes, int64 *files);
 bool
 database_is_full(void)
 {
-	int64		free_bytes;
-	int64		free_files;
+	SpaceRoom	room;
 
-	get_space(&free_bytes, &free_files);
-	return free_bytes + (int64) testdb_min_free_space * 1024 * 1024 < CHECKPOINT_SPACE ||
-		free_files + MIN_FREE_FILES < CHECKPOINT_FILES;
+	get_space(&room);
+	return room.bytes + (int64) testdb_min_free_space * 1024 * 1024 < CHECKPOINT_SPACE ||
+		room.files + MIN_FREE_FILES < CHECKPOINT_FILES;
 }
 
 /*
@@ -292,10 +325,10 @@ database_make_checkpoint_room(void)
  * How much more room there is in the data directory's file system than
  * testdb.min_free_space, in bytes, and how many more files it can take than
  * MIN_FREE_FILES; both negative if less.  A file system that does not count
- * its files has room for any number.
+ * its files, or its blocks, has room for any number.
  */
 static void
-get_space(int64 *bytes, int64 *files)
+get_space(SpaceRoom *room)
 {
 	struct statvfs fs;
 
@@ -303,10 +336,83 @@ get_space(int64 *bytes, int64 *files)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not get the free space of \"%s\": %m", DataDir)));
-	*bytes = (int64) fs.f_bavail * (int64) fs.f_frsize -
+	room->in_memory = false;
+	room->bytes = fs.f_blocks == 0 ? PG_INT64_MAX / 2 :
+		(int64) fs.f_bavail * (int64) fs.f_frsize -
 		(int64) testdb_min_free_space * 1024 * 1024;
-	*files = fs.f_files == 0 ? PG_INT64_MAX :
+	room->files = fs.f_files == 0 ? PG_INT64_MAX / 2 :
 		(int64) fs.f_favail - MIN_FREE_FILES;
+}
+
+/*
+ * Is the data directory in memory?
+ */
+static bool
+is_in_memory(void)
+{
+#ifdef __linux__
+	static int	known = -1;
+	struct statfs fs;
+
+	if (known < 0 && statfs(DataDir, &fs) == 0)
+		known = (uint32) fs.f_type == TYPE_TMPFS || (uint32) fs.f_type == TYPE_RAMFS;
+	return known > 0;
+#else
+	return false;
+#endif
+}
+
+/*
+ * How much memory is left, as of now if it may be less than so many bytes; false if
+ * that is not known.
+ */
+static bool
+get_memory(int64 wanted, MemoryRoom *memory)
+{
+	static MemoryRoom last;
+	static TimestampTz read_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (read_at == 0 || now < read_at ||
+		TimestampDifferenceExceeds(read_at, now, MEMORY_AGE) ||
+		last.free < MEMORY_PLENTY || last.free - MEMORY_PLENTY < wanted)
+	{
+		read_at = 0;
+		if (!memory_get_room("", &last))
+			return false;
+		read_at = now;
+	}
+	*memory = last;
+	return true;
+}
+
+/*
+ * How much room there is, for a caller that wants so many bytes.
+ */
+static void
+get_room(uint64 wanted, SpaceRoom *room)
+{
+	int64		reserved = (int64) testdb_min_free_space * 1024 * 1024;
+
+	get_space(room);
+	if (!is_in_memory() || !get_memory((int64) wanted + reserved, &room->memory) ||
+		room->memory.free - reserved >= room->bytes)
+		return;
+	room->bytes = room->memory.free - reserved;
+	room->in_memory = true;
+}
+
+/*
+ * Is there room for so many bytes and files, besides what others are copying?
+ */
+static bool
+fits(uint64 bytes, uint64 files, uint64 other_bytes, uint64 other_files)
+{
+	SpaceRoom	room;
+
+	get_room(bytes + other_bytes, &room);
+	return room.bytes >= (int64) (bytes + other_bytes) &&
+		room.files >= (int64) (files + other_files);
 }
 
 /*
@@ -316,15 +422,11 @@ get_space(int64 *bytes, int64 *files)
 bool
 database_has_space(uint64 bytes, uint64 files)
 {
-	int64		free_bytes;
-	int64		free_files;
 	uint64		other_bytes;
 	uint64		other_files;
 
 	space_get_reserved(&other_bytes, &other_files);
-	get_space(&free_bytes, &free_files);
-	return free_bytes >= (int64) (bytes + other_bytes) &&
-		free_files >= (int64) (files + other_files);
+	return fits(bytes, files, other_bytes, other_files);
 }
 
 /*
@@ -334,18 +436,72 @@ database_has_space(uint64 bytes, uint64 files)
 bool
 database_reserve_space(uint64 bytes, uint64 files)
 {
-	int64		free_bytes;
-	int64		free_files;
 	uint64		other_bytes;
 	uint64		other_files;
 
 	space_reserve(bytes, files, &other_bytes, &other_files);
-	get_space(&free_bytes, &free_files);
-	if (free_bytes >= (int64) (bytes + other_bytes) &&
-		free_files >= (int64) (files + other_files))
+	if (fits(bytes, files, other_bytes, other_files))
 		return true;
 	space_release();
 	return false;
+}
+
+/*
+ * What takes the room, in a sentence.
+ */
+static char *
+describe_use(void)
+{
+	TestdbTemplate *templates;
+	TemplateSpace sum = {0};
+	int			n;
+
+	templates = registry_list_templates(&n);
+	for (int i = 0; i < n; i++)
+	{
+		TemplateSpace one;
+
+		template_get_space(&templates[i], &one);
+		sum.clones += one.clones;
+		sum.spares += one.spares;
+		sum.snapshot += one.snapshot;
+	}
+	pfree(templates);
+	return psprintf("Clones in use take some %llu MB, those kept ready or being removed %llu MB, snapshots %llu MB.",
+					(unsigned long long) sum.clones / (1024 * 1024),
+					(unsigned long long) sum.spares / (1024 * 1024),
+					(unsigned long long) sum.snapshot / (1024 * 1024));
+}
+
+/*
+ * What is free, for an error's detail, after what others will take.
+ */
+static char *
+describe_free(const SpaceRoom *room, uint64 other_bytes)
+{
+	int64		free_kb = (room->bytes - (int64) other_bytes) / 1024 +
+		(int64) testdb_min_free_space * 1024;
+
+	if (!room->in_memory)
+		return psprintf("%lld kB are free", (long long) free_kb);
+	if (room->memory.container)
+		return psprintf("%lld kB are free of the %lld kB of memory that the server's control group may use, and the data directory is in memory",
+						(long long) free_kb, (long long) room->memory.total / 1024);
+	return psprintf("%lld kB are free of the machine's %lld kB of memory, and the data directory is in memory",
+					(long long) free_kb, (long long) room->memory.total / 1024);
+}
+
+/*
+ * What can be done about a lack of room, for an error's hint.
+ */
+static char *
+hint_room(const SpaceRoom *room)
+{
+	if (!room->in_memory)
+		return "Drop databases that are no longer needed, or make the file system of the data directory larger.";
+	if (room->memory.container)
+		return "Drop databases that are no longer needed, raise the memory limit of the container, or put the data directory on a disk.";
+	return "Drop databases that are no longer needed, end other programs, or put the data directory on a disk.";
 }
 
 /*
@@ -359,27 +515,24 @@ database_space_error(const char *name, uint64 bytes, uint64 files)
 	ErrorData  *edata = palloc0(sizeof(ErrorData));
 	const char *what = name ? psprintf("to restore database \"%s\"", name) :
 		"for another database";
-	int64		free_bytes;
+	SpaceRoom	room;
 	int64		free_files;
 	uint64		other_bytes;
 	uint64		other_files;
 
 	space_get_reserved(&other_bytes, &other_files);
-	get_space(&free_bytes, &free_files);
-	free_bytes -= (int64) other_bytes;
-	if (free_files != PG_INT64_MAX)
-		free_files -= (int64) other_files;
+	get_room(bytes + other_bytes, &room);
+	free_files = room.files - (int64) other_files;
 	edata->elevel = ERROR;
 	edata->sqlerrcode = ERRCODE_DISK_FULL;
-	if (free_bytes < (int64) bytes || free_files >= (int64) files)
+	if (room.bytes - (int64) other_bytes < (int64) bytes || free_files >= (int64) files)
 	{
 		edata->message = psprintf("not enough free space %s", what);
-		edata->detail = psprintf("It needs %llu kB more than the %d MB of \"%s\"; %lld kB are free.",
+		edata->detail = psprintf("It needs %llu kB more than the %d MB of \"%s\"; %s. %s",
 								 (unsigned long long) bytes / 1024,
 								 testdb_min_free_space, "testdb.min_free_space",
-								 (long long) free_bytes / 1024 +
-								 (long long) testdb_min_free_space * 1024);
-		edata->hint = "Drop databases that are no longer needed, or make the file system of the data directory larger.";
+								 describe_free(&room, other_bytes), describe_use());
+		edata->hint = hint_room(&room);
 	}
 	else
 	{

@@ -277,6 +277,22 @@ registry_list_templates(int *ntemplates)
 }
 
 /*
+ * What the copies of a template take, as it has been read.
+ */
+void
+template_get_space(const TestdbTemplate *template, TemplateSpace *space)
+{
+	const int  *n = template->nclones;
+
+	space->snapshot = template->has_snapshot && !template->in_place ? template->bytes : 0;
+	space->clones = template->bytes * (n[CLONE_CREATING] + n[CLONE_LEASED] +
+									   n[CLONE_DROPPING] + n[CLONE_REWINDING]);
+	space->spares = template->bytes * (n[CLONE_RETURNED] + n[CLONE_RESTORING] +
+									   n[CLONE_SPARE] + n[CLONE_TOUCHED] +
+									   n[CLONE_GARBAGE]);
+}
+
+/*
  * Has a database an entry as a template?  Takes and releases the registry
  * lock.
  */

@@ -21,6 +21,7 @@ extern void registry_clear_snapshot(Oid oid, const char *obstacle);
 extern bool registry_set_damaged(Oid oid);
 extern int	registry_forget_template(Oid oid);
 extern TestdbTemplate *registry_list_templates(int *ntemplates);
+extern void template_get_space(const TestdbTemplate *template, TemplateSpace *space);
 extern bool registry_is_template(Oid oid);
 extern uint32 registry_epoch(void);
 extern void registry_template_changed(Oid oid);

@@ -29,6 +29,9 @@ lowest_major=15
 # Set by find_postgres(), pick_user(), prepare(), start_server(), step() and run_within().
 pg_config='' bindir='' major='' user='' build='' run='' port='' step_log='' job='' become=(env)
 
+# Set by enter_group().
+group='' outer=''
+
 # Debian packages that a script needs beyond what need_postgres() knows of.
 packages=()
 
@@ -431,6 +434,36 @@ stop_servers() {
     done < <(find "$1" -name postmaster.pid 2>/dev/null)
 }
 
+# enter_group MEGABYTES: makes a control group with so much memory, and puts this script and what it starts from now on into
+# it; its folder is $group then. Fails where that is impossible: it takes root, and with version 2 of the interface a group
+# around this one that hands the memory controller on.
+enter_group() {
+    local here file=memory.limit_in_bytes
+    [ "$(id -u)" -eq 0 ] || return
+    outer=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
+    if [ ! -e "$outer/$file" ]; then
+        outer=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup) file=memory.max
+    fi
+    here=$outer/testdb.$BASHPID
+    mkdir "$here" 2>/dev/null || return
+    group=$here
+    if ! { echo $(($1 << 20)) >"$here/$file" && echo $BASHPID >"$here/cgroup.procs"; } 2>/dev/null; then
+        leave_group
+        return 1
+    fi
+}
+
+# leave_group: the way back; the group is removed. Nothing happens if there is none.
+leave_group() {
+    [ -n "$group" ] || return 0
+    echo $BASHPID >"$outer/cgroup.procs"
+    for _ in {1..50}; do
+        rmdir "$group" 2>/dev/null && break
+        sleep 0.1
+    done
+    group=''
+}
+
 # clean_up: stops the servers and removes the folders. Safe to call at any point, and twice.
 clean_up() {
     cd /
@@ -445,6 +478,7 @@ clean_up() {
         stop_servers "$run"
         rm -rf "$run"
     fi
+    leave_group
     if [ -n "$build" ]; then
         rm -rf "$build"
     fi
