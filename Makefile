@@ -8,6 +8,7 @@
 #   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
 #   make bench-peers          beside what other tools send, which have a database for each test or clean up after it
 #   make test-peers           what has never heard of testdb, with CREATE DATABASE served and not: pytest-postgresql, Django, ...
+#   make test-core            PostgreSQL's own regression suite with testdb preloaded, compared with the same without
 #   make test-image           the image, on a stand-in for the official one: built, run, used from outside
 #   make test-matrix          every test on other majors, in chroots (16: out of a wheel); MAJORS="17 18" picks some
 #   make test-assert          every test on a server with assertions, built from source
@@ -98,6 +99,8 @@ test-assert:
 	@bash '$(here)/test/assert' $(MAJORS)
 test-peers:
 	@bash '$(here)/test/peers' $(PEERS)
+test-core:
+	@bash '$(here)/test/core'
 test-image:
 	@bash '$(here)/test/image' $(MAJORS)
 test-valgrind:
@@ -119,4 +122,4 @@ dist:
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
 .PHONY: all install installcheck uninstall clean demo server server-stop test bench bench-peers test-matrix \
-	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-yaml dist
+	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-core test-yaml dist
