@@ -1,0 +1,20 @@
+import { describe, expect } from 'vitest';
+import { inStock, orderCount, pay, placeOrder } from '../src/shop';
+import { test } from '../testing/test';
+
+describe('ordering the rake', () => {
+  for (const amount of [1, 2, 3, 4, 5]) {
+    test(`${amount} of it`, async ({ db }) => {
+      // Number 1, each time: the sequences are the template's, too.
+      expect(await placeOrder(db, 1, [[3, amount]])).toBe(1);
+      expect(await inStock(db, 3)).toBe(5 - amount);
+      expect(await pay(db, 1)).toBe(12 * amount);
+    });
+  }
+
+  test('takes nothing if something is missing', async ({ db }) => {
+    await expect(placeOrder(db, 1, [[1, 1], [3, 6]])).rejects.toThrow('product 3 is out of stock');
+    expect(await inStock(db, 1)).toBe(5);
+    expect(await orderCount(db, 1)).toBe(0);
+  });
+});

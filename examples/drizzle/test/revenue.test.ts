@@ -1,0 +1,29 @@
+// One database for each worker, rewound before each test.
+import { sql } from 'drizzle-orm';
+import { expect } from 'vitest';
+import { shipment } from '../src/schema';
+import { orderCount, pay, placeOrder, revenue } from '../src/shop';
+import { test } from '../testing/test';
+
+for (const [product, price] of [[1, 30], [2, 25.5], [3, 12]]) {
+  for (const amount of [1, 2, 3, 4, 5]) {
+    test(`revenue from ${amount} of product ${product}`, async ({ sameDb }) => {
+      expect(await revenue(sameDb)).toBe(0);
+      await pay(sameDb, await placeOrder(sameDb, 1, [[product, amount]]));
+      expect(await revenue(sameDb)).toBe(price * amount);
+    });
+  }
+}
+
+test('no orders at first', async ({ sameDb }) => {
+  expect(await orderCount(sameDb, 1)).toBe(0);
+});
+
+test('a table may go', async ({ sameDb }) => {
+  await sameDb.execute(sql`DROP TABLE shipment`);
+  await expect(sameDb.$count(shipment)).rejects.toMatchObject({ cause: { code: '42P01' } });
+});
+
+test('the table is back', async ({ sameDb }) => {
+  expect(await sameDb.$count(shipment)).toBe(0);
+});
