@@ -167,9 +167,11 @@ check_handed_out(const TestdbClone *clone, const char *name)
 
 /*
  * Find the template and check that the caller may clone it; its OID.  *lease is
- * the number of its own lease, if it is itself a clone, or 0.
+ * the number of its own lease, if testdb made it, or 0.  Waits, at the server's
+ * start, until it is known what testdb made.
  *
- * Errors: 3D000, 42501, 55000; 55006 if somebody is always connected to it.
+ * Errors: 3D000, 42501, 55000; 55006 if somebody is always connected to it; those
+ * of request_wait_until_ready.
  */
 Oid
 get_template(const char *name, uint64 *lease)
@@ -190,6 +192,8 @@ get_template(const char *name, uint64 *lease)
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
 				 errhint("Its owner can run: ALTER DATABASE %s IS_TEMPLATE true",
 						 quote_identifier(name))));
+	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 testdb_timeout));
 	*lease = 0;
 	if (registry_lookup(oid, &clone))
 	{

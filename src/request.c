@@ -772,11 +772,12 @@ request_wait_until_ready(TimestampTz deadline)
 {
 	static uint32 wait_event = 0;
 	uint32		event = wait_event_compat(&wait_event, "TestdbStartup");
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start;
 
 	if (request_is_ready())
 		return;
 
+	start = GetCurrentTimestamp();
 	ConditionVariablePrepareToSleep(&requests->ready_cv);
 	while (!request_is_ready())
 	{
@@ -1132,12 +1133,16 @@ request_set_ready(void)
 }
 
 /*
- * Has the registry been rebuilt?  Takes and releases the request lock.
+ * Has the registry been rebuilt?  It stays so as long as this process lives.
+ * Takes and releases the request lock until it has.
  */
 bool
 request_is_ready(void)
 {
-	bool		ready;
+	static bool ready = false;
+
+	if (ready)
+		return true;
 
 	LWLockAcquire(requests->lock, LW_SHARED);
 	ready = requests->ready;

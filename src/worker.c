@@ -200,6 +200,7 @@ rebuild_registry(void)
 	int			nlive = 0;
 
 	warn_of_huge_pages();
+	debug_point("start-begun");
 	job_begin_work();
 	lease_make_directories();
 	snapshot_remove_all();
@@ -209,8 +210,12 @@ rebuild_registry(void)
 			nlive++;
 	if (oids != NIL)
 		ereport(LOG,
-				(errmsg("testdb found %d databases that it made earlier, and %d leftovers",
-						nlive, list_length(oids) - nlive)));
+				(errmsg_plural("testdb found %d database that it made earlier",
+							   "testdb found %d databases that it made earlier",
+							   nlive, nlive),
+				 errdetail_plural("There is %d leftover to be removed.",
+								  "There are %d leftovers to be removed.",
+								  list_length(oids) - nlive, list_length(oids) - nlive)));
 	uninstall_restore();
 	debug_point("start-rebuilt");
 	job_commit_work();

@@ -671,6 +671,32 @@ sub try_dropped
 	return;
 }
 
+# Somebody calls when the server has started, but what testdb made is not yet known: the clone that is to be cloned is.
+sub try_early
+{
+	my ($what, $statement) = @_;
+	my $name = clone();
+	set_point('start-begun wait');
+	$admin->close;
+	$node->restart;
+	$admin = connect_to($node, 'postgres');
+	my $client = connect_to($node, 'postgres');
+	$client->send(sprintf $statement, $name);
+	ok( poll(
+			sub {
+				$admin->query(
+					q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND pid = } . $client->pid);
+			}),
+		"$what, just after the start: waits");
+	reload('');
+	$client->result;
+	is($client->message, '', "$what: and is answered");
+	$client->close;
+	run($admin, "SELECT testdb_drop_all()");
+	%held = ();
+	return;
+}
+
 # A checkpoint that began in a clone's life has not come to its pages when they are to be thrown away, and the server ends
 # when it has just been completed: recovery starts in the middle of the clone's life, and finds its pages as old as that.
 sub try_checkpoint
@@ -737,6 +763,13 @@ for my $point ('template-dropped', 'template-cleared')
 {
 	try_dropped($point) if wanted($point);
 }
+try_early(@$_)
+  for grep { wanted('start-begun') }['testdb_clone', q{SELECT testdb_clone('%s')}],
+  ['testdb_prewarm', q{SELECT testdb_prewarm('%s', 1)}],
+  ['testdb_reset', q{SELECT testdb_reset('%s')}],
+  ['testdb_rewind', q{SELECT testdb_rewind('%s')}],
+  ['testdb_keep', q{SELECT testdb_keep('%s')}],
+  ['testdb_drop', q{SELECT testdb_drop('%s')}];
 stop();
 
 new_cluster('killed_logged', 'wal_level = replica');

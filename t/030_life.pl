@@ -759,7 +759,7 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	is(join(' ', map { count_rows($_) } $plain, $timed, $kept), '7 7 7', "$how: they have their content");
 	ok(goes($session), "$how: session scope ends");
 	is(join(' ', grep { !goes($_) } @spares), '', "$how: spares are removed");
-	like(slurp_file($node->logfile, $offset), qr/LOG:  testdb found 4 databases that it made earlier, and \d+ leftovers/,
+	like(slurp_file($node->logfile, $offset), qr/LOG:  testdb found 4 databases that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
 		"$how: the log says so");
 	cmp_ok(run($admin, "SELECT testdb_prewarm('$template', 2)"), '>=', 2, "$how: spares can be made again");
 	is(run(connect_to($node, 'postgres', user => 'regress_user'), "SELECT testdb_reset('$plain')"), '', "$how: a clone can be reset");
@@ -793,7 +793,7 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	}
 	is(count_rows('regression_good'), 100, 'left behind: a good one is not touched');
 	my $log = slurp_file($node->logfile, $offset);
-	like($log, qr/LOG:  testdb found 1 databases that it made earlier, and \d+ leftovers/, 'left behind: the log has the numbers');
+	like($log, qr/LOG:  testdb found 1 database that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/, 'left behind: the log has the numbers');
 	like($log, qr/LOG:  removed directory "base\/$oids{directory}" of a database that was not completed/,
 		'left behind: the log names the directory');
 	is(run($admin, 'SELECT testdb_drop_all()'), 1, 'left behind: the good one can be dropped');
