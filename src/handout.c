@@ -174,7 +174,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 		opened = spare_open(&clone, wish.row.clone_limit);
 		debug_point("taken-open");
 		if (opened)
-			lease_write(&clone, LEASE_HELD);
+			lease_hold(&clone);
 		debug_point("taken-held");
 	}
 	PG_CATCH();

@@ -47,6 +47,7 @@
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "lease.h"
 
@@ -78,6 +79,15 @@ typedef struct LeaseFile
 
 StaticAssertDecl(sizeof(LeaseFile) <= 512,
 				 "a lease must fit into one disk sector");
+
+/* A file that this process has open, by its database. */
+typedef struct KeptLease
+{
+	Oid			oid;			/* InvalidOid: none */
+	File		file;
+} KeptLease;
+
+static KeptLease kept[16];		/* by oid modulo their number */
 
 /*
  * The checksum that a file's content should have.
@@ -131,6 +141,99 @@ lease_make_directories(void)
 }
 
 /*
+ * Fill in the content of a file.
+ */
+static void
+lease_fill(LeaseFile *file, const TestdbClone *clone, LeaseState state)
+{
+	memset(file, 0, sizeof(*file));
+	file->magic = LEASE_MAGIC;
+	file->version = LEASE_VERSION;
+	file->oid = clone->oid;
+	file->template_oid = clone->template_oid;
+	file->owner = clone->owner;
+	file->state = state;
+	file->created_at = clone->created_at;
+	file->expires_at = clone->expires_at;
+	file->lifetime = clone->terms.lifetime;
+	file->idle_timeout = clone->terms.idle_timeout;
+	file->session = clone->terms.session_pid != 0;
+	file->native = clone->native;
+	file->database = clone->terms.database;
+	file->template_name = clone->template_name;
+	strlcpy(file->label, clone->terms.label, sizeof(file->label));
+	file->build = clone->terms.build;
+	file->sealed = clone->terms.sealed;
+	file->crc = lease_checksum(file);
+}
+
+/*
+ * Open the file of a database, or return it as this process has opened it
+ * before; -1 with errno set if it cannot be opened.
+ *
+ * A recycled database keeps its OID, and a session that takes one after the
+ * other meets the same few again and again.  What has been unlinked meanwhile is
+ * closed and opened anew.
+ */
+static File
+lease_open_kept(Oid oid, const char *path)
+{
+	KeptLease  *keep = &kept[oid % lengthof(kept)];
+	struct stat st;
+
+	if (keep->oid == oid && fstat(FileGetRawDesc(keep->file), &st) == 0 &&
+		st.st_nlink > 0)
+		return keep->file;
+	if (OidIsValid(keep->oid))
+	{
+		keep->oid = InvalidOid;
+		FileClose(keep->file);
+	}
+	keep->file = PathNameOpenFile(path, O_WRONLY | PG_BINARY);
+	if (keep->file >= 0)
+		keep->oid = oid;
+	return keep->file;
+}
+
+/*
+ * Record that a database which has been a spare is handed out by this session:
+ * as lease_write does, but the file is there, and stays open in this process.
+ * Durable on return, if fsync is on.
+ *
+ * Errors: whatever the file system says; the old record may then be lost.
+ */
+void
+lease_hold(const TestdbClone *clone)
+{
+	LeaseFile	content;
+	char		path[MAXPGPATH];
+	File		file;
+
+	lease_fill(&content, clone, LEASE_HELD);
+	lease_path(clone->oid, path);
+	file = lease_open_kept(clone->oid, path);
+	if (file < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", path)));
+	errno = 0;
+	if (FileWrite(file, (char *) &content, sizeof(content), 0,
+				  PG_WAIT_EXTENSION) != sizeof(content))
+	{
+		/* if write didn't set errno, assume problem is no disk space */
+		if (errno == 0)
+			errno = ENOSPC;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", path)));
+	}
+	if (FileSync(file, PG_WAIT_EXTENSION) != 0)
+		ereport(data_sync_elevel(ERROR),
+				(errcode_for_file_access(),
+				 errmsg("could not fsync file \"%s\": %m", path)));
+}
+
+/*
  * Record a database in the given state, instead of what was recorded before.
  * Durable on return, if fsync is on.
  *
@@ -143,26 +246,7 @@ lease_write(const TestdbClone *clone, LeaseState state)
 	char		path[MAXPGPATH];
 	int			fd;
 
-	memset(&file, 0, sizeof(file));
-	file.magic = LEASE_MAGIC;
-	file.version = LEASE_VERSION;
-	file.oid = clone->oid;
-	file.template_oid = clone->template_oid;
-	file.owner = clone->owner;
-	file.state = state;
-	file.created_at = clone->created_at;
-	file.expires_at = clone->expires_at;
-	file.lifetime = clone->terms.lifetime;
-	file.idle_timeout = clone->terms.idle_timeout;
-	file.session = clone->terms.session_pid != 0;
-	file.native = clone->native;
-	file.database = clone->terms.database;
-	file.template_name = clone->template_name;
-	strlcpy(file.label, clone->terms.label, sizeof(file.label));
-	file.build = clone->terms.build;
-	file.sealed = clone->terms.sealed;
-	file.crc = lease_checksum(&file);
-
+	lease_fill(&file, clone, state);
 	lease_path(clone->oid, path);
 	/* To open one that is there takes less time without O_CREAT. */
 	fd = OpenTransientFile(path, O_WRONLY | PG_BINARY);

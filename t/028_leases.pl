@@ -246,6 +246,33 @@ is($orphans, '', 'no directory is without a database');
 is(run($admin, 'SELECT count(*) FROM testdb_clones()'), 0, 'nothing is left in the end');
 is(join("\n", @bad_log), '', 'nothing bad is in the log');
 
+# A session that has had a database before, and so may have its lease's file open, writes to the one that is there now.
+run($admin, 'ALTER SYSTEM RESET testdb.recycled');
+run($admin, 'ALTER SYSTEM SET testdb.spares = 1');
+run($admin, 'SELECT pg_reload_conf()');
+my $client = session($node, 'postgres');
+my %seen;
+my $again;
+poll(
+	sub {
+		my $name = run($client, q{SELECT testdb_clone('app_template')});
+		my $oid = oid_of($admin, $name);
+		$again = $name if ++$seen{$oid} > 2;
+		return 1 if defined $again;
+		run($client, "SELECT testdb_drop('$name')");
+		my $file = $node->data_dir . "/pg_testdb/clones/$oid";
+		poll(sub { $admin->query(qq{SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state = 'spare'}) });
+		system_or_bail('cp', '-p', $file, "$file.copy");
+		rename "$file.copy", $file or die "$file: $!";
+		return 0;
+	});
+ok(defined $again, 'a session has been given the same database again and again');
+kill_everything($node);
+start_server($node);
+$admin = session($node, 'postgres');
+is( run($admin, "SELECT state FROM testdb_clones WHERE name = '$again'"),
+	'leased', 'its lease was written to the file that had come in place of the first');
+
 $admin->close;
 is(stop_server($node), 0, 'the server shuts down');
 done_testing();
