@@ -1,0 +1,34 @@
+package shop;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+import org.springframework.beans.factory.annotation.Autowired;
+import shop.TestDatabase.FreshDatabase;
+
+/** A database for each test. */
+@FreshDatabase
+class OrderTeapotTest {
+    @Autowired
+    Shop shop;
+
+    @ParameterizedTest
+    @ValueSource(ints = {1, 2, 3, 4, 5})
+    void takesFromStock(int amount) {
+        // Number 1, each time: the sequences are the template's, too.
+        assertEquals(1, shop.placeOrder(1, Map.of(2L, amount)));
+        assertEquals(5 - amount, shop.inStock(2));
+    }
+
+    @Test
+    void takesNothingIfSomethingIsMissing() {
+        assertThrows(Shop.OutOfStock.class, () -> shop.placeOrder(1, Map.of(2L, 6)));
+        assertEquals(5, shop.inStock(2));
+        assertEquals(List.of(), shop.ordersOf(1));
+    }
+}
