@@ -1,0 +1,30 @@
+// Migrations, forward and back, on a database that has data.
+const { readdirSync } = require('node:fs');
+const { withDatabase, workerDatabase } = require('../testing/database');
+
+const database = workerDatabase();
+const tables = async (db) => (await db('pg_tables').where({ schemaname: 'public' }).orderBy('tablename')).map((row) => row.tablename);
+
+test('nothing is left to do', withDatabase(async (db) => {
+  const [, done] = await db.migrate.latest();
+  expect(done).toEqual([]);
+  expect(await db('knex_migrations')).toHaveLength(readdirSync('migrations').length);
+}));
+
+test('back and forward', withDatabase(async (db) => {
+  const before = await tables(db);
+  await db.migrate.rollback(null, true);
+  expect(await tables(db)).toEqual(['knex_migrations', 'knex_migrations_lock']);
+  await db.migrate.latest();
+  expect(await tables(db)).toEqual(before);
+}));
+
+for (const time of ['once', 'twice']) {
+  test(`back in the worker's database, ${time}`, async () => {
+    expect(await database.db('stock')).toHaveLength(3);
+    await database.db.migrate.down();
+    await expect(database.db('stock')).rejects.toMatchObject({ code: '42P01' });
+    await database.rewind();
+    expect(await database.db('stock')).toHaveLength(3);
+  });
+}
