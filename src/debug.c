@@ -13,6 +13,9 @@
  * raises an error that is caught like any other.  With "wait" it waits there
  * until the setting is changed.  t/025_points.pl goes through all of them.
  *
+ * Where debug_planted("name") is asked, a mistake is made if it is set with
+ * "plant", so that a test sees it found.
+ *
  * All of this is there only if the library was built with DEBUG=1.
  *
  * Copyright (c) 2026, testdb contributors
@@ -45,7 +48,7 @@ debug_define(void)
 {
 	DefineCustomStringVariable("testdb.debug_point",
 							   "Names a point in the code, and what happens to a process that comes there.",
-							   "The name is followed by kill, fatal, error or wait. Only for tests of testdb itself.",
+							   "The name is followed by kill, fatal, error, wait or plant. Only for tests of testdb itself.",
 							   &testdb_debug_point,
 							   "",
 							   PGC_SIGHUP, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
@@ -126,6 +129,17 @@ debug_point(const char *name)
 	ereport(strcmp(action, "fatal") == 0 ? FATAL : ERROR,
 			(errcode(ERRCODE_INTERNAL_ERROR),
 			 errmsg("debug point \"%s\" was reached", name)));
+}
+
+/*
+ * Is the mistake of this name to be made?
+ */
+bool
+debug_planted(const char *name)
+{
+	const char *action = action_at(name);
+
+	return action != NULL && strcmp(action, "plant") == 0;
 }
 
 #endif							/* TESTDB_DEBUG */

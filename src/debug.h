@@ -13,9 +13,11 @@
 #ifdef TESTDB_DEBUG
 extern void debug_define(void);
 extern void debug_point(const char *name);
+extern bool debug_planted(const char *name);
 #else
 #define debug_define()		((void) 0)
 #define debug_point(name)	((void) 0)
+#define debug_planted(name)	false
 #endif
 
 #endif							/* TESTDB_DEBUG_H */

@@ -9,68 +9,12 @@
  * start, and after the crash of a process.  It knows neither catalogs nor
  * files.
  *
- * The life of a clone.  Each change of state is one of these, and is made by
- * clone_set_state():
- *
- *	from		to			by
- *	(none)		CREATING	begin_clone (clone.c)
- *				LEASED		restore_clone (worker.c), at the server's start
- *	CREATING	LEASED		hand_out (clone.c), take_spare (handout.c)
- *				SPARE		publish_spare (clone.c)
- *				GARBAGE		discard_clone (clone.c), job_exit, take_spare
- *	LEASED		LEASED		change_terms (functions.c)
- *				DROPPING	claim_clone (drop.c), registry_take_expired (expiry.c)
- *				REWINDING	enter (rewind.c)
- *	DROPPING	LEASED		give_back (drop.c), registry_finish_reset
- *				RETURNED	registry_return (spares.c)
- *				REWINDING	leave_unrestored (job.c)
- *				GARBAGE		give_back, job_retire (upkeep.c), forget_notes
- *							(freshness.c)
- *	REWINDING	LEASED		registry_finish_reset, let_go (rewind.c)
- *				DROPPING	claim_clone, if it is unrestored
- *				GARBAGE		lose (rewind.c)
- *	RETURNED	RESTORING	take_batch (recycle.c)
- *				DROPPING	registry_take_victim (victims.c), freshness.c
- *				GARBAGE		registry_purge_role (spares.c), uninstall.c,
- *							registry_forget_template (templates.c)
- *	RESTORING	SPARE		announce_batch (recycle.c), publish_spare
- *				LEASED		hand_out
- *				RETURNED	put_back_others (recycle.c)
- *				GARBAGE		recycle_abandon, use_spare (clone.c)
- *	SPARE		CREATING	registry_take_spare (spares.c)
- *				RESTORING	registry_take_stale_spare (spares.c)
- *				TOUCHED		check_not_spare (freshness.c)
- *				DROPPING	as RETURNED
- *				GARBAGE		discard_spares, registry_lower_demand (spares.c)
- *	TOUCHED		DROPPING	registry_take_touched (spares.c)
- *	GARBAGE		(none)		finish_removal (drop.c)
- *	LEASED		(none)		victims.c, if CREATE DATABASE made it
- *
- *	CREATING	Set by the worker that makes the database, before anything of
- *				it exists, or by who takes a spare.  If that process fails or
- *				dies, it or its exit callback changes the state to GARBAGE.
- *	LEASED		Set by the same process when the database is complete and its
- *				lease is on disk; found so at server start.
- *	DROPPING	Set by the worker that drops or resets it, so that no other
- *				does.  LEASED again if that is refused, and REWINDING, marked as
- *				unrestored, if a reset fails in the middle.
- *	RETURNED	Set by the worker that dropped it: the row in pg_database has
- *				the name of the next life, and is marked invalid.
- *	RESTORING	Set by the worker that restores; its exit callback makes it
- *				GARBAGE.
- *	SPARE		Set by the same worker: the database equals the snapshot's
- *				version.  In the template's list of spares.
- *	TOUCHED		Set by a process that was refused in a spare: a worker takes it
- *				back, as if it had been dropped.
- *	GARBAGE		Some worker removes whatever there is of the database, then
- *				the entry.  Failing that, it tries again later.
- *
  * A crash at any point ends in a restart that reads the disk: what is
  * recorded there as held comes back as LEASED, everything else is removed.
  *
- * This file is the store: entries, their states, and who may be in which.  What is
- * decided about them is in files beside it, which share registry_internal.h:
- * spares.c, victims.c, expiry.c, quota.c, templates.c, stats.c, signals.c.
+ * This file is the store: entries, and who may read and change them.  states.c has
+ * their states.  What is decided about them is in files beside it, which share
+ * registry_internal.h: spares.c, victims.c, expiry.c, quota.c, templates.c, stats.c, signals.c.
  *
  * Locks.  The registry lock guards membership: which clones and templates
  * have an entry.  Each template has a mutex, which guards the fields of its
@@ -423,130 +367,6 @@ template_scan_end(TemplateScan *scan)
 }
 
 /*
- * Take an entry out of, or put it into, what depends on its state: counters
- * and the list of spares.  The template's mutex, or the registry lock, is held
- * exclusively.
- */
-static void
-clone_leave_state(CloneEntry *entry)
-{
-	TemplateEntry *template = clone_template(entry);
-
-	template->template.nclones[entry->clone.state]--;
-	if (entry->clone.state == CLONE_GARBAGE)
-		pg_atomic_fetch_sub_u32(&registry->ngarbage, 1);
-	else if (entry->clone.state == CLONE_RETURNED)
-	{
-		pg_atomic_fetch_sub_u32(&registry->nreturned, 1);
-		if (template->template.nclones[CLONE_RETURNED] == 0)
-			template->look = LOOK_WHEN_WOKEN;
-	}
-	else if (entry->clone.state == CLONE_TOUCHED)
-		pg_atomic_fetch_sub_u32(&registry->ntouched, 1);
-	else if (entry->clone.state == CLONE_SPARE)
-		dlist_delete(&entry->node);
-}
-
-static void
-clone_enter_state(CloneEntry *entry, CloneState state)
-{
-	TemplateEntry *template = clone_template(entry);
-
-	/* What was begun before testdb_uninstall(), or DROP DATABASE, is of no use. */
-	if ((state == CLONE_SPARE || state == CLONE_RETURNED) &&
-		(registry_is_uninstalled() || template->template.dropped))
-		state = CLONE_GARBAGE;
-	entry->clone.state = state;
-	template->template.nclones[state]++;
-	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
-		entry->failures = 0;	/* another life */
-	if (state == CLONE_LEASED && entry->clone.terms.database)
-		entry->payer = InvalidOid;
-	else if (state == CLONE_LEASED && !OidIsValid(entry->payer))
-		entry->payer = entry->clone.owner;
-	else if (state != CLONE_LEASED && state != CLONE_DROPPING &&
-			 state != CLONE_REWINDING)
-		entry->payer = InvalidOid;
-	if (state == CLONE_LEASED &&
-		template->template.nclones[state] >= template->template.peak)
-	{
-		template->template.peak = template->template.nclones[state];
-		template->peak_at = entry->clone.used_at;
-	}
-	if (state == CLONE_GARBAGE)
-		pg_atomic_fetch_add_u32(&registry->ngarbage, 1);
-	else if (state == CLONE_RETURNED)
-	{
-		pg_atomic_fetch_add_u32(&registry->nreturned, 1);
-		if (template->template.nclones[state] == 1)
-			template->returned_at = GetCurrentTimestamp();
-	}
-	else if (state == CLONE_TOUCHED)
-		pg_atomic_fetch_add_u32(&registry->ntouched, 1);
-	else if (state == CLONE_SPARE)
-		dlist_push_head(&template->spares, &entry->node);
-}
-
-/*
- * The states that a clone may go to from each state, as the drawing at the head
- * of this file has them.
- */
-#define TO(state)	(1 << (state))
-static const int legal_states[CLONE_NSTATES] = {
-	[CLONE_CREATING] = TO(CLONE_LEASED) | TO(CLONE_SPARE) | TO(CLONE_GARBAGE),
-	/* To itself with other terms. */
-	[CLONE_LEASED] = TO(CLONE_LEASED) | TO(CLONE_DROPPING) |
-	TO(CLONE_REWINDING) | TO(CLONE_GARBAGE),
-	[CLONE_DROPPING] = TO(CLONE_LEASED) | TO(CLONE_REWINDING) |
-	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),
-	[CLONE_REWINDING] = TO(CLONE_LEASED) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
-	[CLONE_RETURNED] = TO(CLONE_RESTORING) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
-	[CLONE_RESTORING] = TO(CLONE_SPARE) | TO(CLONE_LEASED) |
-	TO(CLONE_RETURNED) | TO(CLONE_GARBAGE),
-	[CLONE_SPARE] = TO(CLONE_CREATING) | TO(CLONE_RESTORING) |
-	TO(CLONE_TOUCHED) | TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
-	[CLONE_TOUCHED] = TO(CLONE_DROPPING) | TO(CLONE_GARBAGE),
-	[CLONE_GARBAGE] = 0
-};
-
-/*
- * Give an entry another state: the only way to do so.  The template's mutex is
- * held exclusively.
- */
-void
-clone_set_state(CloneEntry *entry, CloneState state)
-{
-#if defined(TESTDB_DEBUG) || defined(USE_ASSERT_CHECKING)
-	if (!(legal_states[entry->clone.state] & TO(state)))
-		elog(PANIC, "database %u cannot go from state %d to state %d",
-			 entry->clone.oid, entry->clone.state, state);
-#else
-	(void) legal_states;
-#endif
-	clone_leave_state(entry);
-	clone_enter_state(entry, state);
-}
-
-/*
- * Change an entry's state.  The template's mutex is held exclusively.
- *
- * A clone that could not be dropped keeps the time at which that is tried again,
- * as registry_note_failure has set it.
- */
-static void
-clone_change_state(CloneEntry *entry, CloneState state)
-{
-	if (entry->clone.state != CLONE_DROPPING ||
-		(state != CLONE_LEASED && state != CLONE_GARBAGE))
-		entry->retry_at = 0;
-	/* It may only have got other terms. */
-	if (state != entry->clone.state)
-		clone_set_state(entry, state);
-	if (state == CLONE_LEASED && clone_due(&entry->clone) != 0)
-		lower_next_due(Max(clone_due(&entry->clone), entry->retry_at));
-}
-
-/*
  * Enter a clone, in state CREATING or LEASED, and its template, if that has
  * no entry.  replaces says that it will take the place of another, so that it
  * is not to count.  Takes and releases the registry lock.
@@ -556,7 +376,7 @@ clone_change_state(CloneEntry *entry, CloneState state)
  * returned.  After testdb_uninstall(), 55000, unless it replaces another.
  */
 bool
-registry_add(const TestdbClone *clone, bool replaces, int elevel)
+registry_add_as(const TestdbClone *clone, bool replaces, int elevel, const char *by)
 {
 	CloneEntry *entry = NULL;
 	TemplateEntry *template = NULL;
@@ -582,7 +402,7 @@ registry_add(const TestdbClone *clone, bool replaces, int elevel)
 		entry->slot = template - registry->templates;
 		entry->payer = InvalidOid;
 		entry->retry_at = 0;
-		clone_enter_state(entry, clone->state);
+		clone_begin_state(entry, clone->state, by);
 		registry->nclones++;
 	}
 	LWLockRelease(registry->lock);
@@ -628,13 +448,30 @@ registry_lookup(Oid oid, TestdbClone *clone)
 }
 
 /*
+ * Change an entry's state.  The template's mutex is held exclusively.
+ *
+ * A clone that could not be dropped keeps the time at which that is tried again,
+ * as registry_note_failure has set it.
+ */
+static void
+change_state(CloneEntry *entry, CloneState state, const char *by)
+{
+	if (entry->clone.state != CLONE_DROPPING ||
+		(state != CLONE_LEASED && state != CLONE_GARBAGE))
+		entry->retry_at = 0;
+	clone_set_state_as(entry, state, by);
+	if (state == CLONE_LEASED && clone_due(&entry->clone) != 0)
+		lower_next_due(Max(clone_due(&entry->clone), entry->retry_at));
+}
+
+/*
  * Give a clone's entry the content of *clone, if its state is still the one
  * that is expected, and, if that is LEASED, its lease the same; false if not,
  * or if there is no such clone.
  * Takes and releases the registry lock and a mutex.
  */
 bool
-registry_update(const TestdbClone *clone, CloneState from)
+registry_update_as(const TestdbClone *clone, CloneState from, const char *by)
 {
 	CloneEntry *entry;
 	bool		done = false;
@@ -650,7 +487,7 @@ registry_update(const TestdbClone *clone, CloneState from)
 
 			entry->clone = *clone;
 			entry->clone.state = state;
-			clone_change_state(entry, clone->state);
+			change_state(entry, clone->state, by);
 		}
 		clone_release(entry);
 	}
@@ -665,12 +502,13 @@ registry_update(const TestdbClone *clone, CloneState from)
  * registry lock and a mutex.
  */
 bool
-registry_end_lease(Oid oid, uint64 lease, CloneState to, TestdbClone *clone)
+registry_end_lease_as(Oid oid, uint64 lease, CloneState to, TestdbClone *clone,
+					  const char *by)
 {
 	if (!registry_lookup(oid, clone) || clone->lease != lease)
 		return false;
 	clone->state = to;
-	return registry_update(clone, CLONE_LEASED);
+	return registry_update_as(clone, CLONE_LEASED, by);
 }
 
 /*
@@ -691,7 +529,7 @@ registry_lease(Oid oid)
  * changes.  Takes and releases the registry lock and a mutex.
  */
 bool
-registry_set_state(Oid oid, CloneState from, CloneState to)
+registry_set_state_as(Oid oid, CloneState from, CloneState to, const char *by)
 {
 	CloneEntry *entry;
 	bool		done = false;
@@ -701,7 +539,7 @@ registry_set_state(Oid oid, CloneState from, CloneState to)
 	{
 		done = entry->clone.state == from;
 		if (done)
-			clone_change_state(entry, to);
+			change_state(entry, to, by);
 		clone_release(entry);
 	}
 
@@ -823,11 +661,11 @@ registry_replace(Oid old, const TestdbClone *new)
  * Remove a clone's entry.  The registry lock is held exclusively.
  */
 void
-registry_forget_entry(CloneEntry *entry)
+registry_forget_entry_as(CloneEntry *entry, const char *by)
 {
 	Oid			oid = entry->clone.oid;
 
-	clone_leave_state(entry);
+	clone_end_state(entry, by);
 	if (entry->clone.unrestored)
 		pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
 	registry->nclones--;
@@ -839,15 +677,35 @@ registry_forget_entry(CloneEntry *entry)
  * registry lock.
  */
 void
-registry_remove(Oid oid)
+registry_remove_as(Oid oid, const char *by)
 {
 	CloneEntry *entry;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
 	entry = clone_find(oid);
 	if (entry != NULL)
-		registry_forget_entry(entry);
+		registry_forget_entry_as(entry, by);
 	LWLockRelease(registry->lock);
+}
+
+/*
+ * The same, if its state is still the one that is expected; false if not, or if it
+ * is not there.
+ */
+bool
+registry_forget_as(Oid oid, CloneState from, const char *by)
+{
+	CloneEntry *entry;
+	bool		done;
+
+	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
+	entry = clone_find(oid);
+	done = entry != NULL && entry->clone.state == from;
+	if (done)
+		registry_forget_entry_as(entry, by);
+	LWLockRelease(registry->lock);
+
+	return done;
 }
 
 /*

@@ -16,7 +16,7 @@
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
 
-/* The life of a clone; the changes are drawn at the head of registry.c. */
+/* The life of a clone; see states.c. */
 typedef enum CloneState
 {
 	CLONE_CREATING,				/* a worker is making it */
@@ -31,6 +31,9 @@ typedef enum CloneState
 } CloneState;
 
 #define CLONE_NSTATES	(CLONE_GARBAGE + 1)
+
+/* Of a database that has no entry. */
+#define CLONE_NONE		CLONE_NSTATES
 
 #define TESTDB_MAX_LABEL	200 /* bytes */
 
@@ -208,19 +211,24 @@ extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
 
 /* clones */
-extern bool registry_add(const TestdbClone *clone, bool replaces, int elevel);
+extern const char *clone_state_name(CloneState state);
+extern bool registry_add_as(const TestdbClone *clone, bool replaces, int elevel,
+							const char *by);
 extern bool registry_lookup(Oid oid, TestdbClone *clone);
-extern bool registry_set_state(Oid oid, CloneState from, CloneState to);
-extern bool registry_update(const TestdbClone *clone, CloneState from);
-extern bool registry_end_lease(Oid oid, uint64 lease, CloneState to,
-							   TestdbClone *clone);
+extern bool registry_set_state_as(Oid oid, CloneState from, CloneState to,
+								  const char *by);
+extern bool registry_update_as(const TestdbClone *clone, CloneState from,
+							   const char *by);
+extern bool registry_end_lease_as(Oid oid, uint64 lease, CloneState to,
+								  TestdbClone *clone, const char *by);
 extern void registry_finish_reset(const TestdbClone *clone);
 extern void registry_set_unrestored(Oid oid);
 extern bool registry_has_unrestored(void);
 extern bool registry_is_unrestored(const char *name);
 extern void registry_replace(Oid old, const TestdbClone *new);
 extern uint64 registry_lease(Oid oid);
-extern void registry_remove(Oid oid);
+extern void registry_remove_as(Oid oid, const char *by);
+extern bool registry_forget_as(Oid oid, CloneState from, const char *by);
 extern bool registry_take_garbage(TestdbClone *clone);
 extern bool registry_has_garbage(void);
 extern void registry_postpone_garbage(Oid oid, int delay_ms);
@@ -229,5 +237,19 @@ extern TestdbClone *registry_list_builds(int *nbuilds);
 extern uint64 registry_next_serial(void);
 
 extern bool registry_is_full(void);
+
+/* The function that changes a state is known by its name: see states.c. */
+#define registry_add(clone, replaces, elevel) \
+	registry_add_as(clone, replaces, elevel, __func__)
+#define registry_set_state(oid, from, to) \
+	registry_set_state_as(oid, from, to, __func__)
+#define registry_update(clone, from) \
+	registry_update_as(clone, from, __func__)
+#define registry_end_lease(oid, lease, to, clone) \
+	registry_end_lease_as(oid, lease, to, clone, __func__)
+#define registry_forget(oid, from) \
+	registry_forget_as(oid, from, __func__)
+#define registry_remove(oid) \
+	registry_remove_as(oid, __func__)
 
 #endif							/* TESTDB_REGISTRY_H */

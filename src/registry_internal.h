@@ -120,9 +120,11 @@ extern TemplateEntry *template_find(Oid oid);
 extern bool template_is_unused(const TemplateEntry *entry);
 extern TemplateEntry *template_enter(Oid oid, Oid *evicted);
 extern CloneEntry *clone_find(Oid oid);
-extern void registry_forget_entry(CloneEntry *entry);
+extern void registry_forget_entry_as(CloneEntry *entry, const char *by);
 extern TemplateEntry *clone_template(CloneEntry *entry);
-extern void clone_set_state(CloneEntry *entry, CloneState state);
+extern void clone_set_state_as(CloneEntry *entry, CloneState state, const char *by);
+extern void clone_begin_state(CloneEntry *entry, CloneState state, const char *by);
+extern void clone_end_state(CloneEntry *entry, const char *by);
 extern void lower_next_due(TimestampTz due);
 extern TimestampTz clone_due(const TestdbClone *clone);
 extern void report_uninstalled(void);
@@ -132,5 +134,11 @@ extern bool clone_is_current(const TestdbClone *clone, const TestdbTemplate *tem
 extern int spares_limit(const TestdbTemplate *template);
 extern void want_none(TemplateEntry *entry);
 extern void discard_spares(TemplateEntry *entry);
+
+/* As in registry.h. */
+#define clone_set_state(entry, state) \
+	clone_set_state_as(entry, state, __func__)
+#define registry_forget_entry(entry) \
+	registry_forget_entry_as(entry, __func__)
 
 #endif							/* TESTDB_REGISTRY_INTERNAL_H */

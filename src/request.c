@@ -295,7 +295,7 @@ request_enqueue(const RequestArgs *args)
  * more: a clone becomes garbage.
  */
 static void
-give_back(const RequestArgs *args, const RequestResult *result)
+return_result(const RequestArgs *args, const RequestResult *result)
 {
 	TestdbClone clone;
 
@@ -337,7 +337,7 @@ request_abandon(int code pg_attribute_unused(), Datum arg)
 	}
 	LWLockRelease(requests->lock);
 
-	give_back(&args, &unwanted);
+	return_result(&args, &unwanted);
 }
 
 /*
@@ -878,7 +878,7 @@ request_finish(int slot_number, const RequestResult *result)
 	LWLockRelease(requests->lock);
 
 	if (abandoned)
-		give_back(&args, result);
+		return_result(&args, result);
 	else
 		ConditionVariableBroadcast(&slot->cv);
 }

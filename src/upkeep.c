@@ -101,7 +101,6 @@ job_retire(TestdbClone *clone)
 		ErrorData  *edata = job_rollback_work();
 
 		(void) registry_set_state(clone->oid, CLONE_DROPPING, CLONE_GARBAGE);
-		(void) registry_set_state(clone->oid, CLONE_LEASED, CLONE_GARBAGE);
 		job.clone = InvalidOid;
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
@@ -170,8 +169,9 @@ job_forget_dropped(void)
 		job_commit_work();
 		if (!exists)
 		{
-			lease_remove(clones[i].oid);
-			registry_remove(clones[i].oid);
+			/* Another process that has it in hand forgets it by itself. */
+			if (registry_forget(clones[i].oid, clones[i].state))
+				lease_remove(clones[i].oid);
 		}
 	}
 }

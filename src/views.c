@@ -87,36 +87,6 @@ put_time(Datum *value, bool *null, TimestampTz time)
 }
 
 /*
- * The state of a clone, in a word.
- */
-static const char *
-clone_state_name(CloneState state)
-{
-	switch (state)
-	{
-		case CLONE_CREATING:
-			return "creating";
-		case CLONE_LEASED:
-			return "leased";
-		case CLONE_REWINDING:
-			return "rewinding";
-		case CLONE_DROPPING:
-			return "dropping";
-		case CLONE_RETURNED:
-			return "returned";
-		case CLONE_RESTORING:
-			return "restoring";
-		case CLONE_SPARE:
-			return "spare";
-		case CLONE_TOUCHED:
-			return "touched";
-		case CLONE_GARBAGE:
-			return "garbage";
-	}
-	return "unknown";			/* keep the compiler quiet */
-}
-
-/*
  * May the current user see what a clone is used for?  As in pg_stat_activity.
  */
 static bool

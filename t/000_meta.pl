@@ -247,6 +247,76 @@ sub broken_links
 	return @broken;
 }
 
+# The changes of a clone's state as src/README draws them: "FROM TO function", each with the file that it names.
+sub drawn_edges
+{
+	my ($text) = @_;
+	my %edges;
+	my ($drawing) = $text =~ /^from {8}to {10}by\n(.*?)\n\n/ms;
+	my ($from, $to);
+	for my $line (split /\n/, $drawing // '')
+	{
+		$from = $1 if $line =~ /^(\S+)/;
+		$to = $1 if $line =~ /^.{12}(\S+)/;
+		s/\(none\)/NONE/ for $from, $to;
+		$edges{"$from $to $1"} = $2 while $line =~ /(\w+) \((\w+\.c)\)/g;
+	}
+	return \%edges;
+}
+
+# The same as the table in states.c has them.
+sub table_edges
+{
+	my ($source) = @_;
+	return [ map { "$_->[0] $_->[1] $_->[2]" } map { [/^\t\{CLONE_(\w+), CLONE_(\w+), "(\w+)"\}/] }
+		  grep { /^\t\{CLONE_/ } split /\n/, $source ];
+}
+
+# The functions of a source file: name and text.
+sub functions
+{
+	my ($source) = @_;
+	return $source =~ /^(\w+)\([^;{]*?\)\n(\{\n.*?^\})/gms;
+}
+
+# Changes of state that a source file makes and that are not among these, or not in this file; "?" is what the code does not
+# say in so many words.
+sub unknown_edges
+{
+	my ($file, $source, $edges) = @_;
+	my @unknown;
+	my @functions = functions($source);
+	while (my ($name, $text) = splice @functions, 0, 2)
+	{
+		my @made;
+		push @made, [ $1 // '?', $2 // '?' ]
+		  while $text =~ /\bregistry_set_state\([^;]*?,\s*(?:CLONE_(\w+)|[^,;]+),\s*(?:CLONE_(\w+)\)|[^;]+;)/g;
+		push @made, [ $1, '?' ] while $text =~ /\bregistry_update\([^;]*?,\s*CLONE_(\w+)\)/g;
+		push @made, [ 'LEASED', $1 ] while $text =~ /\bregistry_end_lease\([^;]*?,\s*CLONE_(\w+),/g;
+		push @made, [ '?', $1 ] while $text =~ /\bclone_set_state\(\w+, CLONE_(\w+)\)/g;
+		push @made, [ '?', 'NONE' ] while $text =~ /\b(?:registry_remove|registry_forget|registry_forget_entry)\(/g;
+		for my $edge (@made)
+		{
+			my ($from, $to) = map { $_ eq '?' ? qr/\w+/ : $_ } @$edge;
+			push @unknown, "@$edge $name"
+			  unless grep { /^$from $to $name$/ && $edges->{$_} eq $file } keys %$edges;
+		}
+	}
+	return @unknown;
+}
+
+# Changes that no function of that name makes in the file that is named.
+sub unmade_edges
+{
+	my ($edges, %sources) = @_;
+	my $setter = qr/\b(?:registry_(?:set_state|update|end_lease|add|remove|forget|forget_entry)|clone_set_state)\(/;
+	return grep {
+		my ($name) = / (\w+)$/;
+		my %functions = functions($sources{ $edges->{$_} } // '');
+		($functions{$name} // '') !~ $setter;
+	} sort keys %$edges;
+}
+
 # A deep copy, in which one field is changed; undef removes it.
 sub changed
 {
@@ -305,6 +375,13 @@ is_deeply([ map { broken_links($_, slurp($_)) } @pages ], [], 'links lead somewh
 my $limits = qx("$^X" "$top/test/limits");
 is_deeply([ $? >> 8, grep { /too many$/ } split /\n/, $limits ], [0], 'no file, function or signature is too long');
 like($limits, qr/^nothing is above the limits$/m, 'test/limits ran');
+my %sources = map { s{.*/}{}r => scalar slurp('src/' . s{.*/}{}r) } glob "$top/src/*.c";
+my $drawn = drawn_edges(slurp('src/README'));
+my $table = table_edges($sources{'states.c'});
+cmp_ok(scalar @$table, '>', 50, 'changes of state were found');
+is_deeply([ sort keys %$drawn ], [ sort @$table ], 'the drawing and the table of states have the same changes');
+is_deeply([ map { unknown_edges($_, $sources{$_}, $drawn) } sort keys %sources ], [], 'nothing else changes a state');
+is_deeply([ unmade_edges($drawn, %sources) ], [], 'each change has a function that makes it');
 
 # These checks see what is wrong.
 for my $field (qw(name version abstract maintainer license provides meta-spec))
@@ -339,15 +416,37 @@ is_deeply(
 	["sql/testdb--$version--9.9.9.sql"],
 	'a release without a script');
 
-my $sources = tempdir(CLEANUP => 1);
-open my $out, '>', "$sources/long.c" or die $!;
+my $long = tempdir(CLEANUP => 1);
+open my $out, '>', "$long/long.c" or die $!;
 print $out "int\nwide(int a, int b, int c, int d, int (*e) (int, int), int f)\n{\n", "\t;\n" x 59, "}\n", "\n" x 1200;
 close $out;
 is_deeply(
-	[ map { /(\S+)   too many$/ } qx("$^X" "$top/test/limits" "$sources") ],
+	[ map { /(\S+)   too many$/ } qx("$^X" "$top/test/limits" "$long") ],
 	[ 'long.c', 'long.c:wide', 'long.c:wide' ],
 	'a file, a function and a signature that are too long');
 cmp_ok($?, '!=', 0, 'they are a failure');
+
+my $made = drawn_edges("from        to          by\nA           B           f (a.c),\n                        g (b.c)\n            (none)      f (a.c)\n\n");
+is_deeply($made, { 'A B f' => 'a.c', 'A B g' => 'b.c', 'A NONE f' => 'a.c' }, 'a drawing');
+is_deeply(table_edges(qq(\t{CLONE_A, CLONE_NONE, "f"},\n\t{CLONE_A, CLONE_B, "f"}\n)), [ 'A NONE f', 'A B f' ], 'a table');
+is_deeply(
+	[ unknown_edges('a.c', <<'SOURCE', $made) ], [ 'A C f', '? A f', '? NONE g' ], 'changes that are not drawn');
+f(int a)
+{
+	(void) registry_set_state(a, CLONE_A, CLONE_B);
+	(void) registry_set_state(a, CLONE_A,
+							  CLONE_C);
+	clone_set_state(entry, CLONE_A);
+	registry_remove(a);
+}
+
+g(int a)
+{
+	registry_remove(a);
+}
+SOURCE
+is_deeply([ unmade_edges($made, 'a.c' => "f(int a)\n{\n\tregistry_add(a);\n}\n", 'b.c' => "g(int a)\n{\n}\n") ],
+	['A B g'], 'changes that nothing makes');
 
 is_deeply([ unnamed('`testdb_one(a)` and `two`', qw(testdb_one two three on)) ], [qw(three on)], 'what is not documented');
 ok(!has_setting('| `testdb.a` | 5 ms | reload |', 'testdb.a', 6, 'reload'), 'another default');
