@@ -3,6 +3,10 @@
 # error. Afterwards there must be what there should be, and nothing else. At some it is held instead, while something else
 # happens that would hardly ever happen just then. Needs a library that was built with DEBUG=1;
 # test/run makes one for this test.
+#
+#   TESTDB_POINTS        only these points
+#   TESTDB_POINT_WAYS    in how many ways processes end at a point of a case: 3, or 1 in turn in a short run
+#   TESTDB_POINT_TURN    repeats the choice of another short run
 
 use strict;
 use warnings;
@@ -750,11 +754,41 @@ sub stop
 my @only = split ' ', $ENV{TESTDB_POINTS} // '';
 sub wanted { my ($point) = @_; return !@only || grep { $_ eq $point } @only }
 
-new_cluster('killed', "wal_level = minimal\nmax_wal_senders = 0");
+# How a process may end at a point of a case. An error of what CREATE DATABASE does, or of a point that another case has come
+# to, is the same as there.
+my %tried;
+
+sub ways_of
+{
+	my ($case, $point) = @_;
+	my @ways = 'kill';
+	return @ways if $case->{kill_only} || $tried{ $point . ($case->{silent} // '') }++;
+	# It takes ten seconds until what could not be removed is tried again.
+	# What is served is passed on to PostgreSQL when a worker fails, and nobody is told.
+	push @ways, 'error' unless $case->{silent} || $point =~ /^removal-(done|recorded)/;
+	# No interrupt is processed there.
+	push @ways, 'fatal' unless $point eq 'replace-committed';
+	return @ways;
+}
+
+# Which of them are tried: way => [case, point], ...
+my %plan = (kill => [], error => [], fatal => []);
+my $nways = how_much('TESTDB_POINT_WAYS', @only ? 3 : 1, 3);
+my $turn = $ENV{TESTDB_POINT_TURN} // int rand 6;
+note "TESTDB_POINT_TURN=$turn";
 for my $case (@cases)
 {
-	try_kill($case, $_) for grep { wanted($_) } @{ $case->{points} };
+	for my $point (@{ $case->{points} })
+	{
+		my @ways = ways_of($case, $point);
+		my @chosen = @ways > $nways ? map { $ways[ ($turn + $_) % @ways ] } 1 .. $nways : @ways;
+		$turn++;
+		push @{ $plan{$_} }, [ $case, $point ] for wanted($point) ? @chosen : ();
+	}
 }
+
+new_cluster('killed', "wal_level = minimal\nmax_wal_senders = 0");
+try_kill(@$_) for @{ $plan{kill} };
 for my $case (@damaged)
 {
 	try_damaged(@$case) if wanted($case->[1]);
@@ -810,17 +844,9 @@ testdb.spares = 1
 }
 
 new_cluster('failing', "wal_level = minimal\nmax_wal_senders = 0");
-my %tried;
-for my $case (grep { !$_->{kill_only} } @cases)
+for my $way ('error', 'fatal')
 {
-	for my $point (grep { wanted($_) && !$tried{"$_ " . ($case->{silent} // '')}++ } @{ $case->{points} })
-	{
-		# It takes ten seconds until what could not be removed is tried again.
-		# What is served is passed on to PostgreSQL when a worker fails, and nobody is told.
-		try_error($case, $point, 'error') unless $case->{silent} || $point =~ /^removal-(done|recorded)/;
-		# No interrupt is processed there.
-		try_error($case, $point, 'fatal') unless $point eq 'replace-committed';
-	}
+	try_error(@$_, $way) for @{ $plan{$way} };
 }
 stop();
 done_testing();

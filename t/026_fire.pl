@@ -2,7 +2,7 @@
 # Under fire: eight sessions clone without pause while another one changes the template in one way after the other. No clone
 # may be older than what was committed before its call began.
 #
-#   TESTDB_FIRE_SECONDS   how long each way lasts; 2 by default
+#   TESTDB_FIRE_SECONDS   how long each way lasts: 2, or 1 in a short run
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ use Test::More;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
-my $seconds = $ENV{TESTDB_FIRE_SECONDS} || 2;
+my $seconds = how_much('TESTDB_FIRE_SECONDS', 1, 2);
 my $clients = 8;
 my $template = 'regression_template';
 

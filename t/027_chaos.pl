@@ -5,8 +5,8 @@
 # catalogs, pg_dump --create. What was handed out before a crash is there after it, with what was committed in it; and after
 # each round nothing is left of what has gone.
 #
-# TESTDB_CHAOS_ROUNDS: how many rounds; if it is not set, six, or fewer if that takes too long. TESTDB_CHAOS_SEED: the
-# seed of a run that is to be repeated; which process is at what point when one is killed is not repeated.
+#   TESTDB_CHAOS_ROUNDS   how many rounds; if it is not set, 6, or fewer if that takes too long, or 2 in a short run
+#   TESTDB_CHAOS_SEED     repeats the choices of another run, but not what a process is at when it is killed
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ use TestdbChaos;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
-my $rounds = $ENV{TESTDB_CHAOS_ROUNDS} || 6;
+my $rounds = how_much('TESTDB_CHAOS_ROUNDS', 2, 6);
 my $enough = $ENV{TESTDB_CHAOS_ROUNDS} ? 1e9 : 18;    # seconds after which no other round begins
 my $seed = $ENV{TESTDB_CHAOS_SEED} || int(time * 1000) % 1_000_000_000;
 my $nclients = 3;

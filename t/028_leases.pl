@@ -4,7 +4,7 @@
 # started again, sometimes to be killed while it recovers. A clone whose name was received must be there, and one
 # whose drop returned must not; what was under way may be either.
 #
-#   TESTDB_LEASE_ROUNDS   how many crashes, instead of 15; 0: none
+#   TESTDB_LEASE_ROUNDS   how many crashes: 15, or 5 in a short run; 0: none
 #   TESTDB_LEASE_SEED     repeats the choices of another run (not its timing)
 
 use strict;
@@ -21,7 +21,7 @@ use Time::HiRes qw(time usleep);
 use TestdbChaos;
 use TestdbTest;
 
-my $rounds = $ENV{TESTDB_LEASE_ROUNDS} // 15;
+my $rounds = how_much('TESTDB_LEASE_ROUNDS', 5, 15);
 plan skip_all => 'TESTDB_LEASE_ROUNDS is 0' unless $rounds;
 
 my $seed = $ENV{TESTDB_LEASE_SEED} // (time * 1000) % 1_000_000;

@@ -2,7 +2,7 @@
 # Many clients do everything at once, at random, for a while; then all must add up: leases, databases, directories, what
 # is in shared memory, and what the workers hold.
 #
-#   TESTDB_SOAK_SECONDS   how long, instead of a short time that is enough for every kind of call; 0: not at all
+#   TESTDB_SOAK_SECONDS   how long: 10, or 6 in a short run, which is enough for every kind of call; 0: not at all
 #   TESTDB_SOAK_SEED      repeats the choices of another run (not its timing)
 
 use strict;
@@ -20,7 +20,7 @@ use TestdbHold;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
-my $seconds = $ENV{TESTDB_SOAK_SECONDS} // 10;
+my $seconds = how_much('TESTDB_SOAK_SECONDS', 6, 10);
 plan skip_all => 'TESTDB_SOAK_SECONDS is 0' unless $seconds;
 my $seed = $ENV{TESTDB_SOAK_SEED} || int(time * 1000) % 1_000_000_000;
 my $nclients = 16;

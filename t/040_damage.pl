@@ -1,6 +1,8 @@
 
 # Somebody lays hands on pg_testdb/snapshots while the server runs: files there vanish, or are changed or replaced. The next
 # copy notices, the snapshot is taken anew, and nobody sees an error or a wrong row.
+#
+#   TESTDB_DAMAGE_ROADS   how many ways of using the snapshot each damage meets: all of them, or two in turn in a short run
 
 use strict;
 use warnings;
@@ -8,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
+use List::Util qw(min);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -238,16 +241,24 @@ sub try_damage
 	return;
 }
 
-my @only = split /;/, $ENV{TESTDB_DAMAGES} // '';
-for my $road (sort keys %roads)
+# The roads that a damage can meet.
+sub roads_of
 {
-	for my $damage (@damages)
-	{
-		next if @only && !grep { $damage->[0] =~ /$_/ } @only;
-		next if ($damage->[2] // '') eq 'new worker' && $road !~ /^(clone|recycling)$/;
-		next if $roads{$road}{damages} && $damage->[0] !~ $roads{$road}{damages};
-		try_damage($road, $damage);
-	}
+	my ($damage) = @_;
+	return grep {
+		(($damage->[2] // '') ne 'new worker' || /^(clone|recycling)$/)
+		  && (!$roads{$_}{damages} || $damage->[0] =~ $roads{$_}{damages})
+	} sort keys %roads;
+}
+
+my $nroads = how_much('TESTDB_DAMAGE_ROADS', 2, scalar keys %roads);
+my @only = split /;/, $ENV{TESTDB_DAMAGES} // '';
+my $turn = 0;
+for my $damage (@damages)
+{
+	next if @only && !grep { $damage->[0] =~ /$_/ } @only;
+	my @roads = roads_of($damage);
+	try_damage($roads[ $turn++ % @roads ], $damage) for 1 .. min($nroads, scalar @roads);
 }
 
 # Somebody sits in the template, so that it can't be taken anew: what is there goes on being handed out, and a clone that

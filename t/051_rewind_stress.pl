@@ -2,7 +2,7 @@
 # Rewinds at random, under sessions that do everything at once. Whatever they did, and however often the database was
 # rewound meanwhile: nobody sees a row of a former life, nobody misses one of the template, and index and table agree.
 #
-#   TESTDB_REWIND_SECONDS   how long, instead of a short time; 0: not at all
+#   TESTDB_REWIND_SECONDS   how long: 12, or 6 in a short run; 0: not at all
 #   TESTDB_REWIND_SEED      repeats the choices of another run (not its timing)
 
 use strict;
@@ -19,7 +19,7 @@ use TestdbChaos;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
-my $seconds = $ENV{TESTDB_REWIND_SECONDS} // 12;
+my $seconds = how_much('TESTDB_REWIND_SECONDS', 6, 12);
 plan skip_all => 'TESTDB_REWIND_SECONDS is 0' unless $seconds;
 my $seed = $ENV{TESTDB_REWIND_SEED} || int(time * 1000) % 1_000_000_000;
 my $nworkers = 8;

@@ -120,12 +120,15 @@ put_zabbix() {
 }
 
 # in_chroot FOLDER MAJOR COMMAND...: runs it in FOLDER/root, in /home/testdb there, as the user postgres. What tells the tests
-# how long to run goes with it.
+# how long to run goes with it, by the environment variables named TESTDB_*.
 in_chroot() {
     local folder=$1 major=$2 name settings=()
     shift 2
-    for name in TESTDB_CRASH_ROUNDS TESTDB_LEASE_ROUNDS TESTDB_REWIND_SECONDS TESTDB_FIRE_SECONDS TESTDB_SOAK_SECONDS TESTDB_TEST_TIMEOUT; do
-        [ -z "${!name:-}" ] || settings+=("$name=${!name}")
+    for name in "${!TESTDB_@}"; do
+        case $name in
+        TESTDB_CACHE | TESTDB_ZABBIX) ;;
+        *) settings+=("$name=${!name}") ;;
+        esac
     done
     chroot --userspec=postgres:postgres "$folder/root" env -i ${CI:+"CI=$CI"} "${settings[@]}" HOME=/tmp LC_ALL=C.UTF-8 \
         PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin PG_CONFIG="/usr/lib/postgresql/$major/bin/pg_config" \

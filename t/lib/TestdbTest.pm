@@ -15,8 +15,16 @@ use TestdbClient;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_server has_contrib connect_to session run oid_of poll spare_of dump_of files_of differences
+our @EXPORT = qw(how_much new_server has_contrib connect_to session run oid_of poll spare_of dump_of files_of differences
   row_columns catalog_rows described is_same_database);
+
+# How much a test does that could go on for ever: what the environment says by this name, or by itself as much as the run is meant
+# to last. A run is long if TESTDB_LONG is set, as continuous integration does.
+sub how_much
+{
+	my ($name, $short, $long) = @_;
+	return $ENV{$name} // ($ENV{TESTDB_LONG} ? $long : $short);
+}
 
 # A server with testdb in its database postgres, started; settings are lines for its configuration. No databases are made
 # ahead unless they say so: then it is known which one is handed out next.
