@@ -150,5 +150,47 @@ for my $user (@users)
 {
 	compare($user, undef, $_) for @others;
 }
+
+# Templates whose locale is of another provider, as far as this server has it.
+my @providers = (
+	[ 'icu', q{LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'} ],
+	[ 'rules', q{LOCALE_PROVIDER icu ICU_LOCALE 'en' ICU_RULES '&a < g' LOCALE 'C.UTF-8'} ],
+	[ 'builtin', q{LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'} ]);
+my @locales = (
+	'', 'LOCALE_PROVIDER icu', 'LOCALE_PROVIDER libc', 'LOCALE_PROVIDER builtin', q{ICU_LOCALE 'en-US'}, q{ICU_LOCALE 'en'}, q{ICU_LOCALE 'en_US'},
+	q{ICU_LOCALE 'EN-us'}, q{ICU_LOCALE ''}, q{LOCALE_PROVIDER icu ICU_LOCALE 'en-US'}, q{LOCALE_PROVIDER libc LOCALE 'C.UTF-8'}, q{LOCALE 'en-US'},
+	q{LOCALE 'C.UTF-8'}, q{LOCALE 'C'}, q{ICU_RULES ''}, q{ICU_RULES '&a < g'}, q{BUILTIN_LOCALE 'C.UTF-8'}, q{BUILTIN_LOCALE 'C'},
+	q{BUILTIN_LOCALE 'C.UTF8'}, q{LOCALE_PROVIDER builtin LOCALE 'C.UTF-8'}, q{LC_COLLATE 'C.UTF-8'}, q{LC_CTYPE 'C'}, q{ENCODING 'UTF8'},
+	q{ENCODING 'SQL_ASCII'});
+for my $provider (@providers)
+{
+	my ($name, $options) = @$provider;
+	my $template = "regression_$name";
+	unless ($admin->do("CREATE DATABASE $template TEMPLATE template0 IS_TEMPLATE true $options"))
+	{
+		note "no template $name: " . $admin->message;
+		next;
+	}
+	$at_first{$template} = 1;
+	my $before = run($admin, $served);
+	compare('postgres', undef, "CREATE DATABASE regression_new TEMPLATE $template $_") for @locales;
+	cmp_ok(run($admin, $served), '>', $before, "$name: some were served");
+}
+
+# What pg_dump says of a database, with how it is made.
+for my $options ($t, "$t OWNER regress_owner CONNECTION LIMIT 3", "$t IS_TEMPLATE true")
+{
+	my %dumps;
+	for my $mode ('off', 'on')
+	{
+		run($admin, "SET testdb.serve_create_database = $mode");
+		run($admin, "CREATE DATABASE regression_new $options");
+		my ($out, $err) = run_command([ 'pg_dump', '--create', '-h', $node->host, '-p', $node->port, 'regression_new' ]);
+		is($err, '', "pg_dump of $options, $mode");
+		$dumps{$mode} = $out =~ s/^\\(un)?restrict .*$//mgr;
+		clean_up();
+	}
+	is($dumps{on}, $dumps{off}, "pg_dump of $options: the same");
+}
 $node->stop;
 done_testing();
