@@ -243,7 +243,10 @@ CREATE FUNCTION testdb_templates(
 	OUT last_error text,
 	OUT served bigint,
 	OUT passed_on bigint,
-	OUT passed_on_reason text)
+	OUT passed_on_reason text,
+	OUT snapshot_bytes bigint,
+	OUT spare_bytes bigint,
+	OUT clone_bytes bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'testdb_templates'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -267,7 +270,10 @@ SELECT d.datname AS name,
 	t.last_error,
 	t.served,
 	t.passed_on,
-	t.passed_on_reason
+	t.passed_on_reason,
+	t.snapshot_bytes,
+	t.spare_bytes,
+	t.clone_bytes
 FROM testdb_templates() t
 	JOIN pg_catalog.pg_database d ON d.oid = t.oid;
 
@@ -300,6 +306,12 @@ COMMENT ON COLUMN testdb_templates.passed_on IS
 'number of CREATE DATABASE commands that testdb has passed on to PostgreSQL';
 COMMENT ON COLUMN testdb_templates.passed_on_reason IS
 'reason why the last of them was passed on, or null';
+COMMENT ON COLUMN testdb_templates.snapshot_bytes IS
+'size of the copy of the template that clones are made from; 0 if they are made from the template itself';
+COMMENT ON COLUMN testdb_templates.spare_bytes IS
+'size of the databases that are ready, being restored or to be removed, as if each had the size of the template';
+COMMENT ON COLUMN testdb_templates.clone_bytes IS
+'size of the clones in use, as if each had the size of the template';
 
 CREATE FUNCTION testdb_builds(
 	OUT oid oid,
@@ -364,7 +376,8 @@ CREATE FUNCTION testdb_stats(
 	OUT snapshot_time double precision,
 	OUT rewinds bigint,
 	OUT rewind_waits bigint,
-	OUT rewind_time double precision)
+	OUT rewind_time double precision,
+	OUT occupied_bytes bigint)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'testdb_stats'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -389,7 +402,8 @@ SELECT d.datname AS name,
 	s.snapshot_time,
 	s.rewinds,
 	s.rewind_waits,
-	s.rewind_time
+	s.rewind_time,
+	s.occupied_bytes
 FROM testdb_stats() s
 	JOIN pg_catalog.pg_database d ON d.oid = s.oid;
 
@@ -415,5 +429,7 @@ COMMENT ON COLUMN testdb_stats.rewind_time IS
 'time from the request for a rewind until the clone could be used, in milliseconds';
 COMMENT ON COLUMN testdb_stats.snapshot_time IS
 'time spent bringing the snapshot up to date, in milliseconds';
+COMMENT ON COLUMN testdb_stats.occupied_bytes IS
+'size of the snapshot, the spares and the clones, as testdb_templates shows them, now';
 
 GRANT SELECT ON testdb_clones, testdb_templates, testdb_builds, testdb_stats TO PUBLIC;

@@ -61,6 +61,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "budget.h"
 #include "build.h"
 #include "compat.h"
 #include "database.h"
@@ -769,6 +770,8 @@ make_first_spares(const RequestArgs *template)
 	args.lease = registry_lease(args.database);
 	for (args.wanted = 1; args.wanted <= Min(FIRST_SPARES, testdb_spares); args.wanted++)
 	{
+		if (!budget_allows_spare(args.database))
+			return;
 		failure = request_try_perform(&args,
 									  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 																  testdb_timeout),

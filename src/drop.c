@@ -32,6 +32,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "compat.h"
 #include "dbcatalog.h"
 #include "debug.h"
@@ -105,7 +106,8 @@ is_worth_keeping(const TestdbClone *clone)
 	/* To drop it takes a barrier and a checkpoint, which are not to be had. */
 	if (registry_is_stuck() || database_is_full())
 		return true;
-	return registry_wants_clone_back(clone->template_oid, clone->owner);
+	return registry_wants_clone_back(clone->template_oid, clone->owner) &&
+		budget_allows_return(clone->template_oid);
 }
 
 /*

@@ -32,6 +32,8 @@ int			testdb_kept_templates = 3;
 char	   *testdb_recycle_statement = NULL;
 int			testdb_max_clones_per_role = 0;
 int			testdb_min_free_space = 64;
+int			testdb_max_spare_size = -1;
+int			testdb_snapshot_timeout = 600;
 int			testdb_lifetime = 0;
 int			testdb_idle_timeout = 0;
 int			testdb_log_min_duration = -1;
@@ -178,6 +180,22 @@ guc_define(void)
 							&testdb_min_free_space,
 							64, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.max_spare_size",
+							"Sets the maximum amount of space taken by databases that testdb keeps ready.",
+							"-1 means a quarter of the space that there is. One dropped database of each template is kept all the same.",
+							&testdb_max_spare_size,
+							-1, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("testdb.snapshot_timeout",
+							"Sets the time after which the snapshot of a template is removed that has no clones.",
+							"It is taken anew for the next call. 0 means never.",
+							&testdb_snapshot_timeout,
+							600, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.lifetime",

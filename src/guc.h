@@ -34,6 +34,8 @@ extern int	testdb_recycled;
 extern int	testdb_spares;
 extern int	testdb_max_clones_per_role;
 extern int	testdb_min_free_space;	/* MB */
+extern int	testdb_max_spare_size;	/* MB; read in sessions, too */
+extern int	testdb_snapshot_timeout;	/* s */
 extern char *testdb_recycle_statement;
 extern int	testdb_kept_templates;	/* read in sessions, too */
 

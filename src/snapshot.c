@@ -990,6 +990,19 @@ snapshot_lock(Oid oid, TestdbTemplate *template)
 }
 
 /*
+ * Lock a template's snapshot, to change it, until the end of the transaction, if
+ * that is possible without waiting.
+ */
+bool
+snapshot_try_lock(Oid oid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, SNAPSHOT_SUBID);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
  * See that the files of a clone may be made from a template's snapshot, which is
  * locked.
  *

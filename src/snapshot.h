@@ -33,6 +33,7 @@ extern void snapshot_check_identity(Oid oid, const char *name, uint64 lease);
 extern SnapshotStatus snapshot_ensure(Oid oid, const char *name, uint64 lease,
 									  TestdbTemplate *template, int *nprepared);
 extern bool snapshot_lock(Oid oid, TestdbTemplate *template);
+extern bool snapshot_try_lock(Oid oid);
 extern bool snapshot_lock_source(const TestdbTemplate *template);
 extern bool snapshot_is_intact(const TestdbTemplate *template,
 							   const FilesyncNames *names);

@@ -403,6 +403,39 @@ get_room(uint64 wanted, SpaceRoom *room)
 }
 
 /*
+ * How much room there is, in bytes; negative if less than testdb.min_free_space.
+ */
+int64
+space_get_free(void)
+{
+	SpaceRoom	room;
+
+	get_room(0, &room);
+	return room.bytes;
+}
+
+/*
+ * Where that comes from, in a sentence.
+ */
+char *
+space_describe(void)
+{
+	SpaceRoom	room;
+
+	get_room(0, &room);
+	if (!room.in_memory)
+		return psprintf("That is what the file system of the data directory has free, less the %d MB of \"%s\".",
+						testdb_min_free_space, "testdb.min_free_space");
+	if (room.memory.container)
+		return psprintf("The data directory is in memory, and that is what the server's control group may still use of its %lld MB, less the %d MB of \"%s\".",
+						(long long) room.memory.total / (1024 * 1024),
+						testdb_min_free_space, "testdb.min_free_space");
+	return psprintf("The data directory is in memory, and that is what is left of the machine's %lld MB, less the %d MB of \"%s\".",
+					(long long) room.memory.total / (1024 * 1024),
+					testdb_min_free_space, "testdb.min_free_space");
+}
+
+/*
  * Is there room for so many bytes and files, besides what others are copying?
  */
 static bool

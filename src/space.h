@@ -29,6 +29,8 @@ extern void space_remove_reserve(void);
 
 extern bool database_is_full(void);
 extern bool database_make_checkpoint_room(void);
+extern int64 space_get_free(void);
+extern char *space_describe(void);
 extern bool database_has_space(uint64 bytes, uint64 files);
 extern bool database_reserve_space(uint64 bytes, uint64 files);
 extern ErrorData *database_space_error(const char *name, uint64 bytes, uint64 files);

@@ -531,12 +531,12 @@ registry_may_log_refill(Oid template_oid, int sqlstate)
 }
 
 /*
- * Find a template and an owner for whom a spare should be made ahead; false if
- * there is none, or no place for one.  Takes and releases the registry lock and
+ * Find a template and an owner for whom a spare should be made ahead, of so many
+ * bytes at most; false if there is none, or no place for one.  Takes and releases the registry lock and
  * mutexes.
  */
 bool
-registry_next_refill(Oid *template_oid, Oid *owner)
+registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 {
 	TemplateScan scan;
 	TemplateEntry *entry;
@@ -561,7 +561,8 @@ registry_next_refill(Oid *template_oid, Oid *owner)
 			const SpareDemand *demand = &entry->demands[i];
 
 			if (OidIsValid(demand->owner) &&
-				(!full || has_stale_spare(entry, demand->owner)) &&
+				((!full && template->bytes <= left) ||
+				 has_stale_spare(entry, demand->owner)) &&
 				count_spares(entry, demand->owner) + count_coming(entry) < demand->wanted)
 			{
 				*template_oid = template->oid;

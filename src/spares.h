@@ -25,7 +25,7 @@ extern void registry_announce_spare(Oid template_oid);
 extern bool registry_return(TestdbClone *clone, bool *wake);
 extern bool registry_should_restore(long *delay_ms);
 extern bool registry_may_log_refill(Oid template_oid, int sqlstate);
-extern bool registry_next_refill(Oid *template_oid, Oid *owner);
+extern bool registry_next_refill(uint64 left, Oid *template_oid, Oid *owner);
 extern int	registry_purge_role(Oid role, const List *oids);
 extern void registry_want_spares(Oid template_oid, Oid owner, int wanted);
 extern void registry_want_none(Oid template_oid, Oid owner);

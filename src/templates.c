@@ -293,6 +293,56 @@ template_get_space(const TestdbTemplate *template, TemplateSpace *space)
 }
 
 /*
+ * What databases take that nobody has got, or that are being made, in bytes: of
+ * one template, or of all if that is InvalidOid.  Takes and releases the registry
+ * lock and mutexes.
+ */
+uint64
+registry_kept_bytes(Oid template_oid)
+{
+	TemplateScan scan;
+	TemplateEntry *entry;
+	uint64		sum = 0;
+
+	template_scan_begin(&scan, LW_SHARED);
+	while ((entry = template_scan_next(&scan)) != NULL)
+	{
+		TemplateSpace one;
+
+		if (OidIsValid(template_oid) && entry->template.oid != template_oid)
+			continue;
+		template_get_space(&entry->template, &one);
+		sum += one.spares - entry->template.bytes * entry->template.nclones[CLONE_GARBAGE] +
+			entry->template.bytes * entry->template.nclones[CLONE_CREATING];
+	}
+	template_scan_end(&scan);
+	return sum;
+}
+
+/*
+ * Say that a template has no snapshot any more, unless something was made from it
+ * that may need it, or it is the template itself: then false.  Takes and releases
+ * the registry lock and a mutex.
+ */
+bool
+registry_drop_idle_snapshot(Oid oid)
+{
+	TemplateEntry *entry = template_acquire(oid, LW_EXCLUSIVE);
+	bool		idle;
+
+	if (entry == NULL)
+		return false;
+	idle = entry->template.has_snapshot && !entry->template.in_place;
+	for (int state = 0; state < CLONE_NSTATES; state++)
+		if (state != CLONE_GARBAGE && entry->template.nclones[state] > 0)
+			idle = false;
+	if (idle)
+		entry->template.has_snapshot = false;
+	template_release(entry);
+	return idle;
+}
+
+/*
  * Has a database an entry as a template?  Takes and releases the registry
  * lock.
  */

@@ -22,6 +22,8 @@ extern bool registry_set_damaged(Oid oid);
 extern int	registry_forget_template(Oid oid);
 extern TestdbTemplate *registry_list_templates(int *ntemplates);
 extern void template_get_space(const TestdbTemplate *template, TemplateSpace *space);
+extern uint64 registry_kept_bytes(Oid template_oid);
+extern bool registry_drop_idle_snapshot(Oid oid);
 extern bool registry_is_template(Oid oid);
 extern uint32 registry_epoch(void);
 extern void registry_template_changed(Oid oid);

@@ -199,8 +199,9 @@ testdb_templates(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		TestdbTemplate *template = &templates[i];
-		Datum		values[16];
-		bool		nulls[16] = {false};
+		TemplateSpace space;
+		Datum		values[19];
+		bool		nulls[19] = {false};
 		int			c = 0;
 
 		values[c++] = ObjectIdGetDatum(template->oid);
@@ -225,6 +226,10 @@ testdb_templates(PG_FUNCTION_ARGS)
 		values[c++] = Int64GetDatum(template->stats.passed_on);
 		nulls[c] = template->passed_on_reason[0] == '\0';
 		values[c++] = CStringGetTextDatum(template->passed_on_reason);
+		template_get_space(template, &space);
+		values[c++] = Int64GetDatum((int64) space.snapshot);
+		values[c++] = Int64GetDatum((int64) space.spares);
+		values[c++] = Int64GetDatum((int64) space.clones);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -256,8 +261,9 @@ testdb_stats(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		TemplateStats *stats = &templates[i].stats;
-		Datum		values[17];
-		bool		nulls[17] = {false};
+		TemplateSpace space;
+		Datum		values[18];
+		bool		nulls[18] = {false};
 		int			c = 0;
 
 		values[c++] = ObjectIdGetDatum(templates[i].oid);
@@ -277,6 +283,8 @@ testdb_stats(PG_FUNCTION_ARGS)
 		values[c++] = Int64GetDatum(stats->rewinds);
 		values[c++] = Int64GetDatum(stats->rewind_waits);
 		values[c++] = milliseconds(stats->rewind_us);
+		template_get_space(&templates[i], &space);
+		values[c++] = Int64GetDatum((int64) (space.snapshot + space.spares + space.clones));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -33,6 +33,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "compat.h"
 #include "connect.h"
 #include "database.h"
@@ -217,6 +218,7 @@ rebuild_registry(void)
 								  "There are %d leftovers to be removed.",
 								  list_length(oids) - nlive, list_length(oids) - nlive)));
 	uninstall_restore();
+	budget_log();
 	debug_point("start-rebuilt");
 	job_commit_work();
 	request_set_ready();
@@ -273,7 +275,8 @@ may_recycle(long *delay_ms, bool *gathering)
 static bool
 may_refill(bool leave, Oid *template, Oid *owner)
 {
-	if (!registry_next_refill(template, owner))
+	if (!registry_next_refill(PG_UINT64_MAX, template, owner) ||
+		!registry_next_refill(budget_left(), template, owner))
 		return false;
 	if (leave)
 		request_wake_workers();
@@ -396,6 +399,8 @@ worker_turn(void)
 				delay_ms = Min(delay_ms, GARBAGE_SLEEP);
 			if (worker_index == 0 && lower_demand())
 				delay_ms = Min(delay_ms, DEMAND_INTERVAL);
+			if (worker_index == 0 && request_is_ready())
+				budget_expire_snapshots(&delay_ms);
 			if (worker_index == 0 && request_is_ready() &&
 				database_has_space(SPACE_RESERVE_BYTES, SPACE_RESERVE_FILES))
 				space_keep_reserve();

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * budget.h
+ *	  How much room the databases may take that nobody has got.
+ *
+ * Copyright (c) 2026, testdb contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TESTDB_BUDGET_H
+#define TESTDB_BUDGET_H
+
+#include "registry.h"
+
+extern uint64 budget_left(void);
+extern bool budget_allows_return(Oid template_oid);
+extern bool budget_allows_spare(Oid template_oid);
+extern void budget_log(void);
+extern void budget_expire_snapshots(long *delay_ms);
+
+#endif							/* TESTDB_BUDGET_H */
