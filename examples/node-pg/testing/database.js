@@ -21,28 +21,23 @@ const admin = await connect();
 // Last come, first served: the clones end with the first of them.
 after(async () => { for (const client of clients) await client.end(); });
 
-// The template is named after what it is made from: after a change of a migration there is another one.
+// What the template is made from: after a change of a migration there is another one.
 const folder = new URL('../migrations/', import.meta.url);
 const schema = readdirSync(folder).sort().map((file) => readFileSync(new URL(file, folder), 'utf8')).join('\n');
-const template = 'shop_' + createHash('sha256').update(schema).digest('hex').slice(0, 12);
+const fingerprint = createHash('sha256').update(schema).digest('hex');
 
-// Of the processes that start together one makes the template, and the others wait here. It gets its name last, so that one
-// that was interrupted is never taken for whole.
-await admin.query("SELECT pg_advisory_lock(hashtext('shop template'))");
-if ((await admin.query('SELECT FROM pg_database WHERE datname = $1', [template])).rowCount === 0) {
-  await admin.query('DROP DATABASE IF EXISTS shop_building WITH (FORCE)');
-  await admin.query('CREATE DATABASE shop_building');
-  const building = await connect('shop_building');
+// Of the processes that start together one makes the template, and the others wait here. One that was interrupted leaves none.
+const { rows: [template] } = await admin.query("SELECT * FROM testdb_template_begin('shop', $1)", [fingerprint]);
+if (template.build) {
+  const building = await connect(template.database);
   await building.query(schema);
-  await building.query('VACUUM (FREEZE, ANALYZE)');
   await building.end();
-  await admin.query(`ALTER DATABASE shop_building RENAME TO ${template}`);
+  await admin.query('SELECT testdb_template_finish($1)', [template.database]);
 }
-await admin.query("SELECT pg_advisory_unlock(hashtext('shop template'))");
 
 // The clone goes with the connection that asked for it: when this process ends, however it ends.
 const clone = async (label) => connect((await admin.query(
-  "SELECT testdb_clone($1, scope => 'session', label => left($2, 100)) AS name", [template, label])).rows[0].name);
+  "SELECT testdb_clone($1, scope => 'session', label => left($2, 100)) AS name", [template.database, label])).rows[0].name);
 
 /** Use: test('...', withDatabase(async (db) => { ... })) */
 export const withDatabase = (run) => async (t) => {

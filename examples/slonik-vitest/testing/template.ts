@@ -19,22 +19,19 @@ const connect = async (connectionString: string) => {
 };
 
 export default async function setup(project: TestProject) {
-  // It is named after what it is made from: after a change of a migration there is another one.
+  // What it is made from: after a change of a migration there is another one.
   const files = readdirSync('migrations').sort().map((file) => readFileSync(`migrations/${file}`, 'utf8'));
-  const template = 'shop_' + createHash('sha256').update(files.join('\n')).digest('hex').slice(0, 12);
+  const fingerprint = createHash('sha256').update(files.join('\n')).digest('hex');
 
-  // Two runs may start at the same time. It gets its name last, so that one that was interrupted is never taken for whole.
+  // Two runs may start at the same time: one makes it, and the other waits here. One that was interrupted leaves none.
   const admin = await connect(adminUrl);
-  await admin.query("SELECT pg_advisory_lock(hashtext('shop template'))");
-  if ((await admin.query('SELECT FROM pg_database WHERE datname = $1', [template])).rowCount === 0) {
-    await admin.query('DROP DATABASE IF EXISTS shop_building WITH (FORCE)');
-    await admin.query('CREATE DATABASE shop_building');
-    const building = await connect(urlOf('shop_building'));
+  const { rows: [{ database, build }] } = await admin.query("SELECT * FROM testdb_template_begin('shop', $1)", [fingerprint]);
+  if (build) {
+    const building = await connect(urlOf(database));
     await building.query(files.join('\n'));
-    await building.query('VACUUM (FREEZE, ANALYZE)');
     await building.end();
-    await admin.query(`ALTER DATABASE shop_building RENAME TO ${template}`);
+    await admin.query('SELECT testdb_template_finish($1)', [database]);
   }
   await admin.end();
-  project.provide('templateUrl', urlOf(template));
+  project.provide('templateUrl', urlOf(database));
 }
