@@ -188,7 +188,7 @@ take_claim(const BuildClaim *wanted, BuildClaim *other)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many templates are being built"),
-				 errdetail("There are %d.", MAX_BUILDS)));
+				 errdetail("At most %d templates can be built at one time.", MAX_BUILDS)));
 	return taken;
 }
 
@@ -433,7 +433,7 @@ report_being_built(const BuildClaim *claim)
 			 errdetail_internal("%s", describe_builder(claim)),
 			 claim->pid == MyProcPid ?
 			 errhint("That is this session: call testdb_template_finish or testdb_template_cancel first.") :
-			 errhint("The template is there when that session has called testdb_template_finish, and yours to build if it ends before. See \"%s\".",
+			 errhint("The template can be used once that session has called testdb_template_finish; if it ends first, call testdb_template_begin again. See \"%s\".",
 					 "testdb.timeout")));
 }
 
@@ -655,7 +655,7 @@ get_build_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
 	if (NameStr(clone.terms.build)[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("database \"%s\" was not made by testdb_template_begin", name)));
+				 errmsg("database \"%s\" was not created by testdb_template_begin", name)));
 	if (clone.terms.sealed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -705,7 +705,7 @@ vacuum_build(const RequestArgs *args)
 	ereport(WARNING,
 			(errmsg("template \"%s\" could not be vacuumed",
 					NameStr(args->database_name)),
-			 errhint("The server log may say why; or you might need to increase \"%s\".",
+			 errhint("See the server log for the reason. You might need to increase \"%s\".",
 					 "max_worker_processes")));
 }
 
@@ -778,7 +778,7 @@ make_first_spares(const RequestArgs *template)
 									  &result);
 		if (failure)
 			ereport(LOG,
-					(errmsg("could not make a database ahead: %s", failure)));
+					(errmsg("could not create a spare: %s", failure)));
 		if (failure || result.busy || result.missing)
 			return;
 	}
@@ -852,7 +852,7 @@ drop_old_templates(const BuildClaim *wanted, Oid owner)
 		ereport(LOG,
 				(failure ?
 				 errmsg("could not drop template \"%s\": %s", NameStr(info.name), failure) :
-				 errmsg("dropped template \"%s\", which was not used lately",
+				 errmsg("dropped template \"%s\", which was the least recently used",
 						NameStr(info.name)),
 				 errdetail("Its fingerprint was \"%s\".", clones[i].terms.label),
 				 errhint("See \"%s\".", "testdb.kept_templates")));

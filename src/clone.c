@@ -372,7 +372,7 @@ report_spare_changed(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("database \"%s\" was changed before it was handed out", name),
-			 errhint("Call the function again: it gets another one.")));
+			 errhint("Call the function again to get another database.")));
 }
 
 /*

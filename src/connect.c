@@ -210,7 +210,7 @@ wait_until_open(const char *name)
 			ereport(FATAL,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("database \"%s\" is being reset", name),
-					 errdetail("The connection has waited for that %d ms.", testdb_timeout),
+					 errdetail("The connection waited %d ms for the reset to finish.", testdb_timeout),
 					 errhint("Try again, or increase \"%s\".", "testdb.timeout")));
 		(void) ConditionVariableTimedSleep(&connect_state->cv,
 										   Min(rest, CONNECT_INTERVAL), event);

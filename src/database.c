@@ -439,8 +439,8 @@ database_drop(Oid oid)
 				(errcode(ERRCODE_DISK_FULL),
 				 errmsg("not enough free space to drop database \"%s\"",
 						NameStr(info.name)),
-				 errdetail("It takes a checkpoint, which could not be completed."),
-				 errhint("Make some room in the file system of the data directory, by TRUNCATE in a database, for example.")));
+				 errdetail("Dropping it requires a checkpoint, which could not be completed."),
+				 errhint("Free some space in the file system of the data directory, for example by TRUNCATE in a database.")));
 	(void) database_end_sessions(oid, NameStr(info.name), false);
 	if (database_is_checkpointing())
 		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
@@ -532,7 +532,7 @@ database_remove_files(Oid oid)
 			{
 				database_log_removal(oid, tablespace);
 				ereport(LOG,
-						(errmsg("removed directory \"%s\" of a database that was not completed",
+						(errmsg("removed directory \"%s\" of an incompletely created database",
 								path)));
 			}
 		}

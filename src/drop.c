@@ -157,7 +157,7 @@ report_prepared(const char *name)
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("database \"%s\" is being used by prepared transactions", name),
 			 transactions ? errdetail_internal("%s", transactions) : 0,
-			 errhint("They could not be rolled back; the server log says why.")));
+			 errhint("They could not be rolled back; see the server log for the reason.")));
 }
 
 /*
@@ -333,7 +333,7 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("database \"%s\" is being dropped",
 							NameStr(args->database_name)),
-					 errdetail("Another session drops or resets it at this moment.")));
+					 errdetail("It is being dropped or reset by another session.")));
 		return false;
 	}
 	job.spoiled = false;
@@ -515,7 +515,7 @@ note_failure(const TestdbClone *clone, const char *what, const char *name,
 				 errmsg("%s with OID %u, made from template \"%s\": %s", what, clone->oid,
 						NameStr(clone->template_name), edata->message),
 				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
-				 errhint("It will be tried again in %d s, then ever more rarely.", delay)));
+				 errhint("It will be retried in %d s, and less often after that.", delay)));
 }
 
 /*

@@ -194,7 +194,7 @@ log_failure(const ErrorData *edata)
 			 errmsg("could not make extensions forget recycled databases: %s",
 					edata->message),
 			 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
-			 errhint("Look at \"%s\". Until this succeeds, databases are dropped instead of being recycled.",
+			 errhint("Check \"%s\". Until this succeeds, databases are dropped instead of being recycled.",
 					 "testdb.recycle_statement")));
 }
 

@@ -190,7 +190,7 @@ get_template(const char *name, uint64 *lease)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to clone database \"%s\"", name),
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
-				 errhint("Its owner can run: ALTER DATABASE %s IS_TEMPLATE true",
+				 errhint("Its owner can run ALTER DATABASE %s IS_TEMPLATE true.",
 						 quote_identifier(name))));
 	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 testdb_timeout));
@@ -392,8 +392,8 @@ check_owned(Oid oid, const char *name)
 	if (!registry_lookup(oid, &clone))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("database \"%s\" was not made by testdb", name),
-				 errdetail("What testdb_clone has not made is left alone."),
+				 errmsg("database \"%s\" was not created by testdb", name),
+				 errdetail("testdb only manages databases that it created."),
 				 errhint("Use DROP DATABASE to drop other databases.")));
 	if (!database_lookup(oid, &info) ||
 		!has_privs_of_role(GetUserId(), info.owner))
@@ -692,7 +692,7 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 		if (clones[i].oid == MyDatabaseId)
 		{
 			ereport(NOTICE,
-					(errmsg("database \"%s\" is the currently open one, skipping",
+					(errmsg("database \"%s\" is currently open, skipping",
 							NameStr(info.name))));
 			continue;
 		}
@@ -812,7 +812,7 @@ change_terms(Oid oid, const char *name, uint64 lease, const LeaseTerms *terms)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("database \"%s\" is being dropped", name),
-				 errdetail("It is dropped or reset at this moment.")));
+				 errdetail("It is being dropped or reset by another session.")));
 	return true;
 }
 
@@ -901,11 +901,11 @@ report_no_spares(const RequestArgs *args)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("copies of database \"%s\" cannot be made ahead",
+			 errmsg("cannot create spares of database \"%s\"",
 					NameStr(args->database_name)),
 			 known && template.obstacle[0] ?
 			 errdetail("The native method cannot be used: %s.", template.obstacle) : 0,
-			 errhint("testdb_clone copies it when it is asked for.")));
+			 errhint("testdb_clone copies it when it is called.")));
 }
 
 /*

@@ -100,7 +100,7 @@ guard_database(const char *name)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("database \"%s\" has not been handed out by testdb_clone",
 						name),
-				 errdetail("testdb is just making it ready.")));
+				 errdetail("testdb is still preparing it.")));
 }
 
 /*

@@ -252,8 +252,8 @@ handout_await_rewind(const RequestArgs *args, TimestampTz deadline)
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("database \"%s\" is being restored",
 							NameStr(args->database_name)),
-					 errdetail("It was being reset or rewound when that was interrupted, or is being rewound at this moment."),
-					 errhint("The server log says what is in the way. testdb_drop does not wait for it to be restored. See \"%s\".",
+					 errdetail("A reset or rewind of it was interrupted, or a rewind is in progress."),
+					 errhint("See the server log for the reason. testdb_drop does not wait for the restore. You might need to increase \"%s\".",
 							 "testdb.timeout")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 REWIND_PAUSE, wait_event_compat(&wait_event, "TestdbRewound"));

@@ -336,7 +336,7 @@ explain_failure(const RequestArgs *args, ErrorData *edata)
 	}
 
 	if (args->kind == REQUEST_RESET && OidIsValid(job.clone) && job.unrestored)
-		edata->detail = psprintf("%s%sThe database is being restored, and new sessions wait until it is.",
+		edata->detail = psprintf("%s%sThe database is being restored; new sessions wait until it is.",
 								 edata->detail ? edata->detail : "",
 								 edata->detail ? " " : "");
 }

@@ -138,8 +138,8 @@ registry_check_share(Oid template_oid, Oid role, bool spare)
 	if (too_many_clones)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases made by testdb"),
-				 errdetail("%d of %d are in use, %d of them by this role; what is left is for others.",
+				 errmsg("too many databases created by testdb"),
+				 errdetail("%d of %d are in use, %d of them by this role; the rest is reserved for other roles.",
 						   shares.clones, testdb_max_clones, shares.own_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",
 						 "testdb.max_clones")));
@@ -147,7 +147,7 @@ registry_check_share(Oid template_oid, Oid role, bool spare)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many templates have clones"),
-				 errdetail("%d of %d are in use, %d of them by this role; what is left is for others.",
+				 errdetail("%d of %d are in use, %d of them by this role; the rest is reserved for other roles.",
 						   shares.templates, testdb_max_templates, shares.own_templates),
 				 errhint("Drop all clones of a template, or increase \"%s\".",
 						 "testdb.max_templates")));

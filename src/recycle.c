@@ -435,7 +435,7 @@ close_files_everywhere(int timeout)
 	if (registry_is_stuck())
 	{
 		registry_set_stuck(false);
-		ereport(LOG, (errmsg("testdb can recycle databases again")));
+		ereport(LOG, (errmsg("recycling of databases is no longer delayed")));
 	}
 }
 
@@ -472,9 +472,9 @@ recycle_note_stuck(const char *detail)
 	registry_set_stuck(true);
 	request_wake_workers();
 	ereport(LOG,
-			(errmsg("testdb cannot recycle all databases: timed out waiting for other processes to release their files"),
+			(errmsg("recycling of databases is delayed: timed out waiting for other processes to release their files"),
 			 detail ? errdetail_internal("%s", detail) : 0,
-			 errhint("A process may be waiting for a client that has begun a COPY and sends nothing, or sleep without looking. Until it goes on, databases in which files were made or removed are kept when they are dropped, and new ones are copied.")));
+			 errhint("A process may be waiting for a client that has begun COPY and sends nothing, or may be sleeping without processing interrupts. Until it continues, dropped databases in which files were created or removed are kept, and new ones are copied.")));
 }
 
 /*

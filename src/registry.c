@@ -410,7 +410,7 @@ registry_add_as(const TestdbClone *clone, bool replaces, int elevel, const char 
 	if (full || (template != NULL && entry == NULL))
 		ereport(elevel,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases made by testdb"),
+				 errmsg("too many databases created by testdb"),
 				 errdetail("All %d are in use.", testdb_max_clones),
 				 errhint("Drop some with testdb_drop, or increase \"%s\".",
 						 "testdb.max_clones")));

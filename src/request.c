@@ -350,14 +350,14 @@ report_no_worker(bool worker_seen)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no testdb worker is running"),
-				 errdetail("The workers have ended, or cannot connect to database \"%s\".",
+				 errdetail("The workers have exited, or cannot connect to database \"%s\".",
 						   testdb_database),
-				 errhint("See the server log, and the setting \"%s\".",
+				 errhint("See the server log, and check the configuration parameter \"%s\".",
 						 "testdb.database")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("no testdb worker could be started"),
-			 errdetail("The workers found no free place among the %d of \"%s\", or cannot connect to database \"%s\".",
+			 errdetail("None of the %d background worker slots (\"%s\") is free, or the workers cannot connect to database \"%s\".",
 					   max_worker_processes, "max_worker_processes",
 					   testdb_database),
 			 errhint("See the server log. You might need to increase \"%s\", or set \"%s\" to a database that exists, and restart the server.",
@@ -438,6 +438,7 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 	bool		queued;
 	bool		worker_seen;
 	int			pid;
+	int			nworkers;
 
 	check_client();
 
@@ -464,12 +465,15 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 						   pid),
 				 errhint("Call testdb_clone and testdb_drop before the transaction changes databases, roles or tablespaces, or in a transaction of their own.")));
 
+	nworkers = request_workers_running();
 	if (GetCurrentTimestamp() >= deadline)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("canceling wait for a testdb worker due to timeout"),
 				 queued ?
-				 errdetail("All %d workers were busy.", request_workers_running()) :
+				 errdetail_plural("%d worker was busy.",
+								  "All %d workers were busy.",
+								  nworkers, nworkers) :
 				 errdetail("Worker %d had not finished yet.", pid),
 				 errhint("You might need to increase \"%s\" or \"%s\".",
 						 "testdb.timeout", "testdb.workers")));

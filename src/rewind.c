@@ -385,7 +385,7 @@ describe_sessions(const Rewind *rewind, bool terminate)
 			appendStringInfo(&buf, " of user \"%s\"", user);
 		if (status->st_appname && status->st_appname[0])
 			appendStringInfo(&buf, " (application \"%s\")", status->st_appname);
-		appendStringInfo(&buf, " is %s since %s.",
+		appendStringInfo(&buf, " has been %s since %s.",
 						 status->st_state == STATE_IDLEINTRANSACTION ||
 						 status->st_state == STATE_IDLEINTRANSACTION_ABORTED ?
 						 "idle in a transaction" : "executing a command",
@@ -430,9 +430,9 @@ give_up_waiting(Rewind *rewind)
 			 errmsg("database \"%s\" is being accessed by other users",
 					NameStr(rewind->args.database_name)),
 			 sessions ? errdetail_internal("%s", sessions) :
-			 errdetail("Another session is connecting to it, or alters it."),
+			 errdetail("Another session is connecting to it or altering it."),
 			 rewind->forced ?
-			 errhint("They were terminated, but have not ended within %d ms. See \"%s\".",
+			 errhint("They were terminated, but did not exit within %d ms. See \"%s\".",
 					 testdb_lock_timeout, "testdb.lock_timeout") :
 			 errhint("A database is rewound when no session in it is in a transaction. testdb_rewind waited %d ms; see \"%s\", or call testdb_rewind with force.",
 					 testdb_rewind_timeout, "testdb.rewind_timeout")));
@@ -731,7 +731,7 @@ restore_from(const TestdbTemplate *template, Oid clone, const FilesyncNames *nam
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("snapshot of the template was damaged while a database was being rewound"),
-				 errdetail("The database is restored from a new one; those who use it wait until then.")));
+				 errdetail("The database will be restored from a new snapshot; its sessions wait until then.")));
 }
 
 /*
@@ -780,7 +780,7 @@ restore_files(Rewind **batch, Oid *oids, int n, HTAB *relations)
 	if (!recycle_end_restoring())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("WAL began to be consumed while a database was being rewound")));
+				 errmsg("a WAL consumer appeared while a database was being rewound")));
 	database_flush();
 }
 
@@ -965,7 +965,7 @@ restore_again(TestdbClone *clone)
 	RESUME_INTERRUPTS();
 	registry_template_changed(clone->oid);
 	ereport(LOG,
-			(errmsg("restored database \"%s\", whose rewinding had been interrupted",
+			(errmsg("restored database \"%s\" after an interrupted rewind",
 					NameStr(clone->name))));
 	return true;
 }
@@ -981,7 +981,7 @@ lose(const TestdbClone *clone)
 		request_wake_workers();
 	ereport(LOG,
 			(errcode(ERRCODE_UNDEFINED_DATABASE),
-			 errmsg("could not restore database \"%s\" after its rewinding had been interrupted",
+			 errmsg("could not restore database \"%s\" after an interrupted rewind",
 					NameStr(clone->name)),
 			 errdetail("Template database \"%s\" does not exist.",
 					   NameStr(clone->template_name))));
@@ -1026,7 +1026,7 @@ restore_interrupted(long *delay_ms)
 						(errcode(edata->sqlerrcode),
 						 errmsg("could not restore database \"%s\": %s",
 								NameStr(clones[i].name), edata->message),
-						 errhint("It will be tried again until it succeeds.")));
+						 errhint("It will be retried until it succeeds.")));
 			told = true;
 		}
 		PG_END_TRY();

@@ -556,7 +556,7 @@ decide_drop(const DropdbStmt *stmt, RequestArgs *args, bool *force)
 	InvalidateCatalogSnapshot();
 	oid = get_database_oid(stmt->dbname, true);
 	if (!OidIsValid(oid) || !registry_lookup(oid, &clone) || clone.state != CLONE_LEASED)
-		return "it was not made by testdb";
+		return "it was not created by testdb";
 	if (check_serving() != NULL)
 		return check_serving();
 	if (!database_lookup(oid, &info) || info.is_template ||

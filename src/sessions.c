@@ -198,7 +198,7 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 					 errmsg("database \"%s\" is being accessed by other users",
 							name),
 					 sessions ? errdetail_internal("%s", sessions) : 0,
-					 errhint("They were told to end, but have not within %d ms. See \"%s\".",
+					 errhint("They were terminated, but did not exit within %d ms. See \"%s\".",
 							 testdb_lock_timeout, "testdb.lock_timeout")));
 		}
 		if (!told || starting || elapsed - told_at > END_INTERVAL)

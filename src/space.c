@@ -335,7 +335,7 @@ get_space(SpaceRoom *room)
 	if (statvfs(DataDir, &fs) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not get the free space of \"%s\": %m", DataDir)));
+				 errmsg("could not determine the free space of \"%s\": %m", DataDir)));
 	room->in_memory = false;
 	room->bytes = fs.f_blocks == 0 ? PG_INT64_MAX / 2 :
 		(int64) fs.f_bavail * (int64) fs.f_frsize -
@@ -500,7 +500,7 @@ describe_use(void)
 		sum.snapshot += one.snapshot;
 	}
 	pfree(templates);
-	return psprintf("Clones in use take some %llu MB, those kept ready or being removed %llu MB, snapshots %llu MB.",
+	return psprintf("Clones in use take about %llu MB, spares and databases being removed %llu MB, snapshots %llu MB.",
 					(unsigned long long) sum.clones / (1024 * 1024),
 					(unsigned long long) sum.spares / (1024 * 1024),
 					(unsigned long long) sum.snapshot / (1024 * 1024));
@@ -569,9 +569,9 @@ database_space_error(const char *name, uint64 bytes, uint64 files)
 	}
 	else
 	{
-		edata->message = psprintf("not enough free files %s", what);
-		edata->detail = psprintf(name ? "It needs %llu more files; the file system can take %lld more." :
-								 "It has %llu files; the file system can take %lld more.",
+		edata->message = psprintf("not enough free inodes %s", what);
+		edata->detail = psprintf(name ? "It needs %llu more inodes; the file system has %lld left." :
+								 "It has %llu files; the file system has %lld inodes left.",
 								 (unsigned long long) files,
 								 (long long) Max(free_files, 0));
 		edata->hint = "Drop databases that are no longer needed, or give the file system of the data directory more inodes.";

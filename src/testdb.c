@@ -93,7 +93,7 @@ testdb_check_library(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("testdb must be loaded via \"%s\"",
 						"shared_preload_libraries"),
-				 errhint("Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'testdb'")));
+				 errhint("Add \"testdb\" to \"shared_preload_libraries\" and restart the server.")));
 	version_check();
 }
 

@@ -143,7 +143,7 @@ uninstall_restore(void)
 		registry_set_uninstalled(true);
 		space_remove_reserve();
 		ereport(LOG,
-				(errmsg("testdb makes no databases, since it has been uninstalled"),
+				(errmsg("testdb does not create databases because it has been uninstalled"),
 				 errhint("Remove it from \"%s\", or call testdb_install() to use it again.",
 						 "shared_preload_libraries")));
 	}
@@ -243,13 +243,13 @@ wait_until_settled(TimestampTz deadline)
 
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg_plural("%d database that testdb made could not be removed in time",
-								   "%d databases that testdb made could not be removed in time",
+					 errmsg_plural("%d database created by testdb could not be removed in time",
+								   "%d databases created by testdb could not be removed in time",
 								   n, n),
 					 database_lookup(oid, &info) ?
 					 errdetail("Database \"%s\" is one of them.", NameStr(info.name)) :
 					 errdetail("The database with OID %u is one of them.", oid),
-					 errhint("The server log says what is in the way. No others are made; call testdb_uninstall() again.")));
+					 errhint("See the server log for the reason. No new databases are created; call testdb_uninstall() again.")));
 		}
 		request_wake_workers();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

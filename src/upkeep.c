@@ -54,7 +54,7 @@ job_reap(TestdbClone *clone)
 			char	   *sessions = database_describe_sessions(clone->oid);
 
 			ereport(LOG,
-					(errmsg("dropping database \"%s\", made from template \"%s\": its time is over",
+					(errmsg("dropping expired database \"%s\", created from template \"%s\"",
 							NameStr(info.name), NameStr(clone->template_name)),
 					 sessions ? errdetail_internal("%s", sessions) : 0));
 		}
@@ -83,7 +83,7 @@ job_retire(TestdbClone *clone)
 {
 	DatabaseInfo info = {0};
 
-	job_report("testdb: taking back a spare");
+	job_report("testdb: reclaiming a spare");
 	job.request = -1;
 	job.clone = clone->oid;
 	job.state = CLONE_DROPPING;
@@ -92,7 +92,7 @@ job_retire(TestdbClone *clone)
 	PG_TRY();
 	{
 		job_begin_work();
-		job_report_database("taking back spare", clone->oid, &info);
+		job_report_database("reclaiming spare", clone->oid, &info);
 		(void) lock_clone(clone->oid, &info);
 		take_back(clone, false);
 	}
@@ -105,9 +105,9 @@ job_retire(TestdbClone *clone)
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
 				 NameStr(info.name)[0] != '\0' ?
-				 errmsg("could not take back database \"%s\": %s",
+				 errmsg("could not reclaim database \"%s\": %s",
 						NameStr(info.name), edata->message) :
-				 errmsg("could not take back database with OID %u: %s",
+				 errmsg("could not reclaim database with OID %u: %s",
 						clone->oid, edata->message)));
 	}
 	PG_END_TRY();
@@ -258,7 +258,7 @@ note_refill_failure(Oid template_oid, const ErrorData *edata)
 	if (registry_may_log_refill(template_oid, edata->sqlerrcode))
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
-				 errmsg("could not make a database ahead: %s", edata->message),
+				 errmsg("could not create a spare: %s", edata->message),
 				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
 }
 

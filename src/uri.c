@@ -141,11 +141,11 @@ check_host(const char *host, int len)
 	if (p == end)
 		return NULL;
 	if (*p++ != ':')
-		return "What is in the place of the host is not one.";
+		return "The host is not valid.";
 	for (; p < end && isdigit((unsigned char) *p) && port <= 65535; p++)
 		port = port * 10 + (*p - '0');
 	if (p < end || port < 1 || port > 65535)
-		return "What is in the place of the port is not one.";
+		return "The port is not valid.";
 	return NULL;
 }
 
@@ -159,15 +159,15 @@ check_parameter(const char *parameter, size_t len, UriParts *parts)
 	size_t		key_len;
 
 	if (value == NULL || value == parameter)
-		return "A parameter in it is not of the form name=value.";
+		return "It has a parameter that is not of the form name=value.";
 	key_len = value - parameter;
 	value++;
 	if (memchr(parameter, '%', key_len))
-		return "The name of a parameter in it is percent-encoded.";
+		return "It has a parameter whose name is percent-encoded.";
 	if (is_one_of(secret_parameters, lengthof(secret_parameters), parameter, key_len))
-		return "It must not have a password in it: everybody can read it.";
+		return "It must not contain a password, since everybody can read it.";
 	if (is_one_of(database_parameters, lengthof(database_parameters), parameter, key_len))
-		return "A parameter in it names a database.";
+		return "It has a parameter that names a database.";
 	if (key_len == 4 && strncmp(parameter, "user", 4) == 0)
 		parts->has_user = true;
 	if ((key_len == 4 && strncmp(parameter, "host", 4) == 0) ||
@@ -222,7 +222,7 @@ parse_uri(const char *uri, UriParts *parts)
 	else
 		return "It must begin with \"postgresql://\".";
 	if (!has_uri_characters(uri))
-		return "There is a character in it that must be percent-encoded.";
+		return "It contains a character that must be percent-encoded.";
 
 	authority = uri + parts->scheme_len;
 	path = authority + strcspn(authority, "/?");
@@ -236,13 +236,13 @@ parse_uri(const char *uri, UriParts *parts)
 	if (*path == '/')
 		path += 1 + strcspn(path + 1, "/?");
 	if (*path == '/')
-		return "What follows its host can only be the name of a database.";
+		return "Only the name of a database can follow its host.";
 	parts->query = *path == '?' ? path + 1 : NULL;
 
 	if (at == authority)
-		return "The user in it has no name.";
+		return "The user name in it is empty.";
 	if (at && memchr(authority, ':', at - authority))
-		return "It must not have a password in it: everybody can read it.";
+		return "It must not contain a password, since everybody can read it.";
 	problem = check_host(parts->host, parts->host_len);
 	if (problem == NULL)
 		problem = check_query(parts);
@@ -346,8 +346,8 @@ testdb_uri(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("parameter \"%s\" is not set", "testdb.uri"),
-				 errdetail("The server does not know what it is called from outside."),
-				 errhint("Set it to what clients connect to, such as \"%s\".",
+				 errdetail("The server does not know the address by which clients reach it."),
+				 errhint("Set it to the connection URI that clients use, such as \"%s\".",
 						 "postgresql://db.example.org:5432/")));
 	PG_RETURN_TEXT_P(cstring_to_text(put_together(testdb_uri_setting, name)));
 }

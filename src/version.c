@@ -128,13 +128,13 @@ report_mismatch(const char *version)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("extension \"%s\" has another version than its library", "testdb"),
-			 errdetail("The extension has version %s, the library that the server has loaded has version %s.",
+			 errmsg("extension \"%s\" and its library have different versions", "testdb"),
+			 errdetail("The extension has version %s, the loaded library version %s.",
 					   version, TESTDB_VERSION),
 			 is_newer(version) ?
-			 errhint("Install the library of version %s, if that has not been done, and restart the server, so that it is loaded.",
+			 errhint("Install version %s of the library if necessary, and restart the server.",
 					 version) :
-			 errhint("To update the extension, run: ALTER EXTENSION %s UPDATE", "testdb")));
+			 errhint("Run ALTER EXTENSION %s UPDATE to update the extension.", "testdb")));
 }
 
 /*

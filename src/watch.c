@@ -55,7 +55,7 @@ watch_init(void)
 	watch_fd = filesync_watch_open(&error);
 	if (watch_fd < 0)
 		ereport(LOG,
-				(errmsg("testdb cannot watch files: %s", error.message),
+				(errmsg("inotify is not available: %s", error.message),
 				 errdetail("All files of a database are compared when it is recycled.")));
 }
 

@@ -185,7 +185,7 @@ warn_of_huge_pages(void)
 		mount_has_option("/proc/self/mountinfo", st.st_dev, "tmpfs", "huge=always"))
 		ereport(WARNING,
 				(errmsg("file system of the data directory is mounted with \"huge=always\""),
-				 errdetail("Many small files, which is what a database is, are copied far more slowly there."),
+				 errdetail("A database consists of many small files, which are copied far more slowly there."),
 				 errhint("Mount it with \"huge=never\", \"huge=advise\" or \"huge=within_size\".")));
 }
 

@@ -69,7 +69,7 @@ like(
 ask($node, q{SELECT testdb_clone('regression_template', 'regression_2')});
 like(
 	error_of($node, q{SELECT testdb_clone('regression_template')}),
-	qr/^53400: too many databases made by testdb\n.*\b2\b.*\n.*"testdb\.max_clones"/,
+	qr/^53400: too many databases created by testdb\n.*\b2\b.*\n.*"testdb\.max_clones"/,
 	'testdb.max_clones');
 is(ask($node, q{SELECT testdb_drop('regression_1'), testdb_drop('regression_2')}),
 	't|t', 'clones are dropped at the limit');
@@ -113,7 +113,7 @@ my @refused = (
 	],
 	[
 		$full,
-		qr/^53400: no testdb worker could be started\n.*the 0 of "max_worker_processes".*\n.*"max_worker_processes"/,
+		qr/^53400: no testdb worker could be started\n.*the 0 background worker slots.*\n.*"max_worker_processes"/,
 		'max_worker_processes is 0'
 	]);
 my @calls;
@@ -177,7 +177,7 @@ $standby->promote;
 is(ask($standby, q{SELECT testdb_drop('regression_1')}), 't', 'promoted: a clone of before the backup');
 like(
 	error_of($standby, q{SELECT testdb_drop('regression_3')}),
-	qr/^42809: database "regression_3" was not made by testdb/,
+	qr/^42809: database "regression_3" was not created by testdb/,
 	'promoted: a clone that it has no record of');
 is(ask($standby, q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'promoted: a new clone');
 unlike(server_state($standby), qr/regression_2|pg_testdb/, 'promoted: no record is left');
@@ -191,7 +191,7 @@ for my $call (
 {
 	is( error_of($node, "SELECT $call"),
 		q{55000: testdb must be loaded via "shared_preload_libraries"
-Add this line to postgresql.conf and restart the server: shared_preload_libraries = 'testdb'},
+Add "testdb" to "shared_preload_libraries" and restart the server.},
 		"not preloaded: $call");
 }
 set_conf($node, 'restart', 'shared_preload_libraries' => 'testdb');

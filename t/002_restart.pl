@@ -29,7 +29,7 @@ allow_in_place_tablespaces = on
 });
 my $leases = $node->data_dir . '/pg_testdb/clones';
 my $view = 'SELECT name, template, owner, created_at FROM testdb_clones ORDER BY name';
-my $not_ours = qr/^42809: database "\w+" was not made by testdb/;
+my $not_ours = qr/^42809: database "\w+" was not created by testdb/;
 
 # Runs a statement that must succeed, in a new session: the server is restarted all the time here.
 sub ask

@@ -96,12 +96,12 @@ spew("$next_source/sql/testdb--$next--$version.sql", "DROP FUNCTION testdb_next(
 sub mismatch
 {
 	my ($extension, $library, $hint) = @_;
-	return "55000: extension \"testdb\" has another version than its library\n"
-	  . "The extension has version $extension, the library that the server has loaded has version $library.\n$hint";
+	return "55000: extension \"testdb\" and its library have different versions\n"
+	  . "The extension has version $extension, the loaded library version $library.\n$hint";
 }
-my $update = 'To update the extension, run: ALTER EXTENSION testdb UPDATE';
+my $update = 'Run ALTER EXTENSION testdb UPDATE to update the extension.';
 my $restart =
-  "Install the library of version $next, if that has not been done, and restart the server, so that it is loaded.";
+  "Install version $next of the library if necessary, and restart the server.";
 
 install($this_source);
 my ($pkglibdir, $sharedir) = map { (run_command([ $pg_config, $_ ]))[0] } '--pkglibdir', '--sharedir';

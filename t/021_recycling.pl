@@ -665,12 +665,12 @@ is($complaints, '', 'the server log has no complaint');
 	$begin_copy->();
 	$is_recycled->('during a COPY', $live->('DELETE FROM plain WHERE i > 100')) for 1 .. 3;
 	my $put_off = $live->('TRUNCATE plain');
-	ok($says->('cannot recycle all databases'), 'it is waited for where a file was made or removed');
+	ok($says->('recycling of databases is delayed'), 'it is waited for where a file was made or removed');
 	$is_recycled->('while it is waited for', $live->('DELETE FROM plain WHERE i > 100'));
 	my $other = $live->('CREATE TABLE made (i int)');
 	ok(poll(sub { $admin->query($returned) eq '2' }), 'dropped ones gather');
 	$copying->close;
-	ok($says->('can recycle databases again'), 'when the COPY has ended they are recycled');
+	ok($says->('recycling of databases is no longer delayed'), 'when the COPY has ended they are recycled');
 	$is_recycled->('after a COPY', $_) for $put_off, $other;
 
 	# Nor is anything dropped for good, and nobody tries again and again.
@@ -680,10 +680,10 @@ is($complaints, '', 'the server log has no complaint');
 	$begin_copy->();
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'during a COPY nothing is dropped for good');
 	is($admin->sqlstate, '55006', 'which is told') or diag $admin->message;
-	ok($says->('cannot recycle all databases'), 'and known to all workers');
+	ok($says->('recycling of databases is delayed'), 'and known to all workers');
 	$is_recycled->('after such a drop', $live->('DELETE FROM plain WHERE i > 100'));
 	$copying->close;
-	ok($says->('can recycle databases again'), 'when the COPY has ended that is noticed, too');
+	ok($says->('recycling of databases is no longer delayed'), 'when the COPY has ended that is noticed, too');
 	ok(poll(sub { oid_of($admin, $name) eq '' || $admin->do("SELECT testdb_drop('$name', true)") }), 'and it is dropped');
 }
 

@@ -602,7 +602,7 @@ sub try_removed
 	reload('clone-logged error');
 	ok(!$admin->do("SELECT testdb_clone('$template', 'regression_mine_" . ++$nnames . q{')}), "$what: it fails");
 	reload('');
-	wait_for_log(qr/removed directory .* of a database that was not completed/, $position);
+	wait_for_log(qr/removed directory .* of an incompletely created database/, $position);
 	settle();
 	kill_server($node);
 	unlike(slurp_file($node->logfile, $position), qr/was reached.*checkpoint/s,

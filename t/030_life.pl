@@ -164,7 +164,7 @@ for my $end (sort keys %ends)
 	like(told($user), qr/^(57P01|08006)/, 'session scope: a session in it is ended');
 	my ($pid, $me) = ($user->pid, scalar getpwuid $<);
 	my $log = slurp_file($node->logfile, $offset);
-	like($log, qr/LOG:  dropping database "$used", made from template "$template": its time is over\n.*DETAIL:  .*$pid/,
+	like($log, qr/LOG:  dropping expired database "$used", created from template "$template"\n.*DETAIL:  .*$pid/,
 		'session scope: the log says whose sessions were ended');
 	unlike($log, qr/dropping database "$gone"|could not drop/, 'session scope: nothing else is in the log');
 }
@@ -215,7 +215,7 @@ adds_up('session scope');
 	like(told($user), qr/^(57P01|08006)/, 'lifetime: a session in it is ended');
 	my $log = slurp_file($node->logfile, $offset);
 	my $pid = $user->pid;
-	like($log, qr/LOG:  dropping database "$used", made from template "$template": its time is over\n.*DETAIL:  .*$pid/,
+	like($log, qr/LOG:  dropping expired database "$used", created from template "$template"\n.*DETAIL:  .*$pid/,
 		'lifetime: the log says whose sessions were ended');
 	is(count_rows($_), 100, "lifetime: $_ stays") for $long, $saved;
 	is(run($admin, 'SELECT testdb_drop_all()'), 2, 'lifetime: those that have expired are not counted again');
@@ -497,7 +497,7 @@ adds_up('DROP of a template');
 	is("@twice", '', 'at the same time: no two drops succeed');
 	is(join("\n", @lies), '', 'at the same time: what a drop says has gone has gone');
 	is( join("\n",
-			grep { !/^(ok|3D000: database x does not exist|55006: database x is being \w+|55000: database x has not been handed out by testdb_clone|42809: database x was not made by testdb)$/ }
+			grep { !/^(ok|3D000: database x does not exist|55006: database x is being \w+|55000: database x has not been handed out by testdb_clone|42809: database x was not created by testdb)$/ }
 			  sort keys %told),
 		'',
 		'at the same time: nothing but what can be expected is told');
@@ -794,7 +794,7 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	is(count_rows('regression_good'), 100, 'left behind: a good one is not touched');
 	my $log = slurp_file($node->logfile, $offset);
 	like($log, qr/LOG:  testdb found 1 database that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/, 'left behind: the log has the numbers');
-	like($log, qr/LOG:  removed directory "base\/$oids{directory}" of a database that was not completed/,
+	like($log, qr/LOG:  removed directory "base\/$oids{directory}" of an incompletely created database/,
 		'left behind: the log names the directory');
 	is(run($admin, 'SELECT testdb_drop_all()'), 1, 'left behind: the good one can be dropped');
 }

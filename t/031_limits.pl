@@ -299,7 +299,7 @@ SKIP:
 	ok(!-e $node->data_dir . "/base/$copy_oid", 'full: its files have gone');
 	$fill->(3);
 	ok(!$admin->do(q{SELECT testdb_drop('regression_copy_2')}), 'full, with no reserve: a copy is not dropped');
-	like(told($admin), qr/^53100: not enough free space to drop database "regression_copy_2"\nIt takes a checkpoint.*\nMake some room/,
+	like(told($admin), qr/^53100: not enough free space to drop database "regression_copy_2"\nDropping it requires a checkpoint.*\nFree some space/,
 		'full, with no reserve: error');
 	is(run($admin, q{SELECT state FROM testdb_clones WHERE name = 'regression_copy_2'}), 'leased', 'full, with no reserve: the copy stays');
 	ok(!$admin->do(q{SELECT testdb_drop('regression_drop')}), 'full, with no reserve: nor is a native clone') if run($admin, 'SHOW testdb.recycled') eq '0';
@@ -325,7 +325,7 @@ SKIP:
 		run($admin, "SET testdb.method = '$method'");
 		my $n = fill($admin, 100);
 		ok($n > 2 && $n < 30, "$title: some clones fit ($n)");
-		like(told($admin), qr/^53100: not enough free files for another database\nIt has \d+ files; the file system can take \d+ more\.\nDrop databases/,
+		like(told($admin), qr/^53100: not enough free inodes for another database\nIt has \d+ files; the file system has \d+ inodes left\.\nDrop databases/,
 			"$title: then there is an error");
 		ok($admin->do('CREATE TABLE x AS SELECT generate_series(1, 10000)') && $admin->do('DROP TABLE x; CHECKPOINT'), "$title: the server goes on");
 		is(run($admin, 'SELECT testdb_drop_all()'), $n, "$title: all are dropped");
@@ -371,7 +371,7 @@ testdb.spares = 0
 my $admin = populate($node);
 my $user = connect_to($node, 'postgres', user => 'regress_user');
 my $spares = q{SELECT coalesce(sum(spares), 0) FROM testdb_templates};
-my $too_many = qr/^53400: too many databases made by testdb\nAll 6 are in use\.\nDrop some with testdb_drop, or increase "testdb.max_clones"\./;
+my $too_many = qr/^53400: too many databases created by testdb\nAll 6 are in use\.\nDrop some with testdb_drop, or increase "testdb.max_clones"\./;
 
 # Spares of another template are given up, one by one, for who needs the room.
 ok(run($admin, "SELECT testdb_prewarm('$other', 3)") >= 3, 'max_clones: there are spares of another template');

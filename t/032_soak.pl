@@ -416,7 +416,7 @@ my $log = slurp_file($node->logfile);
 unlike($log, qr/PANIC|TRAP|signal (6|11)|terminating any other active/, 'no process has crashed');
 # A worker that was canceled by the above says what it could not do, and does it later.
 my @trouble = grep { !/: canceling statement due to user request$/ }
-  $log =~ /(?:WARNING|LOG):  ((?:could not (?:recycle|remove|drop|take back)|error in testdb worker|some useless files|.*(?:still active|leak)).*)/g;
+  $log =~ /(?:WARNING|LOG):  ((?:could not (?:recycle|remove|drop|reclaim)|error in testdb worker|some useless files|.*(?:still active|leak)).*)/g;
 is(join("\n", @trouble), '', 'no trouble in the log');
 $node->stop;
 done_testing();

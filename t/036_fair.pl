@@ -83,7 +83,7 @@ for my $way ('clones', 'spares')
 	$n = 0;
 	$n++ while $n < 20 && $greedy->do(q{SELECT testdb_clone('regression_template')});
 	is($n, 14, "$way: fourteen of sixteen");
-	like(told($greedy), qr/^53400: too many databases made by testdb\n14 of 16 are in use, 14 of them by this role/, "$way: error");
+	like(told($greedy), qr/^53400: too many databases created by testdb\n14 of 16 are in use, 14 of them by this role/, "$way: error");
 	ok($modest->do(q{SELECT testdb_clone('regression_template')}), "$way: another role has one") or diag told($modest);
 	ok($admin->do(q{SELECT testdb_clone('regression_template')}), "$way: so has a superuser") or diag told($admin);
 

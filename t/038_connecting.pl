@@ -166,7 +166,7 @@ for my $point ('reset-empty', 'restore-recorded', 'restore-committed', 'replace-
 	my $start = time;
 	my $client = connect_to($node, $name);
 	my $took = time - $start;
-	like(told($client), qr/^57P03: database "$name" is being reset\nThe connection has waited for that 300 ms\.\nTry again, or increase "testdb.timeout"\.$/,
+	like(told($client), qr/^57P03: database "$name" is being reset\nThe connection waited 300 ms for the reset to finish\.\nTry again, or increase "testdb.timeout"\.$/,
 		"$point: refused in the end");
 	ok($took > 0.29 && $took < 10, "$point: after testdb.timeout") or diag $took;
 	ok(!connect_to($node, 'postgres')->error, "$point: another database can be entered");
@@ -203,7 +203,7 @@ for my $case ([ 'restore-recorded', 'error' ], [ 'restore-content', 'error' ], [
 	my $client = session($node, 'postgres');
 	$client->query("SELECT testdb_reset('$name')");
 	ok($client->error, "$what: the reset fails");
-	like($client->error->{D}, qr/The database is being restored, and new sessions wait until it is\.$/, "$what: error") if $how eq 'error';
+	like($client->error->{D}, qr/The database is being restored; new sessions wait until it is\.$/, "$what: error") if $how eq 'error';
 
 	# After a crash the worker that restores may come to the point as well, until it is told otherwise.
 	poll(sub { slurp_file($node->logfile, $position) =~ /reinitializing/ }) or die 'no restart' if $how eq 'kill';

@@ -135,7 +135,7 @@ $node->restart;
 $admin = connect_to($node, 'postgres');
 all_refused('restart');
 is_clear('restart', @names);
-like(slurp_file($node->logfile), qr/testdb makes no databases, since it has been uninstalled/, 'restart: the log says so');
+like(slurp_file($node->logfile), qr/testdb does not create databases because it has been uninstalled/, 'restart: the log says so');
 is(run($admin, "SELECT testdb_drop('$names[0]')"), 't', 'restart: a clone can be dropped');
 shift @names;
 is_clear('dropped', @names);
@@ -181,7 +181,7 @@ ok($admin->do("SELECT testdb_drop(testdb_clone('$template'))"), 'testdb_install:
 	my $caller = session($node, 'postgres');
 	run($caller, q{SET testdb.timeout = '300ms'});
 	ok(!$caller->do('SELECT * FROM testdb_uninstall()'), 'timeout: it fails');
-	like(told($caller), qr/^55006: \d databases? that testdb made could not be removed in time\n.* is one of them.*\n.*again/, 'timeout: and says why');
+	like(told($caller), qr/^55006: \d databases? created by testdb could not be removed in time\n.* is one of them.*\n.*again/, 'timeout: and says why');
 	like(error_of($node, $calls{clone}), $refused, 'timeout: no clones are made');
 	run($holder, 'ROLLBACK');
 	is(uninstall(), '', 'timeout: the next call succeeds');

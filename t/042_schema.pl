@@ -80,7 +80,7 @@ for my $path (q{''}, 'pg_catalog', 'public')
 		next if $admin->do(statement($kind, "$quoted.$name"));
 
 		# The session is in postgres, which is not a clone.
-		like(told($admin), qr/^42809: database "postgres" was not made by testdb/, "$title: by its full name, it is called");
+		like(told($admin), qr/^42809: database "postgres" was not created by testdb/, "$title: by its full name, it is called");
 		is($kind, 'procedure', "$title: only the procedure is about this database");
 	}
 }

@@ -203,7 +203,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	run($busy, q{INSERT INTO plain VALUES (5000, 'x')});
 	$admin->query("SELECT testdb_rewind('$clone')");
 	is($admin->sqlstate, '55006', 'a session in a transaction is an error in the end');
-	like($admin->error->{D}, qr/^Process @{[$busy->pid]} of user ".*" \(application "the busy one"\) is idle in a transaction since /,
+	like($admin->error->{D}, qr/^Process @{[$busy->pid]} of user ".*" \(application "the busy one"\) has been idle in a transaction since /,
 		'which names it');
 	like($admin->error->{H}, qr/testdb\.rewind_timeout/, 'and the setting');
 	is(run($busy, 'SELECT count(*) FROM plain'), '3001', 'it goes on');

@@ -136,7 +136,7 @@ my @kinds = (
 	{
 		name => 'in a transaction',
 		start => sub { my $who = session($node, $clone, name => 'the busy one'); run($who, 'BEGIN; DELETE FROM plain'); return $who },
-		wanted => qr/is idle in a transaction since/,
+		wanted => qr/has been idle in a transaction since/,
 		end => sub { run($_[0], 'COMMIT') },
 	},
 	{
@@ -147,8 +147,8 @@ my @kinds = (
 			kill 'STOP', $who->pid;
 			return $who;
 		},
-		wanted => qr/is idle in a transaction since/,
-		stays => qr/were terminated, but have not ended/,
+		wanted => qr/has been idle in a transaction since/,
+		stays => qr/were terminated, but did not exit/,
 		end => sub {
 			my ($who) = @_;
 			kill 'CONT', $who->pid;
@@ -159,13 +159,13 @@ my @kinds = (
 	{
 		name => 'in a long query',
 		start => sub { return busy_with('SELECT pg_sleep(100)') },
-		wanted => qr/is executing a command since/,
+		wanted => qr/has been executing a command since/,
 		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
 	},
 	{
 		name => 'in COPY from its client',
 		start => sub { my $who = busy_with('COPY plain FROM STDIN'); $who->send_copy("7001\tcopied\n"); return $who },
-		wanted => qr/is executing a command since/,
+		wanted => qr/has been executing a command since/,
 		end => sub { $_[0]->end_copy; is($_[0]->result->{error}, undef, 'in COPY from its client: it comes to its end') },
 	},
 	{
@@ -175,7 +175,7 @@ my @kinds = (
 			wait_for("wait_event = 'ClientWrite'");
 			return $who;
 		},
-		wanted => qr/is executing a command since/,
+		wanted => qr/has been executing a command since/,
 		end => sub { is($_[0]->result->{error}, undef, 'in COPY to its client: it comes to its end') },
 		lost => '08006',    # the message can't be sent in the middle of another one
 	},
@@ -188,7 +188,7 @@ my @kinds = (
 			wait_for("backend_type = 'parallel worker'");
 			return $who;
 		},
-		wanted => qr/is executing a command since/,
+		wanted => qr/has been executing a command since/,
 		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
 	},
 	{
@@ -200,7 +200,7 @@ my @kinds = (
 			wait_for("wait_event = 'ClientWrite' AND query LIKE 'COPY public.plain%'");
 			return [ $dump, $reader ];
 		},
-		wanted => qr/is executing a command since/,
+		wanted => qr/has been executing a command since/,
 		end => sub {
 			my ($dump, $reader) = @{ $_[0] };
 			my $text = '';
@@ -219,7 +219,7 @@ my @kinds = (
 	{
 		name => 'in VACUUM',
 		start => sub { return busy_with('DELETE FROM plain WHERE i < 2000', 'SET vacuum_cost_delay = 100', 'SET vacuum_cost_limit = 1', 'VACUUM plain') },
-		wanted => qr/is executing a command since/,
+		wanted => qr/has been executing a command since/,
 		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
 	});
 

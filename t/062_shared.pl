@@ -166,7 +166,7 @@ is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_
 	my $before = served();
 	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_3'), 'no place: passed on') or diag told($admin);
 	is(served(), $before, 'no place: not served');
-	is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_source_3'}), 'too many databases made by testdb', 'no place: the reason');
+	is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_source_3'}), 'too many databases created by testdb', 'no place: the reason');
 	ok($admin->do('DROP DATABASE regression_core'), 'no place: dropped');
 	run($admin, 'SELECT testdb_drop_all()');
 }

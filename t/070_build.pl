@@ -207,8 +207,8 @@ for my $how (sort keys %ends)
 	my $own = session($node, 'postgres');
 	my $name = run($own, q{SELECT testdb_clone('template1', 'regression_plain')});
 	for my $case (
-		[ 'postgres', qr/^42809: database "postgres" was not made by testdb/ ],
-		[ 'regression_plain', qr/^42809: database "regression_plain" was not made by testdb_template_begin/ ],
+		[ 'postgres', qr/^42809: database "postgres" was not created by testdb/ ],
+		[ 'regression_plain', qr/^42809: database "regression_plain" was not created by testdb_template_begin/ ],
 		[ 'regression_missing', qr/^3D000: database "regression_missing" does not exist/ ])
 	{
 		for my $function (qw(finish cancel))
@@ -317,7 +317,7 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	build('regression_kept', $_) for 'f4', 'f5';
 	is(run($admin, q{SELECT string_agg(fingerprint, ' ' ORDER BY fingerprint) FROM testdb_builds WHERE name = 'regression_kept'}),
 		'f1 f2 f4 f5', 'more than three stay only where there are clones');
-	like(slurp_file($node->logfile, $position), qr/dropped template "$dbs[2]", which was not used lately/, 'the log says what has gone');
+	like(slurp_file($node->logfile, $position), qr/dropped template "$dbs[2]", which was the least recently used/, 'the log says what has gone');
 	build('regression_kept', 'f6', user => 'regress_other');
 	is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression_kept'}), 5, 'nobody drops those of others');
 	run($client, "SELECT testdb_drop('$clone')");
