@@ -3,11 +3,11 @@
  * buffers.c
  *	  What shared buffers and the statistics hold of a database.
  *
- * Pages of a database whose files are replaced must be dropped before, or they would
- * be written over the new files.  Sets of relations say which; they are found in the
- * names of files that have changed, and by looking at all buffer headers, without a
- * lock: what is dirty may change at once, so that the callers look when nobody can
- * be in the database.
+ * Pages of a database whose files are replaced must be dropped before, or
+ * they would be written over the new files.  Sets of relations say which;
+ * they are found in the names of files that have changed, and by looking at
+ * all buffer headers, without a lock: what is dirty may change at once, so
+ * that the callers look when nobody can be in the database.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -80,9 +80,9 @@ database_drop_statistics(const Oid *oids, int n)
 }
 
 /*
- * For pgstat_reset_matching_entries: is this an entry of one of these databases,
- * and of an object that it had when it was made?  What was made in it has a
- * larger OID than the database.
+ * For pgstat_reset_matching_entries: is this an entry of one of these
+ * databases, and of an object that it had when it was made?  What was made in
+ * it has a larger OID than the database.
  */
 static bool
 is_of_template(PgStatShared_HashEntry *entry, Datum arg)
@@ -103,11 +103,11 @@ is_of_clone(PgStatShared_HashEntry *entry, Datum arg)
  * Let the cumulative statistics of databases start from zero that sessions stay
  * in, none of which is in a transaction, while the databases are rewound.
  *
- * An entry that is dropped stays, marked so, until all sessions have let go of
- * it.  If its object comes back by the rewind and is dropped once more meanwhile,
- * older minor releases fail after the commit, which is a PANIC.  So entries of
- * objects that come back are reset, and used anew if they are marked; those of
- * other objects are dropped.
+ * An entry that is dropped stays, marked so, until all sessions have let go
+ * of it.  If its object comes back by the rewind and is dropped once more
+ * meanwhile, older minor releases fail after the commit, which is a PANIC.
+ * So entries of objects that come back are reset, and used anew if they are
+ * marked; those of other objects are dropped.
  */
 void
 database_reset_statistics(const Oid *oids, int n)

@@ -3,26 +3,28 @@
  * build.c
  *	  Templates that are built once, by whoever comes first.
  *
- * Parallel workers of a test suite start at the same moment and all need the same
- * template.  testdb_template_begin lets one of them build it, and the others wait.
- * A template is known by a name and a fingerprint of what it is made from.
+ * Parallel workers of a test suite start at the same moment and all need the
+ * same template.  testdb_template_begin lets one of them build it, and the
+ * others wait.  A template is known by a name and a fingerprint of what it is
+ * made from.
  *
- * What it is: a clone of its base, with a lease (lease.c) that has the name and, as
- * label, the fingerprint.  So it is recorded on disk before it is made, and goes when
- * it should:
+ * What it is: a clone of its base, with a lease (lease.c) that has the name
+ * and, as label, the fingerprint.  So it is recorded on disk before it is
+ * made, and goes when it should:
  *
  *	state		lease						registry
  *	building	HELD, of a session			LEASED, session_pid is the builder's
  *	ready		HELD, sealed, of none		LEASED, sealed
  *
- * The session that builds has a claim in shared memory, from before the database
- * is made until it is finished or cancelled.  No two claims have the same name and
- * fingerprint; who finds one waits on a condition variable until it has gone, and
- * looks again.  Claims go with their session, whatever ends it, in a
- * before_shmem_exit callback; the same end of the session makes its clones due, so
- * that a worker drops the half-made database.  The next builder need not wait for
- * that: it chooses a name that is free.  If the server crashes there are no claims
- * afterwards, and a lease of a session is that of a database to be removed.
+ * The session that builds has a claim in shared memory, from before the
+ * database is made until it is finished or cancelled.  No two claims have the
+ * same name and fingerprint; who finds one waits on a condition variable
+ * until it has gone, and looks again.  Claims go with their session, whatever
+ * ends it, in a before_shmem_exit callback; the same end of the session makes
+ * its clones due, so that a worker drops the half-made database.  The next
+ * builder need not wait for that: it chooses a name that is free.  If the
+ * server crashes there are no claims afterwards, and a lease of a session is
+ * that of a database to be removed.
  *
  *	step								if the builder ends here
  *	1  claim							nothing; the next is the builder
@@ -31,15 +33,16 @@
  *	4  testdb_template_finish (seal.c)	the same, until the lease is sealed
  *	5  claim released					a finished template
  *
- * A finished template is looked for first without a claim, then once more with it:
- * since step 5 comes last, a builder that has its claim sees what was finished
- * before.
+ * A finished template is looked for first without a claim, then once more
+ * with it: since step 5 comes last, a builder that has its claim sees what
+ * was finished before.
  *
  * Finished templates give way to newer ones of the same name and owner, least
- * recently used first, beyond testdb.kept_templates; and never those with clones.
+ * recently used first, beyond testdb.kept_templates; and never those with
+ * clones.
  *
- * Locks: the build lock guards the claims, and is held for microseconds, with no
- * other lock.  Sessions wait without one.
+ * Locks: the build lock guards the claims, and is held for microseconds, with
+ * no other lock.  Sessions wait without one.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -160,8 +163,8 @@ find_claim(const BuildClaim *wanted)
 }
 
 /*
- * Claim a name and fingerprint for this session; false if there is a claim, which
- * is copied to *other.  Takes and releases the build lock.
+ * Claim a name and fingerprint for this session; false if there is a claim,
+ * which is copied to *other.  Takes and releases the build lock.
  *
  * Errors: 53400 if too many templates are being built.
  */
@@ -193,8 +196,8 @@ take_claim(const BuildClaim *wanted, BuildClaim *other)
 }
 
 /*
- * Copy the claim of that name and fingerprint to *other; false if there is none.
- * Takes and releases the build lock.
+ * Copy the claim of that name and fingerprint to *other; false if there is
+ * none.  Takes and releases the build lock.
  */
 static bool
 read_claim(const BuildClaim *wanted, BuildClaim *other)
@@ -211,8 +214,8 @@ read_claim(const BuildClaim *wanted, BuildClaim *other)
 
 /*
  * Release the claims of a process (0: any), for a database of that OID
- * (InvalidOid: any), or of that name if it is not NULL; the number of them.  Wakes
- * those who wait.  Takes and releases the build lock.
+ * (InvalidOid: any), or of that name if it is not NULL; the number of them.
+ * Wakes those who wait.  Takes and releases the build lock.
  */
 static int
 release_claims(int pid, Oid database, const char *database_name)
@@ -238,8 +241,8 @@ release_claims(int pid, Oid database, const char *database_name)
 }
 
 /*
- * Release this session's claim of that name and fingerprint, which has not got a
- * database.  Takes and releases the build lock.
+ * Release this session's claim of that name and fingerprint, which has not
+ * got a database.  Takes and releases the build lock.
  */
 static void
 give_up_claim(const BuildClaim *wanted)
@@ -255,8 +258,8 @@ give_up_claim(const BuildClaim *wanted)
 }
 
 /*
- * Note which database this session's claim is for.  Takes and releases the build
- * lock.
+ * Note which database this session's claim is for.  Takes and releases the
+ * build lock.
  */
 static void
 set_claim_database(const BuildClaim *wanted, const RequestResult *made)
@@ -274,8 +277,8 @@ set_claim_database(const BuildClaim *wanted, const RequestResult *made)
 }
 
 /*
- * Note that a database that is being built has been vacuumed; by the process that
- * has done so.  Takes and releases the build lock.
+ * Note that a database that is being built has been vacuumed; by the process
+ * that has done so.  Takes and releases the build lock.
  */
 void
 build_note_vacuumed(Oid database)
@@ -305,7 +308,8 @@ is_vacuumed(Oid database)
 }
 
 /*
- * A before_shmem_exit callback: what this session builds is for others to build.
+ * A before_shmem_exit callback: what this session builds is for others to
+ * build.
  */
 static void
 build_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
@@ -347,8 +351,8 @@ get_build_arguments(FunctionCallInfo fcinfo, BuildClaim *wanted)
 }
 
 /*
- * Is a clone a finished template of that name, and of that fingerprint unless that
- * is ""?  Fills *info with its row as it is now.
+ * Is a clone a finished template of that name, and of that fingerprint unless
+ * that is ""?  Fills *info with its row as it is now.
  */
 static bool
 is_ready(const TestdbClone *clone, const BuildClaim *wanted, DatabaseInfo *info)
@@ -361,8 +365,8 @@ is_ready(const TestdbClone *clone, const BuildClaim *wanted, DatabaseInfo *info)
 }
 
 /*
- * Find the finished template of that name and fingerprint, note that it is used,
- * and check that the caller may clone it; false if there is none.
+ * Find the finished template of that name and fingerprint, note that it is
+ * used, and check that the caller may clone it; false if there is none.
  *
  * Errors: those of get_template.
  */
@@ -390,7 +394,8 @@ find_ready(const BuildClaim *wanted, Name database)
 }
 
 /*
- * Who builds, for the detail of an error: process, user, application, since when.
+ * Who builds, for the detail of an error: process, user, application, since
+ * when.
  */
 static char *
 describe_builder(const BuildClaim *claim)
@@ -466,8 +471,9 @@ wait_for_builder(const BuildClaim *wanted, TimestampTz deadline)
 }
 
 /*
- * Report whether a name is that of a database, or of one that a worker is making,
- * whose row nobody can see yet: for a builder that has given up, for example.
+ * Report whether a name is that of a database, or of one that a worker is
+ * making, whose row nobody can see yet: for a builder that has given up, for
+ * example.
  */
 static bool
 is_name_taken(const char *name)
@@ -485,9 +491,9 @@ is_name_taken(const char *name)
 }
 
 /*
- * A name for the database of a template, in *name: the template's, and a hash of
- * the fingerprint.  If that is taken, by one that is just being dropped, say, or
- * whose fingerprint has the same hash, a serial is added.
+ * A name for the database of a template, in *name: the template's, and a hash
+ * of the fingerprint.  If that is taken, by one that is just being dropped,
+ * say, or whose fingerprint has the same hash, a serial is added.
  */
 static void
 choose_build_name(const BuildClaim *wanted, NameData *name)
@@ -626,9 +632,9 @@ report_no_database(const char *name)
 }
 
 /*
- * Find the database of a template that is being built and that argument 0 names,
- * check that the caller may finish or cancel it, and fill *args; false if there is
- * no such database.
+ * Find the database of a template that is being built and that argument 0
+ * names, check that the caller may finish or cancel it, and fill *args; false
+ * if there is no such database.
  *
  * Errors: those of check_owned; 42809 if it is another one, 55000 if it is
  * finished, 55006 if the session is in it.
@@ -961,8 +967,8 @@ testdb_template_drop(PG_FUNCTION_ARGS)
 }
 
 /*
- * Put a row of testdb_builds(); claim is NULL for a finished template, clone for
- * one whose database is not made yet.
+ * Put a row of testdb_builds(); claim is NULL for a finished template, clone
+ * for one whose database is not made yet.
  */
 static void
 put_build(ReturnSetInfo *rsinfo, const BuildClaim *claim, const TestdbClone *clone)

@@ -353,9 +353,9 @@ invalidate_storage_compat(Oid db, Oid rel)
 }
 
 /*
- * The columns of pg_database that have the locale of a provider other than libc,
- * and ICU's rules; 0 if there is none.  17 renamed the first, 16 brought the
- * other.
+ * The columns of pg_database that have the locale of a provider other than
+ * libc, and ICU's rules; 0 if there is none.  17 renamed the first, 16 brought
+ * the other.
  */
 #if PG_VERSION_NUM >= 170000
 #define ANUM_DATLOCALE_COMPAT	Anum_pg_database_datlocale
@@ -408,8 +408,8 @@ database_ownercheck_compat(Oid database, Oid role)
 }
 
 /*
- * Report whether a role may make another the owner of what it creates.  16 brought
- * an option of memberships for that.
+ * Report whether a role may make another the owner of what it creates.  16
+ * brought an option of memberships for that.
  */
 static inline bool
 can_set_role_compat(Oid member, Oid role)

@@ -4,12 +4,12 @@
  *	  New sessions wait while a clone is being reset.
  *
  * Who connects to a clone that a worker resets must neither be refused nor be
- * ended as one of the sessions that were there before.  So a worker closes the
- * clone's name first, and opens it when the reset is over, whatever its end.  A
- * client that has been authenticated (guard.c has the hook) waits as long as the
- * name is closed, testdb.timeout at most, and then is refused: 57P03.  The same
- * holds for a clone whose restoring was interrupted, until worker 0 has restored
- * it (rewind.c).
+ * ended as one of the sessions that were there before.  So a worker closes
+ * the clone's name first, and opens it when the reset is over, whatever its
+ * end.  A client that has been authenticated (guard.c has the hook) waits as
+ * long as the name is closed, testdb.timeout at most, and then is refused:
+ * 57P03.  The same holds for a clone whose restoring was interrupted, until
+ * worker 0 has restored it (rewind.c).
  *
  * Three kinds of clients have come before the name was closed:
  *
@@ -25,12 +25,12 @@
  *	  array of PGPROCs, for which name it is on its way, and the worker waits until
  *	  there is none, before it locks the database.
  *
- * Why nobody slips through: a client notes the name before it looks whether that
- * is closed, and a worker closes it before it looks for clients, with a memory
- * barrier on either side.
+ * Why nobody slips through: a client notes the name before it looks whether
+ * that is closed, and a worker closes it before it looks for clients, with a
+ * memory barrier on either side.
  *
- * If a worker ends, its exit callback opens the name.  After a crash all of this
- * is made anew.
+ * If a worker ends, its exit callback opens the name.  After a crash all of
+ * this is made anew.
  *
  * Locks: a spinlock guards the names, for as long as it takes to compare a few.
  *
@@ -167,8 +167,8 @@ connect_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * Is a name closed?  Takes and releases the spinlock, and the registry's locks if
- * there are clones to be restored.
+ * Is a name closed?  Takes and releases the spinlock, and the registry's locks
+ * if there are clones to be restored.
  */
 static bool
 is_closed(const char *name)
@@ -280,8 +280,8 @@ is_somebody_coming(uint32 hash)
 }
 
 /*
- * Wait until those clients have arrived that were on their way when the name was
- * closed, but no longer than so many ms.
+ * Wait until those clients have arrived that were on their way when the name
+ * was closed, but no longer than so many ms.
  */
 void
 connect_await_arrivals(const char *name, int timeout_ms)

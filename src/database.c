@@ -183,10 +183,10 @@ lock_or_refuse(Oid oid, LOCKMODE mode)
 }
 
 /*
- * The transaction in progress, other than this one, that has changed a setting of
- * a database (ALTER DATABASE ... SET, ALTER ROLE ... IN DATABASE ... SET), or
- * InvalidTransactionId.  These commands let go of their lock on the database when
- * they end, not with the transaction.
+ * The transaction in progress, other than this one, that has changed a
+ * setting of a database (ALTER DATABASE ... SET, ALTER ROLE ... IN DATABASE
+ * ... SET), or InvalidTransactionId.  These commands let go of their lock on
+ * the database when they end, not with the transaction.
  */
 TransactionId
 database_find_settings_changer(Oid oid)
@@ -262,9 +262,9 @@ wait_for_transaction(TransactionId xid)
 }
 
 /*
- * Wait for whoever has changed a database's row or settings, as GRANT and ALTER
- * DATABASE do without a lock on the database; the same rule as in lock_or_refuse.  The
- * database is locked.
+ * Wait for whoever has changed a database's row or settings, as GRANT and
+ * ALTER DATABASE do without a lock on the database; the same rule as in
+ * lock_or_refuse.  The database is locked.
  *
  * Errors: 55P03 after lock_timeout, or at once.
  */
@@ -380,8 +380,8 @@ database_lock(Oid oid, DatabaseInfo *info)
 
 /*
  * The same without waiting; false if somebody else has locked the database or
- * changed its row or settings.  *changer is the transaction that has done the latter, if
- * any; the database is locked then.
+ * changed its row or settings.  *changer is the transaction that has done the
+ * latter, if any; the database is locked then.
  */
 bool
 database_try_lock(Oid oid, TransactionId *changer)
@@ -492,8 +492,8 @@ database_last_locked(void)
 }
 
 /*
- * The transaction for whose changes of that database's row or settings this process
- * waited last, or InvalidTransactionId.
+ * The transaction for whose changes of that database's row or settings this
+ * process waited last, or InvalidTransactionId.
  */
 TransactionId
 database_last_changer(void)
@@ -503,8 +503,8 @@ database_last_changer(void)
 
 /*
  * Remove the directories of a database that has no row in pg_database, in
- * every tablespace: the leftovers of a crash, or of a copy that failed.  WAL says
- * so on disk when this returns.
+ * every tablespace: the leftovers of a crash, or of a copy that failed.  WAL
+ * says so on disk when this returns.
  */
 void
 database_remove_files(Oid oid)
@@ -709,10 +709,10 @@ database_is_invalid(Oid oid)
 }
 
 /*
- * Set what the transactions of a worker rely on, whatever ALTER DATABASE ... SET
- * or ALTER ROLE ... SET say: nothing of the database's owner may keep the worker
- * from its work, or lend it another role.  It waits for each lock so many ms at
- * most.
+ * Set what the transactions of a worker rely on, whatever ALTER DATABASE ...
+ * SET or ALTER ROLE ... SET say: nothing of the database's owner may keep the
+ * worker from its work, or lend it another role.  It waits for each lock so
+ * many ms at most.
  */
 void
 database_secure_session(int lock_timeout_ms)

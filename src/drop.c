@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * drop.c
- *	  Taking clones back, and removing what nobody wants.
+ *	  Dropping or returning clones, and removing garbage.
  *
  *	step								if it fails here, there remains
  *	1  registry: DROPPING				a clone as before
@@ -17,9 +17,9 @@
  *	   renamed, commit
  *	4  registry: RETURNED				the same, known to recycle.c
  *
- * If the drop is refused (a session that does not end, say), the lease is HELD
- * again, and the clone stays as it was.  What nobody waits for is tried again, ever
- * more rarely.
+ * If the drop fails (for example, if a session does not exit), the lease is
+ * HELD again, and the clone stays as it was.  In background work it is
+ * retried, at growing intervals.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -52,15 +52,14 @@
 #include "templates.h"
 #include "visitor.h"
 
-/* How often to roll back prepared transactions, if there are always new ones. */
+/* How often to roll back prepared transactions if new ones appear. */
 #define PREPARED_TRIES		10
 
-/* After how many of these the row is given another look. */
+/* After how many of these tries the row is mended. */
 #define MENDING_TRY			3
 
 /*
- * Commit the removal of a clone, of which there is nothing left, then remove
- * its lease and its entry.
+ * Commit the removal of a clone, then remove its lease and its entry.
  */
 void
 finish_removal(Oid oid)
@@ -75,7 +74,7 @@ finish_removal(Oid oid)
 }
 
 /*
- * The same of the clone itself.
+ * Raise the error that a clone was dropped concurrently.
  */
 void
 report_clone_gone(const char *name)
@@ -87,7 +86,7 @@ report_clone_gone(const char *name)
 }
 
 /*
- * Should a clone that is being dropped be kept for another life?
+ * Report whether a clone that is being dropped should be kept for reuse.
  */
 static bool
 is_worth_keeping(const TestdbClone *clone)
@@ -103,7 +102,7 @@ is_worth_keeping(const TestdbClone *clone)
 	if (testdb_recycled == 0 || !database_is_recyclable(clone->oid))
 		return false;
 
-	/* To drop it takes a barrier and a checkpoint, which are not to be had. */
+	/* Dropping needs a barrier and a checkpoint, neither of which works now. */
 	if (registry_is_stuck() || database_is_full())
 		return true;
 	return registry_wants_clone_back(clone->template_oid, clone->owner) &&
@@ -111,9 +110,8 @@ is_worth_keeping(const TestdbClone *clone)
 }
 
 /*
- * Take a clone back for another life, which is locked, with nobody in it, and
- * commit: steps 3 and 4 above.  False, with nothing done, if its template has
- * gone.
+ * Return a clone for reuse, which is locked, with nobody in it, and commit:
+ * steps 3 and 4 above.  False, with nothing done, if its template has gone.
  */
 static bool
 return_clone(TestdbClone *clone)
@@ -146,7 +144,8 @@ return_clone(TestdbClone *clone)
 }
 
 /*
- * Raise the error that prepared transactions come to a database again and again.
+ * Raise the error that new prepared transactions keep appearing in a
+ * database.
  */
 static void
 report_prepared(const char *name)
@@ -161,8 +160,8 @@ report_prepared(const char *name)
 }
 
 /*
- * Raise the error that no process can be started to roll them back.  In no
- * transaction.
+ * Raise the error that no process can be started to roll back prepared
+ * transactions.  Outside a transaction.
  */
 static void
 report_no_visitor(const char *name)
@@ -181,12 +180,12 @@ report_no_visitor(const char *name)
 }
 
 /*
- * Give a clone in which no process could roll back prepared transactions the row
- * that it had at first, under its present name and owner, and commit: somebody
- * may have written a locale or a tablespace there with which nobody can connect.
- * It is marked as invalid: its horizons are the template's, so that it is never
- * given back.  In a transaction, which is another one afterwards, with the clone
- * locked no more.
+ * Give a clone in which no process could roll back prepared transactions its
+ * original row, under its present name and owner, and commit: somebody may
+ * have written a locale or a tablespace there with which nobody can connect.
+ * It is marked as invalid: its horizons are the template's, so that it is
+ * never given back.  Ends the caller's transaction, and with it the lock, and
+ * begins another.
  *
  * Errors: 55P03 after lock_timeout.
  */
@@ -204,14 +203,15 @@ mend_row(Oid oid, const DatabaseInfo *info)
 }
 
 /*
- * Lock a clone that is to be taken back or reset until the transaction's end;
- * false if it does not exist (any more).  In a transaction, which may be another
- * one afterwards.
+ * Lock a clone that is to be dropped or reset until the transaction's end;
+ * false if it does not exist (any more).  In a transaction, which may be
+ * another one afterwards.
  *
- * What is in the clone ends anyway.  Where that is what locks it, or has changed
- * its row (COMMENT ON DATABASE in a transaction that is open there, or
- * prepared), it is ended now, since the lock would be waited for in vain.  Nobody
- * else is: if others have locked it, the clone may have to stay as it is.
+ * Sessions and prepared transactions in the clone are ended anyway.  If one
+ * of them has locked the clone, or changed its row (COMMENT ON DATABASE in an
+ * open or prepared transaction), it is ended now, since waiting for the lock
+ * would be in vain.  Locks of others are waited for: the clone may have to
+ * stay as it is.
  *
  * Errors: those of database_lock; 53400 if no process can be started that rolls
  * prepared transactions back.
@@ -240,20 +240,20 @@ lock_clone(Oid oid, DatabaseInfo *info)
 }
 
 /*
- * Lock a database until the transaction's end, and end what is in it; false if
- * it does not exist (any more).  In a transaction, which may be another one
- * afterwards: prepared transactions, which would keep it from being dropped,
- * and which nobody wants who drops it, can only be rolled back from within.
- * let_left is as for database_end_sessions.
+ * Lock a database until the transaction's end, and end the sessions and
+ * prepared transactions in it; false if it does not exist (any more).  In a
+ * transaction, which may be another one afterwards: prepared transactions,
+ * which would prevent a drop, can only be rolled back from within the
+ * database.  let_left is as for database_end_sessions.
  *
- * Nobody can connect to a database that is marked as invalid, so that the mark
- * is taken away for that long; superusers may then come in, and are ended.
- * Whose row keeps even the process that rolls back from connecting is mended, as
- * mend_row says, once that has failed a few times.
+ * Nobody can connect to a database that is marked as invalid, so the mark is
+ * removed for that time; superusers who connect then are terminated.  If the
+ * row prevents even the process that rolls back from connecting, it is
+ * mended, as mend_row says, after a few failures.
  *
  * Errors: those of lock_clone and database_end_sessions; 55006 if sessions
- * that come in between prepare new ones each time; 53400 if no process can be
- * started that rolls them back.
+ * that connect in between prepare new transactions each time; 53400 if no
+ * process can be started that rolls them back.
  */
 bool
 empty_database(Oid oid, bool let_left, DatabaseInfo *info)
@@ -286,9 +286,9 @@ empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 }
 
 /*
- * The same for one that is to be dropped, and waits to be restored: nobody works
- * on it as long as it is locked, which it is.  The sessions that wait at its gate
- * end.
+ * As claim_clone, for a clone that is to be dropped and waits to be restored.
+ * It is locked, so no worker can restore it.  Ends the sessions that wait at
+ * its gate.
  */
 static bool
 claim_unrestored(const RequestArgs *args, TestdbClone *clone)
@@ -305,10 +305,10 @@ claim_unrestored(const RequestArgs *args, TestdbClone *clone)
 }
 
 /*
- * Find the clone that a request means, lock it, and make it DROPPING.  In a
- * transaction; false if it has gone in the meantime, or is being rewound.
+ * Find and lock the clone of a request, and make it DROPPING.  In a
+ * transaction; false if it was dropped concurrently, or is being rewound.
  *
- * Errors: 55006 if another worker is at it.
+ * Errors: 55006 if another worker is dropping or resetting it.
  */
 bool
 claim_clone(const RequestArgs *args, TestdbClone *clone)
@@ -345,7 +345,7 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 }
 
 /*
- * Let a clone that claim_clone has claimed go on as it was.  It is HELD still.
+ * Release a clone that claim_clone has claimed, unchanged.  It is still HELD.
  */
 void
 release_clone(Oid oid)
@@ -355,8 +355,8 @@ release_clone(Oid oid)
 }
 
 /*
- * Has a clone that was to be dropped gone so far that nobody can have it back?
- * After the failed transaction's end.
+ * Report whether a failed drop has gone too far for the clone to be given
+ * back.  After the failed transaction's end.
  */
 static bool
 is_lost(Oid oid)
@@ -373,8 +373,8 @@ is_lost(Oid oid)
 }
 
 /*
- * After an error: a clone that was DROPPING stays with who has it, as it was, or
- * becomes GARBAGE if that is too late.  From PG_CATCH, after the transaction's end.
+ * After an error: make a DROPPING clone LEASED again, as it was, or GARBAGE
+ * if it is too late for that.  From PG_CATCH, after the transaction's end.
  */
 void
 give_back(Oid oid)
@@ -394,7 +394,7 @@ give_back(Oid oid)
 	}
 	else if (registry_lookup(oid, &clone) && clone.state == CLONE_DROPPING)
 	{
-		if (!job.resetting)		/* it is HELD still */
+		if (!job.resetting)		/* it is still HELD */
 			lease_write(&clone, LEASE_HELD);
 		(void) registry_set_state(oid, CLONE_DROPPING, CLONE_LEASED);
 		request_wake_workers();
@@ -402,9 +402,9 @@ give_back(Oid oid)
 }
 
 /*
- * Take back a clone, which is DROPPING and locked: the steps at the head of
- * this file, with the commit of the transaction that the caller has begun.
- * let_left is as for empty_database.
+ * Drop or return a clone, which is DROPPING and locked: the steps at the head
+ * of this file, including the commit of the caller's transaction.  let_left is
+ * as for empty_database.
  *
  * Errors: those of database_drop; the caller then gives the clone back.
  */
@@ -440,8 +440,8 @@ take_back(TestdbClone *clone, bool let_left)
 }
 
 /*
- * Report whether anybody is in the clone that a request means, or has left a
- * prepared transaction there.  In a transaction, with the clone locked.
+ * Report whether there are sessions or prepared transactions in the clone of
+ * a request.  In a transaction, with the clone locked.
  */
 static bool
 is_occupied(const RequestArgs *args)
@@ -451,8 +451,8 @@ is_occupied(const RequestArgs *args)
 }
 
 /*
- * Drop a clone.  *result says if it has gone in the meantime, or if it is in use,
- * which matters if the request is served for DROP DATABASE.
+ * Drop a clone.  Sets *result if it was dropped concurrently, or if it is in
+ * use and the request is served for DROP DATABASE.
  *
  * Errors: those of take_back.
  */
@@ -486,10 +486,10 @@ drop_clone(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * After an error: a clone that nobody waits for is dropped or removed later.
- * What has failed is said in the log, and shown in testdb_templates; the log
- * says it again only if it fails in another way, or after a long time.  name is
- * the database's, or "" if it has none.
+ * After an error in background work on a clone: schedule a retry.  The
+ * failure is logged, and shown in testdb_templates; it is logged again only
+ * if the error differs, or after a long time.  name is the database's, or ""
+ * if it has none.
  */
 void
 note_failure(const TestdbClone *clone, const char *what, const char *name,
@@ -498,7 +498,7 @@ note_failure(const TestdbClone *clone, const char *what, const char *name,
 	char	   *text = psprintf("%s %s", edata->message, edata->detail ? edata->detail : "");
 	int			delay;
 
-	/* All other workers wait for locks; that says nothing of this clone. */
+	/* All other workers wait for locks: not this clone's fault. */
 	if (database_lock_was_refused())
 	{
 		registry_extend(clone->oid, 1);
@@ -519,8 +519,7 @@ note_failure(const TestdbClone *clone, const char *what, const char *name,
 }
 
 /*
- * Remove a clone that nobody wants.  If that fails, say so in the log, and
- * try again later.
+ * Remove a GARBAGE clone.  On failure, log it and retry later.
  */
 void
 job_collect_garbage(const TestdbClone *clone)
@@ -536,7 +535,7 @@ job_collect_garbage(const TestdbClone *clone)
 		job_begin_work();
 		job_report_database("removing database", clone->oid, &info);
 
-		/* Under the lock, as others write the lease only with one. */
+		/* Under the lock, as others write the lease only with it. */
 		exists = empty_database(clone->oid, false, &info);
 		lease_write(clone, LEASE_UNWANTED);
 		debug_point("garbage-unwanted");

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * drop.h
- *	  Taking clones back.
+ *	  Dropping or returning clones.
  *
  * Copyright (c) 2026, testdb contributors
  *

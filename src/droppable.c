@@ -4,8 +4,9 @@
  *	  Making a database droppable, and describing what is in the way.
  *
  * dropdb() refuses to drop a database that somebody has marked as a template,
- * or that has a subscription.  A clone may be both: its owner can do that to it.
- * Whoever drops it wants it gone all the same, so these are undone first:
+ * or that has a subscription.  A clone may be both: its owner can do that to
+ * it.  Whoever drops it wants it gone all the same, so these are undone
+ * first:
  *
  *	what							how								after a crash
  *	1  is_template					in place in the row, for good	the lease says
@@ -13,10 +14,10 @@
  *	   origins and statistics		the database					drop is done again
  *	3  the database					dropdb()
  *
- * The first can't be part of the transaction: dropdb() marks the row as invalid
- * in place, which must outlive a failure, and so must not be done to a version
- * of the row that the failure would undo.  If the drop is refused after all, the
- * database is no longer a template.
+ * The first can't be part of the transaction: dropdb() marks the row as
+ * invalid in place, which must outlive a failure, and so must not be done to
+ * a version of the row that the failure would undo.  If the drop is refused
+ * after all, the database is no longer a template.
  *
  * Subscriptions are detached as ALTER SUBSCRIPTION ... SET (slot_name = NONE)
  * and DROP SUBSCRIPTION would do: no connection to the publisher is made, and
@@ -81,9 +82,9 @@ static bool watching = false;
 static int	barrier_pid = 0;
 
 /*
- * Change a database's row in place: is_template becomes false, or, if limit is
- * not NULL, the connection limit becomes *limit.  Nothing is written if it is so
- * already, or if there is no row.
+ * Change a database's row in place: is_template becomes false, or, if limit
+ * is not NULL, the connection limit becomes *limit.  Nothing is written if it
+ * is so already, or if there is no row.
  *
  * Waits for a transaction that has changed the row: 55P03 after lock_timeout.
  */
@@ -268,10 +269,11 @@ run_query(const char *query, Oid type, Datum parameter)
  * Describe who holds a lock that conflicts with dropping a database, for the
  * detail of an error; NULL if nobody does any more.
  *
- * The transaction changer comes first, if it is valid: the one that was waited for
- * since it has changed the database's row or settings.  Then comes the database's
- * own lock; only if nobody has it, those who lock a shared catalog, and only then those who have just written to pg_database.
- * No catalog is read besides those of roles: one of the others may be what is
+ * The transaction changer comes first, if it is valid: the one that was
+ * waited for since it has changed the database's row or settings.  Then comes
+ * the database's own lock; only if nobody has it, those who lock a shared
+ * catalog, and only then those who have just written to pg_database.  No
+ * catalog is read besides those of roles: one of the others may be what is
  * locked.
  */
 char *
@@ -369,8 +371,8 @@ droppable_count_lockers_within(Oid oid, TransactionId changer, int *nsessions,
 }
 
 /*
- * Describe the prepared transactions in the named database, for the detail of an
- * error; NULL if there are none any more.
+ * Describe the prepared transactions in the named database, for the detail of
+ * an error; NULL if there are none any more.
  */
 char *
 droppable_describe_prepared(const char *name)
@@ -397,8 +399,8 @@ droppable_describe_prepared(const char *name)
 }
 
 /*
- * For emit_log_hook: note the process that core is waiting for.  The message may
- * be translated; the ID is the only number in it.
+ * For emit_log_hook: note the process that core is waiting for.  The message
+ * may be translated; the ID is the only number in it.
  */
 static void
 note_barrier(ErrorData *edata)
@@ -448,8 +450,8 @@ ignores_barriers(const PgBackendStatus *status)
 }
 
 /*
- * End that, and describe the process that was waited for, or else those that may
- * have been, for the detail of an error; NULL if nothing is known.
+ * End that, and describe the process that was waited for, or else those that
+ * may have been, for the detail of an error; NULL if nothing is known.
  */
 char *
 droppable_end_barrier(void)

@@ -3,10 +3,11 @@
  * evict.c
  *	  Terminating the sessions that sit in a changed template.
  *
- * A template that has changed is copied when nobody is connected to it.  Whoever
- * needs that waits, or, with testdb.end_template_sessions, terminates the sessions
- * in it.  This runs in the caller's session, between two requests to the workers:
- * a worker that finds the template in use has given up its lock on it and says so.
+ * A template that has changed is copied when nobody is connected to it.
+ * Whoever needs that waits, or, with testdb.end_template_sessions, terminates
+ * the sessions in it.  This runs in the caller's session, between two
+ * requests to the workers: a worker that finds the template in use has given
+ * up its lock on it and says so.
  *
  *	- The caller must be a member of the role that owns the template, or a
  *	  superuser; otherwise it waits as it would without the setting.
@@ -51,8 +52,8 @@
 #define TELL_INTERVAL		100
 
 /*
- * Report whether the caller wants the sessions in a template terminated, and may
- * have it done.
+ * Report whether the caller wants the sessions in a template terminated, and
+ * may have it done.
  */
 static bool
 may_evict(Oid template)
@@ -161,10 +162,11 @@ evict_sessions(const TemplateWait *wait)
 }
 
 /*
- * Wait until nobody seems to be connected to a template, after a worker has found
- * it in use, with nprepared prepared transactions in it.  Sessions in it are
- * terminated if that is wanted and allowed; they have testdb.lock_timeout to end,
- * even if template_deadline is earlier.  False if the time is over.
+ * Wait until nobody seems to be connected to a template, after a worker has
+ * found it in use, with nprepared prepared transactions in it.  Sessions in
+ * it are terminated if that is wanted and allowed; they have
+ * testdb.lock_timeout to end, even if template_deadline is earlier.  False if
+ * the time is over.
  */
 bool
 evict_or_wait(TemplateWait *wait, int nprepared)

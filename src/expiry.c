@@ -3,9 +3,9 @@
  * expiry.c
  *	  When a lease ends.
  *
- * A clone may have a time at which it is to be dropped, or after which, if nobody is
- * in it.  next_due is the earliest of them, or earlier.  What could not be dropped is
- * tried again later, each time after twice as long.
+ * A clone may have a time at which it is to be dropped, or after which, if
+ * nobody is in it.  next_due is the earliest of them, or earlier.  What could
+ * not be dropped is tried again later, each time after twice as long.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -107,8 +107,8 @@ registry_end_session(int pid)
 }
 
 /*
- * Note that a clone is used now, if it is LEASED, and sealed or not; false if it
- * is not such a one.  Takes and releases the registry lock and a mutex.
+ * Note that a clone is used now, if it is LEASED, and sealed or not; false if
+ * it is not such a one.  Takes and releases the registry lock and a mutex.
  */
 static bool
 note_use(Oid oid, bool sealed)
@@ -231,10 +231,10 @@ registry_extend(Oid oid, int seconds)
 }
 
 /*
- * Note that dropping or removing a clone has failed with an error of that hash.
- * It is tried again in *delay seconds, later each time.  Should the failure be
- * logged?  Not if the last one was the same, unless that is long ago.  Takes and
- * releases the registry lock and a mutex.
+ * Note that dropping or removing a clone has failed with an error of that
+ * hash.  It is tried again in *delay seconds, later each time.  Should the
+ * failure be logged?  Not if the last one was the same, unless that is long
+ * ago.  Takes and releases the registry lock and a mutex.
  */
 bool
 registry_note_failure(Oid oid, uint32 hash, int *delay)

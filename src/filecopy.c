@@ -3,8 +3,8 @@
  * filecopy.c
 	  The content of one file, copied to or compared with another, for filesync.c.
  *
- * By the fastest way that there is: extents are shared where the file system can,
- * else the kernel copies, else a buffer serves.  Plain POSIX.
+ * By the fastest way that there is: extents are shared where the file system
+ * can, else the kernel copies, else a buffer serves.  Plain POSIX.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -265,10 +265,11 @@ walk_entry(const Walk *walk, const char *name)
 
 /*
  * Call back for each file of an open directory.  The names that the options'
- * filter refuses, if there is one, are passed over whatever they are.  The marker
- * is passed over too, and walk->unfinished says whether it is there.  The callback
- * may change files, but not the directory: what readdir() makes of that is
- * undefined.  Returns false with the error set, here or by the callback.
+ * filter refuses, if there is one, are passed over whatever they are.  The
+ * marker is passed over too, and walk->unfinished says whether it is there.
+ * The callback may change files, but not the directory: what readdir() makes
+ * of that is undefined.  Returns false with the error set, here or by the
+ * callback.
  */
 bool
 fs_walk_directory(Walk *walk)

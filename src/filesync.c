@@ -41,19 +41,20 @@
  * files that only seem to differ, and where the content is the same it keeps
  * the snapshot's file and S, and so the clones, and records the origin.
  *
- * A template that nobody can write to needs no snapshot: filesync_adopt() makes a
- * manifest of its own files, and gives those that are racy an mtime half an offset
- * ago, which no write and no other copy gives them.  A clone copied from the
- * template itself, with mtime_steps = 2, carries the marks that a copy of a
- * snapshot taken then would have carried.
+ * A template that nobody can write to needs no snapshot: filesync_adopt()
+ * makes a manifest of its own files, and gives those that are racy an mtime
+ * half an offset ago, which no write and no other copy gives them.  A clone
+ * copied from the template itself, with mtime_steps = 2, carries the marks
+ * that a copy of a snapshot taken then would have carried.
  *
- * Damage.  A snapshot is private, but no more than a directory: somebody cleans
- * up old files, restores a backup, or makes a mistake.  So the manifest of a
- * copy also has the mtime that the file system showed for each file when that
- * was written, rounded or not.  Before a file of the snapshot is read, its size
- * and this time must be those of the manifest; what is missing, can't be read or
- * is another file is the source's fault, and the error says so.  What is not
- * read is not looked at, except by filesync_is_intact().
+ * Damage.  A snapshot is private, but no more than a directory: somebody
+ * cleans up old files, restores a backup, or makes a mistake.  So the
+ * manifest of a copy also has the mtime that the file system showed for each
+ * file when that was written, rounded or not.  Before a file of the snapshot
+ * is read, its size and this time must be those of the manifest; what is
+ * missing, can't be read or is another file is the source's fault, and the
+ * error says so.  What is not read is not looked at, except by
+ * filesync_is_intact().
  *
  * All this needs file systems that keep nanoseconds.  On others, and while the
  * clock is far behind, files are copied more often than needed: never less.
@@ -75,8 +76,9 @@
  * a program that is executed, and links are never followed: the last component
  * of a directory's path is opened as a directory, all else relative to it.
  *
- * Beside this file: manifest.c has manifests and sets of names, filecopy.c the
- * content of single files, inotify.c the change set, fileio.c what all of them use.
+ * Beside this file: manifest.c has manifests and sets of names, filecopy.c
+ * the content of single files, inotify.c the change set, fileio.c what all of
+ * them use.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -387,9 +389,9 @@ open_source_file(SyncRun *run, const char *name)
 }
 
 /*
- * See that a file of the source still is what the manifest says, if nobody but
- * us writes to it.  in is its descriptor, or -1 if it is not open.  Returns false
- * with the error set: EAGAIN if it is another.
+ * See that a file of the source still is what the manifest says, if nobody
+ * but us writes to it.  in is its descriptor, or -1 if it is not open.
+ * Returns false with the error set: EAGAIN if it is another.
  */
 static bool
 check_source_file(SyncRun *run, int in, const char *name,
@@ -845,10 +847,10 @@ filesync_copy_dir(const FilesyncTask *task, FilesyncManifest **copy)
 }
 
 /*
- * Report whether the files of a private directory, by one stat of each, are what
- * its manifest says, which a copy into it gave: those with these names, or all if
- * names is NULL.  False, with the error set, if not, or if that can't be found
- * out; error->source tells which.
+ * Report whether the files of a private directory, by one stat of each, are
+ * what its manifest says, which a copy into it gave: those with these names,
+ * or all if names is NULL.  False, with the error set, if not, or if that
+ * can't be found out; error->source tells which.
  */
 bool
 filesync_is_intact(const char *dir, const FilesyncManifest *manifest,

@@ -3,8 +3,8 @@
  * filesync.h
  *	  Bringing one directory to the content of another.
  *
- * Plain POSIX: no header of PostgreSQL here, in filesync.c, or in the files beside
- * it that share filesync_internal.h.
+ * Plain POSIX: no header of PostgreSQL here, in filesync.c, or in the files
+ * beside it that share filesync_internal.h.
  *
  * Copyright (c) 2026, testdb contributors
  *

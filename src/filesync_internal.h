@@ -3,8 +3,8 @@
  * filesync_internal.h
 	  What the files that belong to filesync.c share.
  *
- * Plain POSIX: no header of PostgreSQL here.  Functions of fileio.c have names in
- * fs_; those that can fail return false, or -1, with the error set.
+ * Plain POSIX: no header of PostgreSQL here.  Functions of fileio.c have
+ * names in fs_; those that can fail return false, or -1, with the error set.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -3,10 +3,10 @@
  * forget.c
  *	  Making other libraries forget the former lives of databases.
  *
- * A clone that is recycled or reset keeps its OID, and whoever keeps something
- * by a database's OID outside of it would mix one life with the next.  What
- * PostgreSQL itself keeps is dealt with elsewhere (recycle.c, database.c).  This
- * is about extensions:
+ * A clone that is recycled or reset keeps its OID, and whoever keeps
+ * something by a database's OID outside of it would mix one life with the
+ * next.  What PostgreSQL itself keeps is dealt with elsewhere (recycle.c,
+ * database.c).  This is about extensions:
  *
  *	- pg_stat_statements, if it is in shared_preload_libraries: its function is
  *	  called in its library, whether or not some database has the extension;
@@ -23,8 +23,8 @@
  *
  * The statement runs as the bootstrap superuser, since whoever sets it is a
  * superuser; with the worker's search_path, which holds no schema that others
- * can create objects in; and for testdb.lock_timeout at most.  What it sets with
- * SET is undone.  It can't commit or roll back.
+ * can create objects in; and for testdb.lock_timeout at most.  What it sets
+ * with SET is undone.  It can't commit or roll back.
  *
  * Locks: none of ours; those that the statement takes.
  *

@@ -21,17 +21,17 @@
  *	  it has logged ahead, hint bits, VACUUM.  When the session ends, the
  *	  template is marked as unverified.
  *
- * What counts as maintenance.  A transaction counts as a user's unless all of it
- * is known to be something else: it is run by an autovacuum worker, or by VACUUM
- * or ANALYZE as a client's own statement outside a transaction block, begun
- * before the transaction had an ID; and neither the executor, nor another utility
- * statement, nor a function that is not built in has been started in it.  Those
- * commands use none of these themselves, so what does is the user's code, such as
- * a function in an index expression, which may write, or the next statement of a
- * pipeline.  VACUUM runs many transactions, and each is judged by itself.
- * VACUUM FULL, CLUSTER and REINDEX build indexes anew from what the user's
- * functions return now, so that queries may find other rows: they count as a
- * user's change.
+ * What counts as maintenance.  A transaction counts as a user's unless all of
+ * it is known to be something else: it is run by an autovacuum worker, or by
+ * VACUUM or ANALYZE as a client's own statement outside a transaction block,
+ * begun before the transaction had an ID; and neither the executor, nor
+ * another utility statement, nor a function that is not built in has been
+ * started in it.  Those commands use none of these themselves, so what does
+ * is the user's code, such as a function in an index expression, which may
+ * write, or the next statement of a pipeline.  VACUUM runs many transactions,
+ * and each is judged by itself.  VACUUM FULL, CLUSTER and REINDEX build
+ * indexes anew from what the user's functions return now, so that queries may
+ * find other rows: they count as a user's change.
  *
  * In a clone that has not been handed out the session is refused.  In one that
  * has, the registry is told when a session begins and ends.
@@ -111,15 +111,15 @@ static bool settings_changed = false;
 static bool in_maintenance = false;
 
 /*
- * Of this session's transaction: did such a statement begin or end in it, and has
- * anything else been executed in it that may have written?
+ * Of this session's transaction: did such a statement begin or end in it, and
+ * has anything else been executed in it that may have written?
  */
 static bool xact_maintenance = false;
 static bool xact_user = false;
 
 /*
- * Spares, or those that were to be, that it has altered or dropped, which go when
- * it ends; TopTransactionContext.
+ * Spares, or those that were to be, that it has altered or dropped, which go
+ * when it ends; TopTransactionContext.
  */
 static List *altered_spares = NIL;
 
@@ -160,10 +160,10 @@ report_unrestored(void)
  * handed out.
  *
  * Nothing of the session has been seen by its client yet: this is the
- * transaction in which it starts.  Clients do not get here, since guard.c refuses
- * them before they are in the database, nor does who may not enter a closed
- * database, whose transaction is aborted (see below): it is for background
- * workers that may.
+ * transaction in which it starts.  Clients do not get here, since guard.c
+ * refuses them before they are in the database, nor does who may not enter a
+ * closed database, whose transaction is aborted (see below): it is for
+ * background workers that may.
  */
 static void
 check_not_spare(const TestdbClone *clone)
@@ -326,9 +326,9 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 }
 
 /*
- * A role is being dropped: what is kept ready for it, or in which something is
- * its or was granted to it, must go first, or it would be in the way, and nobody
- * could tell what it is.
+ * A role is being dropped: what is kept ready for it, or in which something
+ * is its or was granted to it, must go first, or it would be in the way, and
+ * nobody could tell what it is.
  *
  * The workers are given testdb.lock_timeout for that; if they do not manage,
  * DROP ROLE says what is left.
@@ -353,9 +353,9 @@ purge_role(Oid role)
 }
 
 /*
- * This transaction is going to alter a database, or has: if that is a spare, or
- * about to become one, it is not handed out any more, and goes at the end of the
- * transaction.  False if it is none.
+ * This transaction is going to alter a database, or has: if that is a spare,
+ * or about to become one, it is not handed out any more, and goes at the end
+ * of the transaction.  False if it is none.
  */
 bool
 freshness_note_altered(Oid oid)
@@ -415,8 +415,8 @@ freshness_ExecutorStart(QueryDesc *query, int eflags)
 }
 
 /*
- * Report whether a statement is VACUUM, without FULL, or ANALYZE, as the client's
- * own, in a transaction that is its alone so far.
+ * Report whether a statement is VACUUM, without FULL, or ANALYZE, as the
+ * client's own, in a transaction that is its alone so far.
  */
 static bool
 begins_maintenance(const PlannedStmt *pstmt, ProcessUtilityContext context)

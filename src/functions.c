@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * functions.c
- *	  The SQL-callable functions: arguments, rights, errors.
+ *	  The SQL-callable functions: arguments, privileges, errors.
  *
- * A function finds out, in the caller's session and with the caller's rights,
- * what is asked for, as OIDs; a worker does it (request.c, worker.c).  What
- * the worker relies on it checks again under its own locks.  Nothing is
- * undone by a ROLLBACK, as with nextval().
+ * A function resolves its arguments to OIDs in the caller's session, with the
+ * caller's privileges; a worker does the work (request.c, worker.c), and
+ * checks what it relies on again under its own locks.  As with nextval(),
+ * ROLLBACK undoes nothing.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -40,7 +40,7 @@
 #include "templates.h"
 #include "testdb.h"
 
-/* Longest lifetime that can be asked for, in seconds. */
+/* Longest lifetime that a caller can request, in seconds. */
 #define MAX_LIFETIME		(INT64CONST(100) * SECS_PER_YEAR)
 
 SQL_FUNCTION(testdb_clone);
@@ -64,7 +64,7 @@ SQL_FUNCTION(testdb_prewarm);
 SQL_FUNCTION(testdb_template_set);
 
 /*
- * Raise an error unless testdb can do anything for this transaction.
+ * Raise an error unless testdb's functions can be called in this transaction.
  */
 void
 check_callable(const char *function)
@@ -75,7 +75,7 @@ check_callable(const char *function)
 }
 
 /*
- * The same, for what makes databases or takes snapshots.
+ * As check_callable, for functions that create databases or take snapshots.
  */
 void
 check_usable(const char *function)
@@ -85,7 +85,8 @@ check_usable(const char *function)
 }
 
 /*
- * Argument number argno as the name of a database; what names it in messages.
+ * Return argument number argno, the name of a database; what is its name in
+ * messages.
  *
  * Errors: 22004 if it is NULL, 42602 if it is empty or too long.
  */
@@ -113,13 +114,14 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
 }
 
 /*
- * The OID of the database of that name, as of now: what a worker has committed
- * since this transaction began is seen.  InvalidOid if there is none; else *info
- * is filled.
+ * Return the OID of the database with this name, and fill *info; or
+ * InvalidOid.  The search sees what workers have committed since this
+ * transaction began.
  *
- * A session mostly asks for the same one again: whether the last one found still
- * has that name is in the catalog cache, which saves a search.  *last is where
- * that is remembered: one place for templates, another for what is dropped.
+ * A session mostly asks for the same database again.  *last remembers the one
+ * found last; if it still has this name according to the catalog cache, no
+ * search is needed.  Templates and dropped databases are remembered
+ * separately.
  */
 static Oid
 find_database_info(const char *name, Oid *last, DatabaseInfo *info)
@@ -137,7 +139,7 @@ find_database_info(const char *name, Oid *last, DatabaseInfo *info)
 }
 
 /*
- * The same, without the rest.
+ * As find_database_info, but return only the OID.
  */
 Oid
 find_database(const char *name)
@@ -149,8 +151,8 @@ find_database(const char *name)
 }
 
 /*
- * Raise an error, 55000, if a database that testdb has made, named name, is one
- * that nobody has got.
+ * Raise an error, 55000, if a database created by testdb, named name, has not
+ * been handed out.
  */
 static void
 check_handed_out(const TestdbClone *clone, const char *name)
@@ -166,12 +168,13 @@ check_handed_out(const TestdbClone *clone, const char *name)
 }
 
 /*
- * Find the template and check that the caller may clone it; its OID.  *lease is
- * the number of its own lease, if testdb made it, or 0.  Waits, at the server's
- * start, until it is known what testdb made.
+ * Find the template, check that the caller may clone it, and return its OID.
+ * *lease is set to the number of its own lease, or to 0 if testdb did not
+ * create it.  After a server start, waits until the registry has been
+ * rebuilt.
  *
- * Errors: 3D000, 42501, 55000; 55006 if somebody is always connected to it; those
- * of request_wait_until_ready.
+ * Errors: 3D000, 42501, 55000; 55006 if the workers are connected to it;
+ * those of request_wait_until_ready.
  */
 Oid
 get_template(const char *name, uint64 *lease)
@@ -213,8 +216,8 @@ get_template(const char *name, uint64 *lease)
 }
 
 /*
- * Fill *args for something that is asked of the template that argument 0 of a
- * function names, after checking that the caller may.
+ * Fill *args for a request about the template named by argument 0, after
+ * checking that the caller may clone it.
  */
 static void
 get_template_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
@@ -228,9 +231,9 @@ get_template_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *arg
 }
 
 /*
- * An interval as a number of seconds, with months of 30 days; at least one.
+ * Convert an interval to seconds, at least 1; a month has 30 days.
  *
- * Errors: 22023 if it is not positive, or too long to be counted.
+ * Errors: 22023 if it is not positive, or too long.
  */
 static int64
 get_lifetime(const Interval *interval)
@@ -249,8 +252,8 @@ get_lifetime(const Interval *interval)
 }
 
 /*
- * Argument number argno as a label, "" if it is NULL, in label
- * (TESTDB_MAX_LABEL + 1 bytes).
+ * Copy argument number argno into label (TESTDB_MAX_LABEL + 1 bytes); "" if
+ * it is NULL.
  *
  * Errors: 22001 if it is too long.
  */
@@ -273,7 +276,7 @@ get_label_argument(FunctionCallInfo fcinfo, int argno, char *label)
 }
 
 /*
- * A before_shmem_exit callback: the clones of this session's scope go.
+ * A before_shmem_exit callback: give up the clones of this session's scope.
  */
 static void
 end_session_scope(int code pg_attribute_unused(),
@@ -284,7 +287,7 @@ end_session_scope(int code pg_attribute_unused(),
 }
 
 /*
- * See to it that the clones of this session's scope go when it ends.
+ * Ensure that the clones of this session's scope are dropped when it ends.
  */
 void
 register_session_scope(void)
@@ -297,9 +300,9 @@ register_session_scope(void)
 }
 
 /*
- * Fill in the terms of a lease from the arguments of testdb_clone; null is what
- * has not been given.  (It is the default of all, since each call reads the
- * defaults twice from pg_proc, and a null is the shortest there.)
+ * Fill in the terms of a lease from the arguments of testdb_clone; NULL means
+ * not specified.  (All defaults are NULL since each call reads them twice from
+ * pg_proc, and NULL is the shortest there.)
  *
  * Errors: 22023, 22001.
  */
@@ -326,8 +329,8 @@ get_terms(FunctionCallInfo fcinfo, LeaseTerms *terms)
 
 /*
  * Raise an error, 53400, if a role has as many clones as it may have, before
- * anything is done for it.  What holds when calls come at the same time is
- * registry_charge().
+ * any work is done.  registry_charge() enforces the limit for concurrent
+ * calls.
  */
 void
 check_role_limit(Oid role)
@@ -368,7 +371,7 @@ testdb_clone(PG_FUNCTION_ARGS)
 	args.role_limit = testdb_max_clones_per_role;
 	check_role_limit(args.role);
 
-	/* Nothing may fail between the clone's being made and its name's return. */
+	/* Nothing may fail between creating the clone and returning its name. */
 	name = (Name) palloc0(NAMEDATALEN);
 	perform_with_template(&args, args.database, NameStr(args.database_name),
 						  &result);
@@ -378,10 +381,10 @@ testdb_clone(PG_FUNCTION_ARGS)
 }
 
 /*
- * Check that the clone of that name and OID is the caller's, or of a role that
- * the caller is a member of; the number of its lease.
+ * Check that a clone is owned by the caller, or by a role that the caller is
+ * a member of, and return the number of its lease.
  *
- * Errors: 42809 if testdb did not make it, 42501, 55000.
+ * Errors: 42809 if testdb did not create it, 42501, 55000.
  */
 uint64
 check_owned(Oid oid, const char *name)
@@ -403,9 +406,9 @@ check_owned(Oid oid, const char *name)
 }
 
 /*
- * Raise an error, 55006, if the sessions in a database can't be ended, so that
- * it can be neither dropped nor reset: our own, or the workers'.  drop says which
- * of the two is wanted.
+ * Raise an error, 55006, if a database can be neither dropped nor reset
+ * because this session or the workers are connected to it.  drop selects the
+ * message.
  */
 static void
 check_can_be_left(Oid oid, const char *name, bool drop)
@@ -430,7 +433,7 @@ check_can_be_left(Oid oid, const char *name, bool drop)
 }
 
 /*
- * Say that there is no such database: an error, or, if missing_ok, a notice.
+ * Report that there is no such database: an error, or a notice if missing_ok.
  * Returns false.
  */
 static bool
@@ -446,9 +449,9 @@ report_missing(const char *name, bool missing_ok)
 }
 
 /*
- * Fill *args for something that is asked of the clone of that name, after
- * checking that the caller may; false if there is no such database.  Waits, at
- * the server's start, until it is known what testdb made.
+ * Fill *args for a request about the clone with this name, after checking
+ * that the caller may; false if there is no such database.  After a server
+ * start, waits until the registry has been rebuilt.
  *
  * Errors: those of check_owned and request_wait_until_ready.
  */
@@ -470,9 +473,9 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 }
 
 /*
- * Raise an error, 42809, if the clone that a request means is a template that
- * testdb_template_begin has made: its content and its terms are not for others
- * to change.
+ * Raise an error, 42809, if the clone of a request is a template created by
+ * testdb_template_begin, whose content and terms other functions must not
+ * change.
  */
 static void
 check_no_build(const RequestArgs *args)
@@ -490,9 +493,9 @@ check_no_build(const RequestArgs *args)
 }
 
 /*
- * Check that the caller may clone the template of the clone that *args mean, as
- * it is now: its content is about to come to the clone.  Nothing happens if one
- * of the two has gone; whoever does the work finds out.
+ * Check that the caller may clone the template of the clone in *args now,
+ * since the clone is about to get its content.  Does nothing if either no
+ * longer exists; the worker will report that.
  *
  * Errors: those of get_template.
  */
@@ -509,8 +512,8 @@ check_template_of(const RequestArgs *args)
 }
 
 /*
- * Is there another database now of the name that was asked for, since a reset
- * has put it into the place of the one that was found?
+ * Report whether a reset has replaced the database that was found by another
+ * one with the same name.
  */
 static bool
 was_replaced(const RequestArgs *args)
@@ -553,11 +556,11 @@ testdb_drop(PG_FUNCTION_ARGS)
 }
 
 /*
- * Have a worker drop one of several clones; NULL if that is done, or if it has
- * gone in the meantime, which *missing then says.  Else the error, in the
+ * Have a worker drop one of several clones.  Returns NULL on success, with
+ * *missing set if the clone no longer existed; otherwise the error, in the
  * current memory context, with the transaction as it was before.
  *
- * Errors: 57014 if the session is cancelled.
+ * Errors: 57014 if the query is canceled.
  */
 static ErrorData *
 try_drop(RequestArgs *args, bool *missing)
@@ -593,7 +596,7 @@ try_drop(RequestArgs *args, bool *missing)
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
 
-	/* A cancel is not the clone's; that the call has taken too long is. */
+	/* A cancel concerns the whole call; a timeout only this clone. */
 	if (edata && edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 		GetCurrentTimestamp() < deadline)
 		ReThrowError(edata);
@@ -601,7 +604,7 @@ try_drop(RequestArgs *args, bool *missing)
 }
 
 /*
- * Say which clones have not been dropped, in a WARNING each, and raise an error,
+ * Emit a WARNING for each clone that was not dropped, and raise an error,
  * 55006, with their number.  names and errors are parallel lists.
  */
 static void
@@ -632,8 +635,9 @@ report_kept(List *names, List *errors, int64 ndropped)
 }
 
 /*
- * Is a clone one of those that testdb_drop_all is about: the caller's, not made by
- * CREATE DATABASE or testdb_template_begin, of this template unless that is InvalidOid, with this label unless that is NULL?
+ * Report whether testdb_drop_all should drop a clone: it is the caller's, was
+ * not created by CREATE DATABASE or testdb_template_begin, has this template
+ * unless that is InvalidOid, and this label unless that is NULL.
  */
 static bool
 is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
@@ -649,9 +653,9 @@ is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo
 /*
  * testdb_drop_all(template text, label text) returns bigint
  *
- * Those that go meanwhile by other hands do not count; the one that the caller
- * is connected to stays, with a notice.  If one can't be dropped the others are,
- * before that is an error.
+ * Databases dropped concurrently by others are not counted; the one that the
+ * caller is connected to is skipped with a notice.  If one cannot be dropped,
+ * the others are dropped before the error is raised.
  */
 Datum
 testdb_drop_all(PG_FUNCTION_ARGS)
@@ -749,10 +753,10 @@ testdb_reset(PG_FUNCTION_ARGS)
 }
 
 /*
- * Lock a clone so that it is not dropped or reset meanwhile, nor kept by
- * another session; false if it does not exist (any more).  Whoever is connected
- * to it is not in the way, nor who connects to it.  Until unlock_clone, or the
- * transaction's end.
+ * Lock a clone against being dropped or reset, or kept by another session,
+ * until unlock_clone or the end of the transaction; false if it does not
+ * exist (any more).  The lock does not conflict with sessions connected or
+ * connecting to it.
  *
  * Errors: 55P03 after testdb.timeout, or the session's lock_timeout.
  */
@@ -779,11 +783,11 @@ unlock_clone(Oid oid)
 }
 
 /*
- * Give a clone, which is locked, other terms, on disk and in the registry; false
- * if it is no longer on the lease of that number.
+ * Change the terms of a locked clone, on disk and in the registry; false if
+ * it no longer has the lease with this number.
  *
- * Errors: 55006 if it is being dropped; whatever the file system says.  Its terms
- * are then what they were.
+ * Errors: 55006 if it is being dropped; those of the file system.  The terms
+ * are unchanged then.
  */
 static bool
 change_terms(Oid oid, const char *name, uint64 lease, const LeaseTerms *terms)
@@ -805,7 +809,7 @@ change_terms(Oid oid, const char *name, uint64 lease, const LeaseTerms *terms)
 		lease_write(&clone, LEASE_HELD);
 		debug_point("kept-held");
 
-		/* Its time may be over just now. */
+		/* It may just have expired. */
 		done = registry_update(&clone, CLONE_LEASED);
 	}
 	if (!done)
@@ -819,7 +823,7 @@ change_terms(Oid oid, const char *name, uint64 lease, const LeaseTerms *terms)
 /*
  * testdb_keep(name text, lifetime interval) returns void
  *
- * A test that has failed may well call it from within its clone.
+ * A failed test may call it from within its clone.
  */
 Datum
 testdb_keep(PG_FUNCTION_ARGS)
@@ -867,7 +871,7 @@ testdb_stats_reset(PG_FUNCTION_ARGS pg_attribute_unused())
 }
 
 /*
- * Argument number argno as a number of spares.
+ * Return argument number argno, a number of spares.
  *
  * Errors: 22004 if it is NULL, 22023 if it is out of range.
  */
@@ -891,7 +895,7 @@ get_spares_argument(FunctionCallInfo fcinfo, int argno, int min)
 }
 
 /*
- * Raise the error that no copies of a template can be made ahead.
+ * Raise the error that no spares of a template can be created.
  */
 static void
 report_no_spares(const RequestArgs *args)
@@ -930,8 +934,8 @@ testdb_prewarm(PG_FUNCTION_ARGS)
 				 errhint("Set \"%s\" to \"native\".", "testdb.method")));
 
 	/*
-	 * The first request also brings the snapshot up to date, so that the
-	 * spares that are counted afterwards are current ones.
+	 * The first request also refreshes the snapshot, so that only current
+	 * spares are counted afterwards.
 	 */
 	do
 	{
@@ -972,8 +976,8 @@ testdb_template_set(PG_FUNCTION_ARGS)
 }
 
 /*
- * Have the clone that *args mean rewound; parked says that the session is in it,
- * and waits at its gate.
+ * Have the clone in *args rewound; parked means that the session is connected
+ * to it, and waits at its gate.
  *
  * Errors: those of request_perform; 55006 if the template is in use.
  */
@@ -1011,7 +1015,7 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 		if (!registry_lookup(args->database, &clone))
 			continue;
 
-		/* Its snapshot was found to be damaged, say. */
+		/* For example, its snapshot was found to be damaged. */
 		if (wait.pause_ms == 1 && CountDBBackends(clone.template_oid) == 0)
 			wait.template_deadline = Max(wait.template_deadline,
 										 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2));
@@ -1024,8 +1028,8 @@ rewind_clone(RequestArgs *args, TimestampTz deadline, bool parked)
 }
 
 /*
- * Find the clone to be rewound, and check that the caller may do that: it is
- * its, and the template is one that it may clone.
+ * Find the clone to be rewound, and check that the caller owns it and may
+ * clone its template.
  */
 static void
 get_rewind_request(const char *name, TimestampTz deadline, RequestArgs *args)
@@ -1065,7 +1069,7 @@ testdb_rewind(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is a procedure called where it may end the transaction?
+ * Report whether a procedure may end the transaction where it is called.
  */
 static bool
 is_nonatomic(FunctionCallInfo fcinfo)
@@ -1075,8 +1079,7 @@ is_nonatomic(FunctionCallInfo fcinfo)
 }
 
 /*
- * testdb_rewind(): a procedure that rewinds the database that the session is
- * connected to
+ * testdb_rewind(): a procedure that rewinds the session's own database
  */
 Datum
 testdb_rewind_current(PG_FUNCTION_ARGS)

@@ -27,9 +27,10 @@
  *	any -> OPEN			gate_open(), gate_open_all(); after LOST, when the database
  *						has been removed
  *
- * All of these are taken by worker 0; if it ends, its exit callback opens those
- * gates that are CLOSING, and another worker 0 goes on with the others.  A crash of any process makes
- * the postmaster restart all of them, with new shared memory.
+ * All of these are taken by worker 0; if it ends, its exit callback opens
+ * those gates that are CLOSING, and another worker 0 goes on with the others.
+ * A crash of any process makes the postmaster restart all of them, with new
+ * shared memory.
  *
  * Why nobody slips through:
  *
@@ -571,9 +572,9 @@ gate_holds_up(Oid database, int pid)
 }
 
 /*
- * Have those sessions of a database that have temporary tables end themselves;
- * its gate is closed.  The caller waits until gate_look() finds none.  Takes and
- * releases ProcArrayLock.
+ * Have those sessions of a database that have temporary tables end
+ * themselves; its gate is closed.  The caller waits until gate_look() finds
+ * none.  Takes and releases ProcArrayLock.
  */
 void
 gate_end_temporary(Oid database)

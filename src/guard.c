@@ -3,17 +3,18 @@
  * guard.c
  *	  Keeping away from spares whoever finds them in pg_database.
  *
- * Clients are refused as soon as they are authenticated, before they are in the
- * spare, so that they leave nothing there: no pages in shared buffers, no hint
- * bits.  (A background worker that tries is refused later, by core, and the spare
- * is TOUCHED then: see freshness.c.)
+ * Clients are refused as soon as they are authenticated, before they are in
+ * the spare, so that they leave nothing there: no pages in shared buffers, no
+ * hint bits.  (A background worker that tries is refused later, by core, and
+ * the spare is TOUCHED then: see freshness.c.)
  *
- * What a command does to a spare never gets into somebody's clone.  A spare is
- * closed in its row (spare_row.c opens it), but its owner, a superuser, and
- * whoever may alter a role can still alter it by its name.  ALTER DATABASE and
- * ALTER ROLE ... IN DATABASE tell the object access hook of freshness.c, which
- * takes the spare away from those that can be handed out.  COMMENT, SECURITY
- * LABEL and GRANT tell nobody; they are met here, and the same is done.  What changes the row in other ways (DROP OWNED, UPDATE) is
+ * What a command does to a spare never gets into somebody's clone.  A spare
+ * is closed in its row (spare_row.c opens it), but its owner, a superuser,
+ * and whoever may alter a role can still alter it by its name.  ALTER
+ * DATABASE and ALTER ROLE ... IN DATABASE tell the object access hook of
+ * freshness.c, which takes the spare away from those that can be handed out.
+ * COMMENT, SECURITY LABEL and GRANT tell nobody; they are met here, and the
+ * same is done.  What changes the row in other ways (DROP OWNED, UPDATE) is
  * found by its xmin when the spare is handed out.
  *
  * A database that is just being handed out, restored or made has a state that
@@ -36,7 +37,8 @@
 /*
  * Port, without the headers of the libraries that the server was built with:
  * to build extensions they need not be there.  What they would define is a
- * pointer in any case, or comes last, so that Port's members are where they are.
+ * pointer in any case, or comes last, so that Port's members are where they
+ * are.
  */
 #undef ENABLE_GSS
 #undef USE_OPENSSL

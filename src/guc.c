@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * guc.c
- *	  The settings of testdb.
+ *	  The configuration parameters of testdb.
  *
- * Settings that size shared memory or start processes need a restart.  What
- * bounds a caller's wait can be set per session, so that one impatient test
- * does not have to change the server.
+ * Parameters that size shared memory or start processes need a restart.
+ * Those that bound a caller's wait can be set per session, so that one
+ * impatient test does not have to change the server.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -53,7 +53,7 @@ static const struct config_enum_entry method_options[] = {
 };
 
 /*
- * Define every setting and reserve the prefix.
+ * Define all parameters and reserve the prefix.
  *
  * Called once in the postmaster, from _PG_init, while
  * shared_preload_libraries is being processed: PGC_POSTMASTER settings cannot

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * handout.c
- *	  Getting a clone in the caller's session: a spare at once, or a worker's help.
+ *	  Getting a clone in the caller's session: a spare, or a request.
  *
- * A spare is taken without a worker: its entry is taken from the registry, its row
- * opened in place (spare_row.c), its lease written.  Where none is ready, or something
- * else is asked for, a worker does it (request.c); what has to be waited for is
- * waited for here, so that the worker is free for others.
+ * A spare is taken without a worker: its entry is taken from the registry,
+ * its row opened in place (spare_row.c), its lease written.  Everything else
+ * is done by a worker (request.c); waits take place here, so that the worker
+ * is free for others.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -30,17 +30,17 @@
 #include "spare_row.h"
 #include "spares.h"
 
-/* Longest pause between two looks at a template in use, in ms. */
+/* Longest pause between two checks of a template in use, in ms. */
 #define TEMPLATE_POLL_MAX	20
 
-/* How often a clone that is being rewound is looked at, in ms. */
+/* Interval between checks of a clone that is being rewound, in ms. */
 #define REWIND_PAUSE		10
 
 /* Longest wait for a spare before a clone is made for the caller, in ms. */
 #define SPARE_WAIT			100
 
 /*
- * Raise the error that the caller's own session is in the template's way.
+ * Raise the error that the caller is connected to the template.
  */
 void
 report_own_database(void)
@@ -79,9 +79,9 @@ report_template_in_use(Oid template, const char *name, int nprepared)
 }
 
 /*
- * Sleep until nobody seems to be connected to the template, *pause_ms
- * milliseconds at least, or until the deadline; false if that has passed.  The
- * next pause is longer.
+ * Sleep until nobody seems to be connected to the template, at least
+ * *pause_ms milliseconds, or until the deadline; false if that has passed.
+ * Increases *pause_ms.
  */
 bool
 handout_wait_for_template(Oid template, long *pause_ms, TimestampTz deadline)
@@ -107,8 +107,7 @@ handout_wait_for_template(Oid template, long *pause_ms, TimestampTz deadline)
 }
 
 /*
- * The detail of an error that says how many others use a database, as core has
- * it.
+ * Set an error's detail to how many others use a database, in core's words.
  */
 int
 handout_errdetail_busy(int nsessions, int nprepared)
@@ -126,16 +125,17 @@ handout_errdetail_busy(int nsessions, int nprepared)
 }
 
 /*
- * Take a spare of the template, if there is one that holds what is committed
- * in it: no worker is needed for that, no catalog is changed.  Fills *result.
- * waited says that this session has been waiting for one.
+ * Take a spare that has the template's committed content, if there is one,
+ * without a worker and without changing a catalog.  Fills *result.  waited
+ * means that this session has been waiting for a spare.
  *
- * Its row, which is closed, is opened; then the lease is written, which is on
- * disk before anybody sees that it is LEASED.  If this process is killed before,
- * the database is removed when the server starts again; if the server crashes
- * after, and the opening was not on disk, it is repeated then.
+ * Its row, which is closed, is opened; then the lease is written, and is on
+ * disk before anybody sees the clone as LEASED.  If this process is killed
+ * before that, the database is removed at the next server start; if the
+ * server crashes later, and the opened row was not on disk, it is opened
+ * again then.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 static SpareResult
 take_spare(const RequestArgs *args, bool waited, RequestResult *result)
@@ -152,7 +152,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 		return SPARE_STALE;
 	answer = registry_take_spare(&wish, &clone, &refill);
 
-	/* What was done without a transaction ID counts when nobody is in it. */
+	/* Changes without a transaction ID count only if nobody is in it. */
 	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
 	{
 		wish.ignore_unverified = true;
@@ -186,7 +186,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	PG_END_TRY();
 	if (!opened)
 	{
-		/* Somebody has changed it: it goes, and the caller looks for another. */
+		/* Somebody has changed it: discard it, and take another. */
 		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
 		request_wake_workers();
 		return take_spare(args, waited, result);
@@ -201,8 +201,8 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 }
 
 /*
- * Take a spare, waiting for one that is being made ready; false if there is
- * none, so that a worker must help.
+ * Take a spare, waiting for one that is being prepared; false if there is
+ * none, so that a worker is needed.
  */
 static bool
 find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
@@ -230,11 +230,11 @@ find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
 }
 
 /*
- * A worker has not found the clone that a request means in anybody's hands.  If
- * that is because it was being rewound, or waits to be restored after an interrupted
- * reset or rewind, wait until that is over; true if it may be asked for again.
+ * A worker found that the clone of a request is not leased.  If it was being
+ * rewound, or is to be restored after an interrupted reset or rewind, wait
+ * for that to finish; true if the request may be repeated.
  *
- * Errors: 57P03 if the deadline has passed before.
+ * Errors: 57P03 after the deadline.
  */
 bool
 handout_await_rewind(const RequestArgs *args, TimestampTz deadline)
@@ -265,9 +265,9 @@ handout_await_rewind(const RequestArgs *args, TimestampTz deadline)
 }
 
 /*
- * Have a worker do something.  Before sessions in a clone are ended for that,
- * they are given time to leave by themselves, here, where nobody else has to
- * wait for it.
+ * Have a worker execute a request.  Sessions in a clone that are to be
+ * terminated are first given time to leave by themselves, here, where nobody
+ * else has to wait for it.
  *
  * Errors: those of request_perform.
  */
@@ -283,9 +283,9 @@ perform(RequestArgs *args, TimestampTz deadline, RequestResult *result)
 }
 
 /*
- * Have a worker do something that needs the template, named name in errors, up
- * to date; while that is in use, wait here, so that the worker is free for
- * others, or have the sessions in it terminated.
+ * Have a worker execute a request that needs the template up to date; name is
+ * the template's in errors.  While the template is in use, wait here, so that
+ * the worker is free for others, or have its sessions terminated.
  *
  * Errors: those of request_perform; 55006 if the template is still in use
  * after testdb.template_timeout.
@@ -319,8 +319,8 @@ perform_with_template(RequestArgs *args, Oid template, const char *name,
 }
 
 /*
- * Log a call that took long, if that is wanted; command is what was called.
- * start may be 0 if it is not.
+ * Log a call if testdb.log_min_duration says so; command is what was called.
+ * start may be 0 if logging is off.
  */
 void
 handout_log_slow(const char *command, const RequestArgs *args,

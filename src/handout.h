@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * handout.h
- *	  What a session does while it waits for a database to be made or dropped.
+ *	  Getting a clone in the caller's session.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,21 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * job.c
- *	  The frame of what a background worker does.
+ *	  The frame of a background worker's jobs.
  *
- * A worker serves one request at a time, or does something that nobody waits for.
- * Either is a job: it begins and commits transactions, records what it has in hand
- * (WorkerJob), and gives that back however it ends.  The operations are in files of
- * their own, each with its steps at the head: clone.c, drop.c, reset.c, seal.c,
- * upkeep.c, and rewind.c, which keeps several requests in hand.
+ * A worker executes one request at a time, or background work.  Either is a
+ * job: it begins and commits transactions, records what it has in hand
+ * (WorkerJob), and releases that however it ends.  The operations are in
+ * files of their own, each with its steps at the head: clone.c, drop.c,
+ * reset.c, seal.c, upkeep.c, and rewind.c, which keeps several requests in
+ * hand.
  *
- * On an ERROR, and on FATAL through job_exit(), the registry's entry of a clone
- * that was being made becomes GARBAGE, and one that was being dropped goes back to
- * whoever has it, if that is still possible.  Some worker then finds out what there
- * is of the garbage, and removes it.
+ * On an ERROR, and on FATAL through job_exit(), the registry's entry of a
+ * clone that was being created becomes GARBAGE, and one that was being
+ * dropped returns to its owner, if that is still possible.  Some worker then
+ * finds out what exists of the garbage, and removes it.
  *
- * Locks.  A worker holds no LWLock while it does any of this; heavyweight locks as
- * database.c says, waiting for each at most testdb.lock_timeout.
+ * Locks.  A worker holds no LWLock while it does any of this; heavyweight
+ * locks as database.c says, waiting for each at most testdb.lock_timeout.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -40,7 +41,7 @@
 #include "snapshot.h"
 #include "space.h"
 
-/* How often room is made for a clone, if others take it each time. */
+/* How often to make room for a clone if other workers take it. */
 #define ROOM_TRIES			10
 
 WorkerJob job = {.request = -1};
@@ -48,7 +49,7 @@ WorkerJob job = {.request = -1};
 MemoryContext job_cxt = NULL;	/* reset each turn */
 
 /*
- * Begin a turn: what the last one has allocated is freed.
+ * Begin a cycle: free what the last one has allocated.
  */
 void
 job_begin_turn(void)
@@ -62,7 +63,7 @@ job_begin_turn(void)
 }
 
 /*
- * Show in pg_stat_activity what this worker does; NULL if nothing.
+ * Report what this worker does in pg_stat_activity; NULL if nothing.
  */
 void
 job_report(const char *activity)
@@ -71,8 +72,9 @@ job_report(const char *activity)
 }
 
 /*
- * Look up a database, as database_lookup does, and show what this worker does to
- * it by its name.  Nothing changes if there is none.  For use in a transaction.
+ * Look up a database, as database_lookup does, and report what this worker
+ * does to it, by its name.  Changes nothing if there is none.  For use in a
+ * transaction.
  */
 void
 job_report_database(const char *what, Oid oid, DatabaseInfo *info)
@@ -93,7 +95,7 @@ job_begin_work(void)
 }
 
 /*
- * Commit it.  What is allocated afterwards lives until the end of the turn.
+ * Commit it.  What is allocated afterwards lives until the end of the cycle.
  */
 void
 job_commit_work(void)
@@ -106,9 +108,9 @@ job_commit_work(void)
 }
 
 /*
- * What describe says of a database, for the detail of an error, after the failed
- * transaction's end; NULL if it can't say anything.  It may read catalogs, and so
- * fail, if it is these that are locked.
+ * Call describe for a database, for the detail of an error, after the failed
+ * transaction's end; NULL if it fails, which it may if the catalogs that it
+ * reads are locked.
  */
 static char *
 describe_obstacle(char *(*describe) (Oid oid), Oid oid)
@@ -137,7 +139,7 @@ describe_obstacle(char *(*describe) (Oid oid), Oid oid)
 }
 
 /*
- * For describe_obstacle: who has not released its files.
+ * For describe_obstacle: the processes that have not released their files.
  */
 static char *
 describe_barrier(Oid oid pg_attribute_unused())
@@ -146,7 +148,7 @@ describe_barrier(Oid oid pg_attribute_unused())
 }
 
 /*
- * For describe_obstacle: who holds a lock.
+ * For describe_obstacle: the holders of a lock.
  */
 static char *
 describe_lockers(Oid oid)
@@ -155,8 +157,8 @@ describe_lockers(Oid oid)
 }
 
 /*
- * Put the error of a barrier that timed out into words that say who is in the
- * way.
+ * Reword the error of a barrier that timed out, naming the processes that it
+ * waited for.
  */
 static void
 explain_barrier(ErrorData *edata)
@@ -172,7 +174,7 @@ explain_barrier(ErrorData *edata)
 }
 
 /*
- * The same for a lock that could not be had in time.
+ * The same for a lock that could not be obtained in time.
  */
 static void
 explain_lock(ErrorData *edata)
@@ -189,9 +191,9 @@ explain_lock(ErrorData *edata)
 
 /*
  * End the failed transaction, and return the error, which lives until the end
- * of the turn.  From PG_CATCH only.
+ * of the cycle.  From PG_CATCH only.
  *
- * A lock timeout is put into the words of the caller, who set none.
+ * A lock timeout is reworded, since the caller did not set one.
  */
 ErrorData *
 job_rollback_work(void)
@@ -229,8 +231,8 @@ job_rollback_work(void)
 }
 
 /*
- * Make garbage of what this worker has in hand besides the clone that it is
- * about.
+ * Turn what this worker has in hand, besides the job's own clone, into
+ * garbage.
  */
 void
 discard_others(void)
@@ -245,8 +247,8 @@ discard_others(void)
 }
 
 /*
- * Leave a clone that is DROPPING, and whose content is neither the old nor the
- * new, to worker 0, which restores it.
+ * Leave a clone that is DROPPING, with partly restored content, to worker 0,
+ * which restores it.
  */
 void
 job_leave_unrestored(Oid oid)
@@ -258,8 +260,8 @@ job_leave_unrestored(Oid oid)
 }
 
 /*
- * Give back what this worker has in hand, because it must end: the request gets
- * an error, an unfinished clone becomes garbage, and garbage is free to be
+ * Release what this worker has in hand, because it must exit: the request
+ * gets an error, an unfinished clone becomes garbage, and garbage can be
  * removed by others at once.
  */
 void
@@ -292,8 +294,8 @@ job_exit(void)
 }
 
 /*
- * Has a clone failed because another worker took the room that had been made
- * for it?
+ * Report whether a clone failed because another worker took the room that had
+ * been made for it.
  */
 static bool
 has_lost_room(const RequestArgs *args, const ErrorData *edata)
@@ -303,7 +305,7 @@ has_lost_room(const RequestArgs *args, const ErrorData *edata)
 }
 
 /*
- * Do what a request asks for.
+ * Execute a request.
  */
 static void
 dispatch(const RequestArgs *args, RequestResult *result)
@@ -321,12 +323,12 @@ dispatch(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * Put the error of a request into words that fit what was asked for.
+ * Reword an error so that it fits the request.
  */
 static void
 explain_failure(const RequestArgs *args, ErrorData *edata)
 {
-	/* Somebody else made a database of that name in this instant. */
+	/* Somebody else has just created a database with this name. */
 	if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)
 	{
 		edata->sqlerrcode = ERRCODE_DUPLICATE_DATABASE;
@@ -342,7 +344,7 @@ explain_failure(const RequestArgs *args, ErrorData *edata)
 }
 
 /*
- * Give back what a request had in hand when it failed.
+ * Release what a request had in hand when it failed.
  */
 static void
 release_failed(void)
@@ -357,8 +359,8 @@ release_failed(void)
 }
 
 /*
- * A request has failed: end the transaction, give back what is in hand, and
- * answer.  False, without an answer, if it is to be tried again, as with
+ * A request has failed: end the transaction, release what is in hand, and
+ * answer.  False, without an answer, if it is to be retried, as with
  * serve_once.  From PG_CATCH only.
  */
 static bool
@@ -372,8 +374,8 @@ end_failed(int slot, const RequestArgs *args, bool may_repeat)
 	explain_failure(args, edata);
 
 	/*
-	 * The garbage is there to be found before the caller hears of it, so that
-	 * what the caller does next comes after it has been seen.
+	 * Release the garbage before the caller gets the error, so that the
+	 * caller's next request comes after it.
 	 */
 	release_failed();
 	if (served)
@@ -387,9 +389,9 @@ end_failed(int slot, const RequestArgs *args, bool may_repeat)
 }
 
 /*
- * Serve a request once.  False, with nothing done, if others were faster to
- * take the last room, or if a snapshot was found to be damaged, and may_repeat
- * says that this may be tried again.
+ * Execute a request once.  False, with nothing done, if other workers took
+ * the last room, or if a snapshot was found to be damaged, and may_repeat
+ * allows a retry.
  */
 static bool
 serve_once(int slot, const RequestArgs *args, bool may_repeat)
@@ -428,7 +430,7 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 }
 
 /*
- * Serve one request, in whatever way it ends.
+ * Serve one request, and answer it however it ends.
  */
 void
 job_serve(int slot, const RequestArgs *args)

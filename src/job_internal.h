@@ -14,7 +14,7 @@
 #include "registry.h"
 #include "request.h"
 
-/* What this worker is at, for job_exit(). */
+/* What this worker has in hand, for job_exit(). */
 typedef struct WorkerJob
 {
 	int			request;		/* slot of the request, or -1 */

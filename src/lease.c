@@ -172,8 +172,8 @@ lease_fill(LeaseFile *file, const TestdbClone *clone, LeaseState state)
  * before; -1 with errno set if it cannot be opened.
  *
  * A recycled database keeps its OID, and a session that takes one after the
- * other meets the same few again and again.  What has been unlinked meanwhile is
- * closed and opened anew.
+ * other meets the same few again and again.  What has been unlinked meanwhile
+ * is closed and opened anew.
  */
 static File
 lease_open_kept(Oid oid, const char *path)

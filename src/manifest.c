@@ -3,9 +3,10 @@
  * manifest.c
 	  What is known of the files of a directory.
  *
- * A manifest has, of each file, the size and the times that filesync.c compares, and
- * is kept in a file of its own.  Sets of names, which the lists of what has changed
- * are, are here too: both find a name by its hash.  Plain POSIX.
+ * A manifest has, of each file, the size and the times that filesync.c
+ * compares, and is kept in a file of its own.  Sets of names, which the lists
+ * of what has changed are, are here too: both find a name by its hash.  Plain
+ * POSIX.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -74,8 +74,8 @@ line_has_option(char *line, dev_t device, const char *type, const char *option)
 }
 
 /*
- * Does the table of mounts, a file, say that the device is a file system of this
- * type that has this option?  False if there is no such table.
+ * Does the table of mounts, a file, say that the device is a file system of
+ * this type that has this option?  False if there is no such table.
  */
 bool
 mount_has_option(const char *table, dev_t device, const char *type,
@@ -96,8 +96,8 @@ mount_has_option(const char *table, dev_t device, const char *type,
 }
 
 /*
- * Replace what the table writes for white space and backslashes, three octal digits
- * after a backslash, by what it stands for.
+ * Replace what the table writes for white space and backslashes, three octal
+ * digits after a backslash, by what it stands for.
  */
 static void
 unescape(char *path)
@@ -120,9 +120,9 @@ unescape(char *path)
 }
 
 /*
- * If a line of the table says that a file system of this type is mounted, with this
- * option unless it is NULL, put what of it is mounted into root and the place into
- * point (PATH_MAX bytes each).  The line is changed.
+ * If a line of the table says that a file system of this type is mounted,
+ * with this option unless it is NULL, put what of it is mounted into root and
+ * the place into point (PATH_MAX bytes each).  The line is changed.
  */
 static bool
 read_mount(char *line, const char *type, const char *option, char *root, char *point)
@@ -157,8 +157,8 @@ read_mount(char *line, const char *type, const char *option, char *root, char *p
 }
 
 /*
- * Find the first mount of a file system of this type, as read_mount does, in the
- * table of mounts, a file.  False if there is none, or no such table.
+ * Find the first mount of a file system of this type, as read_mount does, in
+ * the table of mounts, a file.  False if there is none, or no such table.
  */
 bool
 mount_find(const char *table, const char *type, const char *option,

@@ -3,19 +3,20 @@
  * quota.c
  *	  How many clones and templates a role may have.
  *
- * A clone counts to testdb.max_clones_per_role for its payer: the role that asked
- * for it, whoever owns it now.  It does from the moment at which registry_charge()
- * allows it to be handed out, under the registry lock held exclusively, so that no
- * two calls are both the last, until it is dropped; also while it is DROPPING, as
- * that may be refused, and its replacement does after a reset.  Spares have no
- * payer: they make way for others.  A crash leaves the owner that the lease has as
- * the payer.  A database that CREATE DATABASE made has none.
+ * A clone counts to testdb.max_clones_per_role for its payer: the role that
+ * asked for it, whoever owns it now.  It does from the moment at which
+ * registry_charge() allows it to be handed out, under the registry lock held
+ * exclusively, so that no two calls are both the last, until it is dropped;
+ * also while it is DROPPING, as that may be refused, and its replacement does
+ * after a reset.  Spares have no payer: they make way for others.  A crash
+ * leaves the owner that the lease has as the payer.  A database that CREATE
+ * DATABASE made has none.
  *
- * The last eighth of testdb.max_clones and of testdb.max_templates, which is none if
- * that is below 8, is not for a role that is no superuser and that has its fair
- * share already: the limit divided by one more than the number of roles that have
- * clones, the caller being one of them.  Resets are exempt.  A template counts to
- * each role that has clones of it.
+ * The last eighth of testdb.max_clones and of testdb.max_templates, which is
+ * none if that is below 8, is not for a role that is no superuser and that
+ * has its fair share already: the limit divided by one more than the number
+ * of roles that have clones, the caller being one of them.  Resets are
+ * exempt.  A template counts to each role that has clones of it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -105,9 +106,9 @@ exceeds_share(int used, int own, int limit, int nroles)
 
 /*
  * Raise an error, 53400, if a role that is no superuser has its fair share of
- * clones, or of templates if the one in question has no clones of anybody, and
- * only the last eighth is left; spare says that a spare is to be made.  Takes and
- * releases the registry lock.
+ * clones, or of templates if the one in question has no clones of anybody,
+ * and only the last eighth is left; spare says that a spare is to be made.
+ * Takes and releases the registry lock.
  *
  * Calls at the same time may each get one of the last eighth: there are no more
  * of them than workers.

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * recycle.c
- *	  Making returned clones ready for their next life.
+ *	  Restoring returned clones for reuse.
  *
  * A clone that was dropped keeps its OID and its directory.  Worker 0 takes
- * all that have been returned since it last looked, and for all of them
+ * all that have been returned since the last time, and for all of them
  * together:
  *
  *	1  drops their dirty pages from shared buffers, most of which were never
@@ -30,35 +30,34 @@
  * DATABASE, for standbys and archives, and 5 is followed by one more
  * checkpoint for all, so that recovery never acts on them here.
  *
- * The row was given its next name, and marked as invalid, when the clone was
- * dropped, and the lease on disk says that nobody wants it, until it is handed
- * out again.  So a crash at any of these steps ends in the removal of the
- * database at the server's start, and an error in its becoming GARBAGE.
+ * The row got its next name, and was marked as invalid, when the clone was
+ * dropped, and the lease on disk is UNWANTED until the clone is handed out
+ * again.  So after a crash at any of these steps the database is removed at
+ * the next server start; after an error it becomes GARBAGE.
  *
- * Between 3 and 4, the pages of files that have changed since step 1 are dropped
- * from shared buffers, too: of what somebody wrote out just before it could be
- * seen to be dirty.  All others stay: they are what the files hold, which are
- * what the snapshot holds, and the next life's first session finds the catalogs
- * in memory.  So pages are dropped by relation: those with a dirty page at step
- * 1, and those of whose files one is known to have changed after step 3.
+ * Between 3 and 4, the pages of files that have changed since step 1 are also
+ * dropped from shared buffers: they may have been written out just before
+ * step 1 could see them dirty.  All others stay: they match the files, and so
+ * the snapshot, and the next session finds the catalogs in memory.  So pages
+ * are dropped by relation: relations with a dirty page at step 1, and those
+ * with a file known to have changed after step 3.
  *
- * A process may have a clone's file open long after it wrote a page of it.
- * Restoring goes on with the file that is there, so that this does no harm,
- * unless the file has been removed, or will be: what is written to it under
- * its name later would be lost.  So step 3, which wakes everybody, and which a
- * client that is in the middle of a COPY holds up, is left out after a life in
- * which no relation's file came or went.  Once it was held up, only clones that
- * do without it are restored, and the others put off, until a barrier that is
- * tried from time to time succeeds.
+ * Processes may keep a file of the clone open.  That is harmless while the
+ * file is restored in place, but not if it has been or will be unlinked:
+ * later writes through the stale descriptor would be lost.  So step 3, which
+ * wakes all processes, and which a client in the middle of a COPY delays, is
+ * omitted if no file of a relation was created or removed.  Once it was
+ * delayed, only clones that do not need it are restored, and the others wait
+ * until a barrier, retried from time to time, succeeds.
  *
- * Which files differ is known from inotify, if the clone was restored before
- * by this very process: a directory is watched from then on, and the names of
- * what is written, made or removed are collected.  Whatever breaks that
- * (another worker 0, too many events, no more watches) leads to a comparison
- * of all files by size and time, and all pages are dropped.
+ * Which files differ is known from inotify, if this process has restored the
+ * clone before: from then on it watches the directory, and collects the names
+ * of files written, created or removed.  If that fails (another worker 0, too
+ * many events, no more watches), all files are compared by size and time, and
+ * all pages are dropped.
  *
- * A clone can't have another life as long as a serializable transaction that
- * is still of interest has read something in it: such locks are kept by OID.
+ * A clone cannot be reused while a serializable transaction that may still
+ * conflict with others has read from it, since such locks are kept by OID.
  * It is then removed.
  *
  * Locks: the snapshot's, as snapshot.c says.  The database itself is not
@@ -98,7 +97,7 @@
 /* How long others may take to close their files, in ms. */
 #define BARRIER_TIMEOUT		2000
 
-/* When to ask them again, in ms, and how long they may take then. */
+/* When to retry, and how long others may take then, both in ms. */
 #define BARRIER_RETRY		5000
 
 #define BARRIER_RETRY_TIMEOUT	200
@@ -112,17 +111,18 @@ static int	batch_size = 0;
 
 static int	batch_space = 0;
 
-/* Is this process waiting for others to close their files? */
+/* True while this process waits for others to close their files. */
 static bool in_barrier = false;
 
-/* Not to be tried before, because some of them did not. */
+/* The time of the next try, after some of them did not. */
 static TimestampTz retry_at = 0;
 
-/* Has this process written to WAL what database_end_log is needed for? */
+/* True if this process wrote WAL that requires database_end_log. */
 static bool to_be_ended = false;
 
 /*
- * The OIDs of the databases in which serializable transactions hold locks.
+ * Return the OIDs of the databases in which serializable transactions hold
+ * locks.
  */
 static List *
 databases_with_predicate_locks(void)
@@ -137,7 +137,7 @@ databases_with_predicate_locks(void)
 }
 
 /*
- * Have others restore a clone, too, whose files have just been restored.
+ * Have WAL consumers restore a clone whose files have just been restored.
  */
 void
 recycle_log_restored(const TestdbClone *clone)
@@ -150,8 +150,8 @@ recycle_log_restored(const TestdbClone *clone)
 }
 
 /*
- * Reserve the room that restoring these files of a clone takes, until
- * space_release; false if it is not there.
+ * Reserve the space needed to restore these files of a clone, until
+ * space_release; false if there is not enough.
  */
 static bool
 reserve_room(const TestdbClone *clone, const TestdbTemplate *template,
@@ -166,14 +166,15 @@ reserve_room(const TestdbClone *clone, const TestdbTemplate *template,
 
 /*
  * Bring a clone to the content of its template's snapshot, in files and
- * catalogs: steps 4 and 5 above.  It is RESTORING; false if it is of no use.
- * names are the files that may differ, or NULL for all; clone gets the
- * versions that it then has.
+ * catalogs: steps 4 and 5 above.  It is RESTORING; false if it cannot be
+ * used.  names are the files that may differ, or NULL for all; clone gets its
+ * new versions.
  *
  * The horizons in the clone's row will be the snapshot's.  If pg_xact is no
- * longer kept for these, the snapshot is useless.
+ * longer kept for these, the snapshot cannot be used.
  *
- * What was written is on disk before anybody gets the clone: its lease will be.
+ * What was written is on disk before anybody gets the clone, as its lease
+ * will be.
  */
 static bool
 restore_clone(TestdbClone *clone, const TestdbTemplate *template,
@@ -186,13 +187,14 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 	if (!database_keeps_horizons(clone->template_oid, &template->row))
 		return false;
 
-	/* Somebody may have been given it meanwhile, by REASSIGN OWNED. */
+	/* REASSIGN OWNED may have changed its owner. */
 	if (!database_lookup(clone->oid, &info) || info.owner != clone->owner)
 		return false;
 
 	/*
-	 * Or who meant its former life may have waited for our lock to change its
-	 * settings: what is committed is undone below, what is not never can be.
+	 * Or a session may have waited for our lock in order to ALTER it before
+	 * it was dropped: a committed change is undone below, an uncommitted one
+	 * cannot be.
 	 */
 	if (TransactionIdIsValid(database_find_settings_changer(clone->oid)))
 		return false;
@@ -233,7 +235,8 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 }
 
 /*
- * The same for a clone of the batch.  If it is of no use it becomes GARBAGE.
+ * The same for a clone of the batch.  If it cannot be used it becomes
+ * GARBAGE.
  */
 static void
 restore_returned(TestdbClone *clone)
@@ -246,9 +249,10 @@ restore_returned(TestdbClone *clone)
 }
 
 /*
- * After restore_clone, and before the end of the transaction.  False if what it
- * has restored is of no use: somebody has begun to follow WAL, perhaps from
- * before what was written to it, and could copy a template of a later time.
+ * After restore_clone, and before the end of the transaction.  False if what
+ * it has restored cannot be used: a WAL consumer appeared, perhaps starting
+ * before what was written to WAL, and could copy a later state of the
+ * template.
  */
 bool
 recycle_end_restoring(void)
@@ -278,8 +282,8 @@ drop_statistics(void)
 }
 
 /*
- * May some process have a file of a clone open that has been removed, or will
- * be when it is restored?
+ * Report whether a process may have a file of a clone open that has been
+ * removed, or will be when the clone is restored.
  */
 bool
 recycle_needs_barrier(const TestdbClone *clone)
@@ -292,8 +296,8 @@ recycle_needs_barrier(const TestdbClone *clone)
 }
 
 /*
- * Take the clones that were returned into the batch, or only those that need no
- * barrier; they become RESTORING, or GARBAGE if they can have no other life.
+ * Take the clones that were returned into the batch, or only those that need
+ * no barrier; they become RESTORING, or GARBAGE if they cannot be reused.
  */
 static void
 take_batch(bool stuck)
@@ -311,7 +315,7 @@ take_batch(bool stuck)
 		batch_space = n;
 	}
 
-	/* Nobody is in those that were returned: what they locked is there by now. */
+	/* No session is left in these clones, so no lock can be added. */
 	locked = databases_with_predicate_locks();
 	batch_size = 0;
 	for (int i = 0; i < n; i++)
@@ -329,7 +333,7 @@ take_batch(bool stuck)
 }
 
 /*
- * Tell those who wait for a clone of the batch what has become of it, and
+ * Announce to waiting sessions what became of the clones of the batch, and
  * forget the batch.
  */
 static void
@@ -347,8 +351,8 @@ announce_batch(void)
 }
 
 /*
- * Add the relations of databases whose files are known to have changed to the
- * set.
+ * Add the relations of databases that have a file known to have changed to
+ * the set.
  */
 void
 recycle_add_changed(HTAB *relations, const Oid *oids, int n)
@@ -366,8 +370,7 @@ recycle_add_changed(HTAB *relations, const Oid *oids, int n)
 }
 
 /*
- * Add the relations of the batch whose files are known to have changed to the
- * set.
+ * The same for the databases of the batch.
  */
 static void
 add_changed(HTAB *relations)
@@ -377,9 +380,9 @@ add_changed(HTAB *relations)
 }
 
 /*
- * Drop from shared buffers the relations of the batch that have a dirty page or
- * a file that has changed, and put them into the set; or drop all where it is
- * not known what has changed.
+ * Drop from shared buffers the relations of the batch that have a dirty page
+ * or a changed file, and put them into the set; drop all of a database if it
+ * is not known what has changed.
  */
 static void
 discard_pages(HTAB *relations)
@@ -403,8 +406,8 @@ discard_pages(HTAB *relations)
 }
 
 /*
- * Drop those, too, whose files have changed since.  Where it is no longer known
- * what has, restore_clone drops all.
+ * Also drop those whose files have changed since.  If it is no longer known
+ * what has changed, restore_clone drops all.
  */
 static void
 discard_changed_pages(HTAB *relations)
@@ -414,11 +417,11 @@ discard_changed_pages(HTAB *relations)
 }
 
 /*
- * Have every process close the files of databases that are about to be changed,
- * and wait until all have, for timeout ms at most.
+ * Have every process close the files of databases that are about to be
+ * changed, and wait until all have, for at most timeout ms.
  *
  * A process that waits for its client in the middle of a COPY does not answer
- * until the client moves.  DROP DATABASE waits as long as that takes.
+ * until the client sends something.  DROP DATABASE waits without limit.
  *
  * Errors: 57014 after that time; recycle_is_stuck() is then true.
  */
@@ -440,7 +443,7 @@ close_files_everywhere(int timeout)
 }
 
 /*
- * Has recycling just failed because some process did not answer?
+ * Report whether recycling has just failed because a process did not answer.
  */
 bool
 recycle_is_stuck(void)
@@ -449,7 +452,7 @@ recycle_is_stuck(void)
 }
 
 /*
- * The same, and forget it; for error handling.
+ * The same, and reset that state; for error handling.
  */
 bool
 recycle_end_barrier(void)
@@ -461,8 +464,8 @@ recycle_end_barrier(void)
 }
 
 /*
- * Tell all workers that some process does not close its files, as one of them
- * has found; worker 0 asks again.  detail says who, or is NULL.
+ * Record for all workers that a process does not close its files; worker 0
+ * will retry.  detail names the process, or is NULL.
  */
 void
 recycle_note_stuck(const char *detail)
@@ -478,7 +481,7 @@ recycle_note_stuck(const char *detail)
 }
 
 /*
- * After that: put the batch back, to be tried again later.
+ * After that: put the batch back, to be retried later.
  */
 void
 recycle_postpone(void)
@@ -490,8 +493,8 @@ recycle_postpone(void)
 }
 
 /*
- * For how long those who do not close their files should not be asked again, in
- * ms.
+ * Return the time until processes that did not close their files are asked
+ * again, in ms.
  */
 long
 recycle_pause(void)
@@ -502,8 +505,8 @@ recycle_pause(void)
 }
 
 /*
- * Is there a clone that can be restored although some process does not close
- * its files?
+ * Report whether there is a clone that can be restored although a process
+ * does not close its files.
  */
 bool
 recycle_is_possible(void)
@@ -520,7 +523,7 @@ recycle_is_possible(void)
 }
 
 /*
- * Put those clones of the batch back that need a barrier after all.
+ * Put back the clones of the batch that need a barrier after all.
  */
 static void
 put_back_others(void)
@@ -536,7 +539,7 @@ put_back_others(void)
 }
 
 /*
- * Does any clone of the batch need a barrier?
+ * Report whether any clone of the batch needs a barrier.
  */
 static bool
 batch_needs_barrier(void)
@@ -606,8 +609,8 @@ recycle_returned(void)
 }
 
 /*
- * Has a serializable transaction that is still of interest read something in a
- * database?
+ * Report whether a serializable transaction that may still conflict with
+ * others has read from a database.
  */
 bool
 recycle_is_locked(Oid oid)
@@ -616,10 +619,10 @@ recycle_is_locked(Oid oid)
 }
 
 /*
- * See that every process answers, before something is begun that can't go on
- * without.
+ * Ensure that every process answers a barrier, before beginning work that
+ * depends on it.
  *
- * Errors: as close_files_everywhere.
+ * Errors: those of close_files_everywhere.
  */
 void
 recycle_check_barrier(void)
@@ -628,9 +631,9 @@ recycle_check_barrier(void)
 }
 
 /*
- * Make other libraries forget the former lives of the clones that
- * recycle_returned has restored, now that what it did is committed.  If that
- * fails they become garbage.  For worker 0, in no transaction.
+ * Make other libraries forget the previous use of the clones that
+ * recycle_returned has restored, after the commit.  If that fails they become
+ * garbage.  For worker 0, outside a transaction.
  */
 void
 recycle_forget(void)
@@ -650,8 +653,8 @@ recycle_forget(void)
 }
 
 /*
- * Make spares of the clones that recycle_returned has restored, now that what
- * it did is committed.
+ * Make spares of the clones that recycle_returned has restored, after the
+ * commit.
  */
 void
 recycle_publish(void)
@@ -677,8 +680,8 @@ recycle_abandon(void)
 }
 
 /*
- * Read what has happened in the directories that this process watches, before
- * the kernel has no more room for it.
+ * Read the events of the watched directories before the kernel's queue
+ * overflows.
  */
 void
 recycle_listen(void)
@@ -688,15 +691,16 @@ recycle_listen(void)
 }
 
 /*
- * Bring a spare up to date, which is behind its template's snapshot.  It is
- * RESTORING, and the snapshot is locked; false if it is of no use.  For any
+ * Bring a spare up to date that is behind its template's snapshot.  It is
+ * RESTORING, and the snapshot is locked; false if it cannot be used.  For any
  * worker, in a transaction.
  *
- * Nobody has been in it since it was restored, so that no dirty page of it is in
- * shared buffers, and nothing in WAL that recovery might apply: no checkpoint is
- * needed.  Nor is a barrier: what is removed here does not come back under its
- * name.  A process that has it open closes it at the next one, which worker 0,
- * who hears of it, then has after the clone's next life.
+ * Nobody has been in it since it was restored, so shared buffers have no
+ * dirty page of it, and WAL has nothing that recovery might apply: no
+ * checkpoint is needed.  Nor is a barrier, since files removed here are not
+ * created again under their names.  A process that has one open closes it at
+ * the next barrier, which worker 0, notified of the removal, executes when
+ * the clone is returned.
  */
 bool
 recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)

@@ -207,8 +207,8 @@ find_list(Oid template_oid)
 }
 
 /*
- * Report whether the files of a template's snapshot have been found out, so that
- * relfiles_find does not read it.
+ * Report whether the files of a template's snapshot have been found out, so
+ * that relfiles_find does not read it.
  */
 bool
 relfiles_are_known(const TestdbTemplate *template)
@@ -219,9 +219,9 @@ relfiles_are_known(const TestdbTemplate *template)
 }
 
 /*
- * The relation that a file of a template's snapshot belongs to, by the number in
- * its name; NULL if there is none.  Good until the next call.  The snapshot is
- * locked.
+ * The relation that a file of a template's snapshot belongs to, by the number
+ * in its name; NULL if there is none.  Good until the next call.  The
+ * snapshot is locked.
  *
  * Errors: whatever the file system says, when the snapshot's version is a new
  * one.

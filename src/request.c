@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * request.c
- *	  How a session asks a background worker for something, and gets its
+ *	  How a session sends a request to a background worker and gets the
  *	  answer.
  *
  * A request sits in a slot in shared memory.  Its states:
@@ -12,34 +12,35 @@
  *		 +-----worker, if ABANDONED is set------+                  |
  *		 +-----session---------------------------------------------+
  *
- * The session that fills a slot owns it until it frees it, or, if it goes
- * away while a worker is at it (cancel, timeout, end of the session), until
- * it sets ABANDONED; the worker then owns it, gets rid of what it has made,
- * and frees it.  A session that goes away when the request is DONE gets rid
- * of the result itself, by giving it back to the workers through the
+ * The session that fills a slot owns it until it frees it, or, if it gives up
+ * while a worker is executing it (cancel, timeout, end of the session), until
+ * it sets ABANDONED; the worker then owns the slot, discards what it has
+ * made, and frees the slot.  A session that gives up when the request is DONE
+ * discards the result itself, by returning it to the workers through the
  * registry.  So a result always has exactly one owner.
  *
  * A worker that fails puts its error into the slot, and the session raises
- * it.  A worker that is told to exit does the same from its exit callback
- * (worker.c).  A process that crashes makes the postmaster restart all, with
- * new shared memory.
+ * it.  A worker that is terminated does the same from its exit callback
+ * (worker.c).  If a process crashes, the postmaster restarts all, with new
+ * shared memory.
  *
- * Queued requests are served in the order in which they came, but for one that
- * needs a lock on a database which somebody else holds.  A worker waits for
- * that, unless there are others that run, and all wait so, too: then it puts the
- * request back into the queue, to be tried again a moment later, so that who
- * needs no such lock is served.  There are
- * enough slots for each session to wait on one while each worker is busy with
- * one whose session has gone, so a free slot can always be found.
+ * Requests are served in the order of arrival, except for one that needs a
+ * lock on a database which another process holds.  A worker waits for the
+ * lock, unless all other running workers are waiting for locks, too: then it
+ * puts the request back into the queue, to be retried a moment later, so that
+ * requests that need no such lock are served.  There are enough slots for
+ * each session to wait on one while each worker is busy with one whose
+ * session has gone, so a free slot can always be found.
  *
- * Locks.  The request lock guards everything in RequestSharedState but the
- * condition variables and wakes, and is held for microseconds.  Sessions sleep
- * on their slot's condition variable, workers on first_cv or work_cv, all
- * without a lock.
- * The deadlock detector cannot see that a session waits for a worker.  Every
- * wait is therefore bounded: the worker's wait for locks by
- * testdb.lock_timeout, the session's by its deadline; and a session that finds
- * its worker waiting for a lock of its own gives up at once.
+ * Locks.  The request lock protects everything in RequestSharedState but the
+ * condition variables and wakes, and is held for microseconds.  Every
+ * function here that needs it takes and releases it, unless its comment says
+ * otherwise.  Sessions sleep on their slot's condition variable, workers on
+ * first_cv or work_cv, all without a lock.  The deadlock detector cannot see
+ * that a session waits for a worker.  Every wait is therefore bounded: the
+ * worker's wait for locks by testdb.lock_timeout, the session's by its
+ * deadline; and a session gives up at once if its worker waits for a lock of
+ * the session.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -73,19 +74,19 @@
 
 #define REQUEST_TRANCHE		"testdb_request"
 
-/* How long to wait for a first worker before saying that there is none, ms. */
+/* How long to wait for a first worker before reporting its absence, ms. */
 #define NO_WORKER_GRACE		5000
 
-/* How long after its start a server's new sessions wait for worker 0, ms. */
+/* How long after server start new sessions wait for worker 0, ms. */
 #define START_GRACE			5000
 
-/* How often a waiting session looks at what its worker is doing, ms. */
+/* Interval at which a waiting session checks on its worker, ms. */
 #define CHECK_INTERVAL		1000
 
-/* How long a request is left alone that could not have a lock at once, ms. */
+/* Delay before a request that could not get a lock is retried, ms. */
 #define REQUEUE_DELAY		10
 
-/* Longest texts of a worker's error that reach the session, in bytes. */
+/* Sizes of the texts of a worker's error that reach the session, in bytes. */
 #define MESSAGE_SIZE		512
 #define DETAIL_SIZE			1024
 
@@ -97,7 +98,7 @@ typedef enum RequestState
 	REQUEST_DONE
 } RequestState;
 
-/* A worker's error; empty strings stand for what it did not say. */
+/* A worker's error; texts that it does not have are empty strings. */
 typedef struct RequestError
 {
 	int			sqlerrcode;
@@ -113,9 +114,9 @@ typedef struct RequestSlot
 	dlist_node	node;			/* in free or queue, by state */
 	RequestState state;
 	bool		abandoned;		/* RUNNING: the session has gone */
-	bool		unwanted;		/* RUNNING: the session waits, but for its end */
+	bool		unwanted;		/* RUNNING: only its end is waited for */
 	bool		failed;			/* DONE: error, not result, is set */
-	int			worker_pid;		/* RUNNING, DONE: who has it */
+	int			worker_pid;		/* RUNNING, DONE: the worker */
 	TimestampTz retry_at;		/* QUEUED: not to be taken before */
 	TimestampTz blocked_at;		/* when it was first put back; 0 if never */
 	RequestArgs args;
@@ -150,14 +151,14 @@ typedef struct RequestSharedState
 
 static RequestSharedState *requests = NULL;
 
-/* Of a worker: its number, or -1. */
+/* The number of this worker, or -1. */
 static int	worker_index = -1;
 
-/* What wakes was when this worker's turn began, and what itself added since. */
+/* wakes when this worker's cycle began, plus this worker's own calls since. */
 static uint32 wakes_seen = 0;
 
 /*
- * The number of slots; see the head of this file.
+ * Return the number of slots; see the head of this file.
  */
 static int
 request_slot_count(void)
@@ -166,7 +167,7 @@ request_slot_count(void)
 }
 
 /*
- * Shared memory for the slots and what goes with them, in bytes.
+ * Return the size of RequestSharedState with all slots, in bytes.
  */
 static Size
 requests_size(void)
@@ -216,8 +217,8 @@ request_shmem_init(void)
 }
 
 /*
- * Put a slot back among the free ones.  The request lock is held exclusively;
- * the slot is in no list.
+ * Put a slot into the list of free ones.  The request lock is held
+ * exclusively; the slot is in no list.
  */
 static void
 slot_free(RequestSlot *slot)
@@ -253,8 +254,7 @@ wake_all(void)
 }
 
 /*
- * Put a request into the queue and wake a worker.  Takes and releases the
- * request lock.
+ * Put a request into the queue and wake a worker.
  */
 static RequestSlot *
 request_enqueue(const RequestArgs *args)
@@ -282,7 +282,7 @@ request_enqueue(const RequestArgs *args)
 					&slot->node);
 	LWLockRelease(requests->lock);
 
-	/* Worker 0 has work of its own, and is the only one that rewinds. */
+	/* Prefer the others: worker 0 also recycles, and alone rewinds. */
 	if (args->kind == REQUEST_REWIND || !has_sleeper(&requests->work_cv))
 		ConditionVariableSignal(&requests->first_cv);
 	else
@@ -291,8 +291,8 @@ request_enqueue(const RequestArgs *args)
 }
 
 /*
- * Give the result of a request back to the workers, which nobody waits for any
- * more: a clone becomes garbage.
+ * Return the result of a request that nobody waits for any more to the
+ * workers: a clone becomes garbage.
  */
 static void
 return_result(const RequestArgs *args, const RequestResult *result)
@@ -305,8 +305,8 @@ return_result(const RequestArgs *args, const RequestResult *result)
 }
 
 /*
- * Give up a request, in whatever state it is.  Takes and releases the request
- * lock.  Called when the session fails or ends while it waits.
+ * Give up a request, in whatever state it is.  Called when the session fails
+ * or ends while it waits.
  */
 static void
 request_abandon(int code pg_attribute_unused(), Datum arg)
@@ -341,7 +341,7 @@ request_abandon(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
- * Raise the error that nobody serves requests.
+ * Raise the error that no worker serves requests.
  */
 static void
 report_no_worker(bool worker_seen)
@@ -365,7 +365,7 @@ report_no_worker(bool worker_seen)
 }
 
 /*
- * If no worker is running, have the postmaster look whether it should start
+ * If no worker is running, have the postmaster check whether it should start
  * one.
  *
  * It does so by itself a second after a worker has ended, unless it learns of
@@ -379,8 +379,8 @@ ask_for_workers(void)
 }
 
 /*
- * Is the process pid waiting for a lock that this session holds, or waits for
- * in front of it?
+ * Report whether the process pid waits for a lock that this session holds, or
+ * waits for ahead of it.
  */
 static bool
 is_blocked_by_me(int pid)
@@ -400,10 +400,10 @@ is_blocked_by_me(int pid)
 }
 
 /*
- * End this session if its client has gone: nobody would get the answer.
+ * End this session if its client has disconnected.
  *
- * Core looks after that by itself if client_connection_check_interval is set;
- * so it is, for this moment.
+ * Core checks that if client_connection_check_interval is set, so set it for
+ * the moment.
  */
 static void
 check_client(void)
@@ -428,9 +428,9 @@ check_client(void)
 }
 
 /*
- * Raise an error if there is no use in waiting any longer for the request: no
- * client, no worker, a deadlock, no time left.  waited_ms is how long it has
- * been. Takes and releases the request lock.
+ * Raise an error if it is pointless to wait any longer for the request: no
+ * client, no worker, a deadlock, or a timeout.  waited_ms is the time waited
+ * so far.
  */
 static void
 request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
@@ -480,8 +480,8 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 }
 
 /*
- * Sleep until the request is done.  Errors as request_check_progress, and
- * whatever interrupts the session.
+ * Sleep until the request is done.  Errors: those of request_check_progress,
+ * and interrupts.
  */
 static void
 request_wait(RequestSlot *slot, TimestampTz deadline)
@@ -515,7 +515,7 @@ request_wait(RequestSlot *slot, TimestampTz deadline)
 }
 
 /*
- * Raise a worker's error in this session, in this session's encoding.
+ * Raise a worker's error, in this session's encoding.
  */
 static void
 raise_worker_error(RequestError *error)
@@ -535,8 +535,8 @@ raise_worker_error(RequestError *error)
 }
 
 /*
- * Copy a text of an error into a field of size bytes, cut where a character
- * ends; NULL becomes the empty string.
+ * Copy a text of an error into a field of size bytes, truncated at a
+ * character boundary; NULL becomes the empty string.
  */
 static void
 copy_error_text(char *field, Size size, const char *text)
@@ -549,9 +549,8 @@ copy_error_text(char *field, Size size, const char *text)
 }
 
 /*
- * Take the result of a request that is DONE, and free its slot; false if it has
- * failed, with the worker's error in *error.  Takes and releases the request
- * lock.
+ * Take the result of a request that is DONE, and free its slot; false if it
+ * has failed, with the worker's error in *error.
  */
 static bool
 take_outcome(RequestSlot *slot, RequestResult *result, RequestError *error)
@@ -570,7 +569,7 @@ take_outcome(RequestSlot *slot, RequestResult *result, RequestError *error)
 }
 
 /*
- * The same, but a failure is an error.
+ * As take_outcome, but raise an error on failure.
  *
  * Errors: the worker's own.
  */
@@ -586,7 +585,7 @@ take_result(RequestSlot *slot, RequestResult *result)
 /*
  * Wait until deadline for a worker to serve a request.
  *
- * Errors: as request_perform, but for the worker's own.
+ * Errors: those of request_perform, except for the worker's own.
  */
 static RequestSlot *
 await_worker(const RequestArgs *args, TimestampTz deadline)
@@ -603,15 +602,13 @@ await_worker(const RequestArgs *args, TimestampTz deadline)
 }
 
 /*
- * Have a worker do something, and wait for it until deadline.
+ * Have a worker execute a request, and wait for it until deadline.
  *
- * *result is what it answered.  Holds no lock on entry, and none while it
- * waits.
+ * *result is the answer.  Holds no lock on entry, and none while it waits.
  *
  * Errors: the worker's own; 55000 and 53400 if there is no worker; 40P01 if
- * the worker waits for this session; 57014 after the deadline; whatever
- * interrupts the session.  In every case what the request made, or still
- * makes, is given back.
+ * the worker waits for this session; 57014 after the deadline; interrupts.
+ * In every case what the request made, or still makes, is discarded.
  */
 void
 request_perform(const RequestArgs *args, TimestampTz deadline,
@@ -624,8 +621,8 @@ request_perform(const RequestArgs *args, TimestampTz deadline,
 }
 
 /*
- * The same for whoever can do without: if the worker has failed, its error's
- * message is returned, in the current memory context, else NULL.
+ * As request_perform, but if the worker fails, return its error's message, in
+ * the current memory context; NULL on success.
  */
 char *
 request_try_perform(const RequestArgs *args, TimestampTz deadline,
@@ -641,9 +638,8 @@ request_try_perform(const RequestArgs *args, TimestampTz deadline,
 }
 
 /*
- * Is a request done?  If not, and stop says so, a worker that has it is told to
- * give it up, and it is taken from the queue if none has.  Takes and releases the
- * request lock.
+ * Report whether a request is done.  If not, and stop is set, tell the worker
+ * that has it to give it up, or take it from the queue if none has.
  */
 static bool
 is_done(RequestSlot *slot, bool stop, bool *dequeued)
@@ -664,12 +660,12 @@ is_done(RequestSlot *slot, bool stop, bool *dequeued)
 }
 
 /*
- * The same as request_perform for a session that counts as one that waits at the
- * gate of its database: it must not touch the database before it has the answer,
- * and so can't be interrupted as long as a worker is at it.  A worker that waits
- * for others gives up soon.  The session has just begun a transaction.
+ * As request_perform, for a session that counts as waiting at the gate of its
+ * database: it must not touch the database before it has the answer, and so
+ * cannot be interrupted while a worker executes the request.  A worker that
+ * waits for others gives up soon.  The session has just begun a transaction.
  *
- * Errors: as request_perform.
+ * Errors: those of request_perform.
  */
 void
 request_perform_parked(const RequestArgs *args, TimestampTz deadline,
@@ -694,7 +690,7 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 		{
 			ProcessProcSignalBarrier();
 
-			/* It wakes others, which ends this sleep. */
+			/* That wakes others, which ends this prepared sleep. */
 			ConditionVariablePrepareToSleep(&slot->cv);
 		}
 		stop = QueryCancelPending || ProcDiePending || GetCurrentTimestamp() > deadline;
@@ -719,8 +715,8 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 }
 
 /*
- * Does the session whose request this worker has taken wait only for its end?
- * Takes and releases the request lock.
+ * Report whether the session whose request this worker has taken waits only
+ * for its end.
  */
 bool
 request_is_unwanted(int slot_number)
@@ -736,10 +732,10 @@ request_is_unwanted(int slot_number)
 }
 
 /*
- * Give worker 0 time to rebuild the registry, if the server has just started: it
- * also finishes what a crash has left undone, such as a clone that was handed out
- * but is not open yet.  For a new session, which is not in a database yet.  Waits
- * no longer than START_GRACE after the start.
+ * Give worker 0 time to rebuild the registry, if the server has just started:
+ * it also finishes what a crash interrupted, such as opening a clone that was
+ * handed out.  For a new session that is not in a database yet.  Waits no
+ * longer than START_GRACE after the start.
  */
 void
 request_let_start(void)
@@ -765,11 +761,10 @@ request_let_start(void)
 }
 
 /*
- * Sleep until the registry has been rebuilt after the server's start, so that
- * it can be asked what testdb made.
+ * Sleep until the registry has been rebuilt after the server's start.
  *
  * Errors: 55000 and 53400 if there is no worker to do it; 57014 after the
- * deadline; whatever interrupts the session.
+ * deadline; interrupts.
  */
 void
 request_wait_until_ready(TimestampTz deadline)
@@ -806,8 +801,8 @@ request_wait_until_ready(TimestampTz deadline)
 }
 
 /*
- * The first request of a queue that may be taken now, or NULL; *delay_ms is
- * lowered to the time until the next one may be.  The request lock is held.
+ * Return the first request of a queue that may be taken now, or NULL; lower
+ * *delay_ms to the time until the next one may be.  The request lock is held.
  */
 static RequestSlot *
 find_due(dlist_head *queue, long *delay_ms)
@@ -832,8 +827,8 @@ find_due(dlist_head *queue, long *delay_ms)
 }
 
 /*
- * Take the oldest request from the queue, or from that of rewinds: its slot's
- * number, with *args filled; or -1 if there is none.  Takes and releases the request lock.
+ * Take the oldest request from the queue, or from that of rewinds.  Fills
+ * *args and returns the slot's number, or -1 if there is none.
  */
 int
 request_take(RequestArgs *args, bool rewinds)
@@ -856,8 +851,7 @@ request_take(RequestArgs *args, bool rewinds)
 }
 
 /*
- * Answer a request that this worker has taken.  Takes and releases the
- * request lock.
+ * Answer a request that this worker has taken.
  *
  * If the session has gone, what was made for it becomes garbage.
  */
@@ -888,8 +882,7 @@ request_finish(int slot_number, const RequestResult *result)
 }
 
 /*
- * Answer a request that this worker has taken with an error.  Takes and
- * releases the request lock.
+ * Answer a request that this worker has taken with an error.
  */
 void
 request_fail(int slot_number, const ErrorData *edata)
@@ -921,9 +914,10 @@ request_fail(int slot_number, const ErrorData *edata)
 }
 
 /*
- * Put a request that this worker has taken back into the queue, because it needs
- * a lock that somebody else holds; false, with nothing done, if it has been put
- * back for testdb.lock_timeout already, or if its session has gone.
+ * Put a request that this worker has taken back into the queue, because it
+ * needs a lock that another process holds; false, with nothing done, if it
+ * has been put back for testdb.lock_timeout already, or if its session has
+ * gone.
  */
 bool
 request_requeue(int slot_number)
@@ -989,8 +983,7 @@ request_end_lock_wait(void)
 }
 
 /*
- * Has the session gone whose request this worker has taken?  Takes and
- * releases the request lock.
+ * Report whether the session whose request this worker has taken has gone.
  */
 bool
 request_abandoned(int slot_number)
@@ -1005,8 +998,8 @@ request_abandoned(int slot_number)
 }
 
 /*
- * Say that this worker begins to look for work: request_wait_for_work will not
- * sleep over what it is woken for from now on.
+ * Begin to look for work: request_wait_for_work will not miss wakeups from
+ * now on.
  */
 void
 request_begin_turn(void)
@@ -1015,11 +1008,11 @@ request_begin_turn(void)
 }
 
 /*
- * Sleep until somebody calls request_wake_workers, a request comes, or
+ * Sleep until somebody calls request_wake_workers, a request arrives, or
  * timeout_ms milliseconds have passed.  For workers; returns at once if a
- * request is waiting, or if another process has called request_wake_workers
- * since request_begin_turn.  rewinds says that this is the worker that rewinds;
- * rewinding, that it waits for sessions to end their transactions.
+ * request is queued, or if another process has called request_wake_workers
+ * since request_begin_turn.  rewinds means that this is the worker that
+ * rewinds; rewinding, that it waits for sessions to end their transactions.
  */
 void
 request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding)
@@ -1059,8 +1052,7 @@ request_wake_workers(void)
 }
 
 /*
- * Say that worker number index is running, connected to database.  Takes and
- * releases the request lock.
+ * Record that worker number index is running, connected to database.
  */
 void
 request_worker_attach(int index, Oid database)
@@ -1075,8 +1067,8 @@ request_worker_attach(int index, Oid database)
 }
 
 /*
- * Say that worker number index is running no more, if it is this process.
- * Takes and releases the request lock.
+ * Record that worker number index is no longer running, if it is this
+ * process.
  */
 void
 request_worker_detach(int index)
@@ -1088,8 +1080,7 @@ request_worker_detach(int index)
 }
 
 /*
- * The number of workers that are running.  Takes and releases the request
- * lock.
+ * Return the number of running workers.
  */
 int
 request_workers_running(void)
@@ -1106,8 +1097,8 @@ request_workers_running(void)
 }
 
 /*
- * The database that the workers are connected to, or InvalidOid if none has
- * started yet.  Takes and releases the request lock.
+ * Return the database that the workers are connected to, or InvalidOid if
+ * none has started yet.
  */
 Oid
 request_worker_database(void)
@@ -1122,8 +1113,7 @@ request_worker_database(void)
 }
 
 /*
- * Say that the registry has been rebuilt, so that requests can be served.
- * Takes and releases the request lock.
+ * Record that the registry has been rebuilt, so that requests can be served.
  */
 void
 request_set_ready(void)
@@ -1137,8 +1127,8 @@ request_set_ready(void)
 }
 
 /*
- * Has the registry been rebuilt?  It stays so as long as this process lives.
- * Takes and releases the request lock until it has.
+ * Report whether the registry has been rebuilt, which remains true as long as
+ * this process lives.  Takes the request lock only until then.
  */
 bool
 request_is_ready(void)
@@ -1156,8 +1146,8 @@ request_is_ready(void)
 }
 
 /*
- * How many slots are in use, and how many are neither in use nor among the free
- * ones.  Takes and releases the request lock.
+ * Count the slots in use, and those neither in use nor in the list of free
+ * ones.
  */
 void
 request_audit(int *nused, int *nlost)

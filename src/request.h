@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * request.h
- *	  How a session asks a background worker for something, and gets its
+ *	  How a session sends a request to a background worker and gets the
  *	  answer.
  *
  * Copyright (c) 2026, testdb contributors
@@ -17,14 +17,14 @@
 typedef enum RequestKind
 {
 	REQUEST_CLONE,
-	REQUEST_SPARE,				/* make one ahead; else as CLONE */
+	REQUEST_SPARE,				/* create a spare; else as CLONE */
 	REQUEST_DROP,
 	REQUEST_RESET,				/* database is the clone, as for DROP */
 	REQUEST_REWIND,				/* the same, by worker 0 only */
 	REQUEST_SEAL				/* database is a template being built */
 } RequestKind;
 
-/* How the row of a database is to be that CREATE DATABASE makes. */
+/* What CREATE DATABASE sets in the row of its database. */
 typedef struct RowOptions
 {
 	bool		is_template;
@@ -33,16 +33,16 @@ typedef struct RowOptions
 	NameData	collation_version;	/* "" if it has none */
 } RowOptions;
 
-/* What is asked for. */
+/* A request. */
 typedef struct RequestArgs
 {
 	RequestKind kind;
-	Oid			role;			/* who asks; CLONE, served: who is to own it */
+	Oid			role;			/* the caller; CLONE, served: the new owner */
 	bool		served;			/* CLONE, DROP: by CREATE or DROP DATABASE */
-	Oid			caller;			/* CLONE, served: who asks */
+	Oid			caller;			/* CLONE, served: the caller */
 	RowOptions	row;			/* CLONE, served */
 	Oid			database;		/* CLONE: the template; DROP: the clone */
-	uint64		lease;			/* which lease of database is meant; 0 if it is
+	uint64		lease;			/* the lease that database must have; 0 if it is
 								 * not one that testdb made */
 	bool		let_left;		/* DROP, RESET: sessions in it have been given
 								 * time to leave */
@@ -60,7 +60,7 @@ typedef struct RequestArgs
 
 #define REQUEST_NOTICE_SIZE		512 /* bytes */
 
-/* What comes back. */
+/* The answer to it. */
 typedef struct RequestResult
 {
 	bool		busy;			/* CLONE: somebody is using the template; SEAL;

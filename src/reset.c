@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * reset.c
- *	  Giving clones their template's content again, without their sessions.
+ *	  Resetting clones: their template's content again, sessions terminated.
  *
  * A reset closes the clone's name (connect.c), makes it DROPPING, ends its
- * sessions, and restores it as restore.c says.  What ends in the middle of that
- * is REWINDING, and left to worker 0.  Where a clone can't be restored, another
- * one is made, as clone.c says up to step 4, and put into its place:
+ * sessions, and restores it as restore.c says.  If that is interrupted, the
+ * clone becomes REWINDING, and is left to worker 0.  A clone that cannot be
+ * restored is replaced by another one, created as in steps 1 to 4 of clone.c:
  *
  *	step								if it fails here, there remains
  *	1  new one marked as invalid		a clone as before; the new one is garbage
@@ -44,14 +44,14 @@
 #include "stats.h"
 #include "templates.h"
 
-/* How long clients that are on their way to a database are waited for, in ms. */
+/* How long to wait for clients that are connecting to a database, in ms. */
 #define ARRIVAL_TIMEOUT		1000
 
 /*
- * Restore a clone in place, which is DROPPING and locked by the transaction that
- * was begun, as restore.c says; its template's snapshot is locked, too.  False if
- * that was not done: *lost says whether its content is lost, so that it stays
- * DROPPING; *result, if not, that the template has been changed.
+ * Restore a clone in place, as restore.c says.  It is DROPPING, and locked by
+ * the current transaction, as is its template's snapshot.  Returns false on
+ * failure: *lost is set if its content is lost, so that it stays DROPPING;
+ * otherwise *result says that the template was changed.
  */
 static bool
 restore_in_place(const RequestArgs *args, TestdbClone *clone, bool *lost,
@@ -80,15 +80,15 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone, bool *lost,
 	if (!forget_former_lives(&clone->oid, 1, &message))
 		registry_note_error(clone->template_oid, message);
 
-	/* It may be a template itself: nobody committed what has changed there. */
+	/* It may be a template itself, changed without a commit in it. */
 	registry_template_changed(clone->oid);
 	request_wake_workers();
 	return true;
 }
 
 /*
- * Make the clone that will take the place of another, as args say, and commit.
- * False if the template is in use, which *result then says.
+ * Create the clone that will replace another one, as args say, and commit.
+ * False if the template is in use, which is set in *result.
  *
  * It has a name of its own and is marked as invalid: nobody gets in, and after
  * a crash it is removed, whatever its lease says.
@@ -129,13 +129,13 @@ make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *res
 }
 
 /*
- * Put the clone new, which make_replacement has made, into the place of the
- * clone old, which is DROPPING and locked by the transaction that was begun:
- * its name, its owner, its terms.  One commit does that: before it a crash, or
- * an error, leaves the old one, after it the new one; of the two leases, which
- * then both say HELD, one is of a database that is marked as invalid.
+ * Replace the clone old, which is DROPPING and locked by the current
+ * transaction, by the clone new, created by make_replacement, which gets its
+ * name, owner and terms.  One commit does that: a crash or an error before it
+ * leaves the old one, after it the new one; both leases say HELD then, but
+ * one is of a database that is marked as invalid.
  *
- * What is left of the old one is removed, now or later.
+ * The rest of the old one is removed, now or later.
  */
 static void
 replace_clone(TestdbClone *old, TestdbClone *new)
@@ -170,7 +170,7 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 		report_template_gone(NameStr(info.name));
 	debug_point("replace-row");
 
-	/* What is committed is entered, whoever wants this process to end. */
+	/* What is committed must be entered, even if this process is terminated. */
 	HOLD_INTERRUPTS();
 	job_commit_work();
 	debug_point("replace-committed");
@@ -188,10 +188,10 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 }
 
 /*
- * Restore a clone in place, if it can be, whose template can be cloned by the
- * native method, as again says.  Else false: *lost says whether its content is
- * lost, so that it stays DROPPING; *result, whether it has gone or the template
- * is in use.
+ * Restore a clone in place, if possible.  Its template can be cloned by the
+ * native method, as again says.  Returns false on failure: *lost is set if
+ * its content is lost, so that it stays DROPPING; *result says whether it has
+ * gone or the template is in use.
  */
 static bool
 reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *clone,
@@ -203,7 +203,7 @@ reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *c
 	if (registry_is_stuck() || !begin_native(again, false, &template, &info, result))
 		return false;
 
-	/* Once its sessions are ended and its files touched, there is no way back. */
+	/* There is no way back after ending sessions and changing files. */
 	if (!lock_source(&template) || !snapshot_is_intact(&template, NULL))
 	{
 		(void) is_damaged(&template);
@@ -226,8 +226,8 @@ reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *c
 }
 
 /*
- * Make room for restoring a clone in place, as args say, and for the snapshot if
- * there is none: whether that was enough is found out when the clone is locked.
+ * Make room for restoring a clone in place, as args say, and for the snapshot
+ * if there is none; it is checked again when the clone is locked.
  */
 static void
 make_reset_room(const RequestArgs *args, Oid clone)
@@ -250,11 +250,11 @@ make_reset_room(const RequestArgs *args, Oid clone)
 }
 
 /*
- * Give a clone its template's content again.  *result says if it has gone, or
+ * Give a clone its template's content again.  Sets *result if it has gone, or
  * if the template is in use.
  *
- * Where it can't be restored a new one takes its place, on the same terms; if
- * that can't be made the old one stays as it is.
+ * If it cannot be restored, a new one with the same terms replaces it; if
+ * that cannot be created, the old one stays as it is.
  */
 void
 reset_clone(const RequestArgs *args, RequestResult *result)

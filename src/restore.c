@@ -3,11 +3,11 @@
  * restore.c
  *	  Restoring a clone in place, with nobody at work in it.
  *
- * This is what testdb_reset does when it has ended the sessions in a clone, and
- * what is done again, to one whose rewinding or restoring was interrupted, until
- * it succeeds.  The caller has the database locked, so that new sessions wait,
- * and keeps the lock until all is committed: the row in pg_database is valid all
- * the time.
+ * testdb_reset does this after ending the sessions in a clone, and worker 0
+ * repeats it for a clone whose rewind or restore was interrupted, until it
+ * succeeds.  The caller has the database locked, so that new sessions wait,
+ * and keeps the lock until all is committed: the row in pg_database is always
+ * valid.
  *
  *	step								if it ends here, there remains
  *	1  checks; the snapshot is locked	a clone as before
@@ -22,16 +22,17 @@
  *	9  lease: HELD						a clone with its template's content
  *	10 registry: LEASED					the same
  *
- * The order of step 6, and what makes it safe, is that of recycle.c.  The barrier
- * of step 4 finds out whether that will succeed, before there is no way back.
+ * The order of step 6, and what makes it safe, is that of recycle.c.  The
+ * barrier of step 4 checks that it will succeed, before there is no way back.
  *
- * What there is after an error, or the end of this process, in steps 5 to 9 is
- * nobody's to see.  The caller then makes the clone REWINDING in the registry,
- * marked as unrestored, and worker 0 restores it (rewind.c); after a crash of the
- * server it finds the lease, and does the same.  Until then new sessions wait
- * (connect.c).  The clone is lost only if its template has gone meanwhile.
+ * After an error or exit in steps 5 to 9 nobody may see the content.  The
+ * caller then makes the clone REWINDING in the registry, marked as
+ * unrestored, and worker 0 restores it (rewind.c); after a server crash it
+ * finds the lease, and does the same.  Until then new sessions wait
+ * (connect.c).  The clone is lost only if its template no longer exists.
  *
- * Locks: those of snapshot.c and database.c, to the end of step 8; the caller's.
+ * Locks: those of snapshot.c and database.c, to the end of step 8; the
+ * caller's.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -57,9 +58,9 @@
 #include "space.h"
 
 /*
- * The owner that a clone gets when it is restored: the role that it was made for,
- * like that of a new one; or owner, who owns it now, if that role has gone, or if
- * it was made by CREATE DATABASE.
+ * Return the owner that a clone gets when it is restored: the role that it
+ * was created for, as for a new one; or owner, its present one, if that role
+ * no longer exists, or if it was created by CREATE DATABASE.
  */
 Oid
 restore_owner(const TestdbClone *clone, Oid owner)
@@ -70,7 +71,7 @@ restore_owner(const TestdbClone *clone, Oid owner)
 }
 
 /*
- * Step 1.  False if the snapshot, which is then in *template, is of no use now.
+ * Step 1.  Fills *template; false if its snapshot cannot be used now.
  */
 static bool
 check_source(const TestdbClone *clone, TestdbTemplate *template)
@@ -84,10 +85,10 @@ check_source(const TestdbClone *clone, TestdbTemplate *template)
 }
 
 /*
- * Step 3.  The row is written even if it need not be: whoever is changing it, by
- * GRANT for example, is waited for.
+ * Step 3.  The row is written even if that is not needed, in order to wait
+ * for sessions that are changing it, for example by GRANT.
  *
- * Errors: 3D000 if the template or the clone has gone.
+ * Errors: 3D000 if the template or the clone no longer exists.
  */
 static void
 restore_rows(const TestdbClone *clone, const TestdbTemplate *template)
@@ -106,8 +107,8 @@ restore_rows(const TestdbClone *clone, const TestdbTemplate *template)
 }
 
 /*
- * Steps 6 and 7.  False if the snapshot is damaged, or somebody has begun to
- * follow WAL.
+ * Steps 6 and 7.  False if the snapshot is damaged, or if a WAL consumer
+ * appeared.
  */
 static bool
 restore_files(TestdbClone *clone, const TestdbTemplate *template)
@@ -135,15 +136,15 @@ restore_files(TestdbClone *clone, const TestdbTemplate *template)
 }
 
 /*
- * Restore a clone from its template's snapshot, which the caller has found to be
- * fresh.  In a transaction, in which the clone is locked with nobody in it but
- * sessions that wait at its gate; RESTORE_DONE ends it.  *begun is set when there
- * is no way back.
+ * Restore a clone from its template's snapshot, which the caller has found to
+ * be fresh.  In a transaction, in which the clone is locked with nobody in it
+ * but sessions that wait at its gate; the transaction is committed if the
+ * result is RESTORE_DONE.  *begun is set when there is no way back.
  *
- * RESTORE_NOT_BEGUN means that the template or its snapshot was changed in this
- * very instant; RESTORE_FAILED, that the snapshot is of no use after all.
+ * RESTORE_NOT_BEGUN means that the template or its snapshot has just changed;
+ * RESTORE_FAILED, that the snapshot proved unusable.
  *
- * Errors: 53100 if there is no room; 55006 if some process does not close its
+ * Errors: 53100 if there is no room; 55006 if a process does not close its
  * files; 3D000.
  */
 RestoreResult

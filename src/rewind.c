@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rewind.c
- *	  Giving a clone its template's content again, under open sessions.
+ *	  Rewinding a clone to its template's content, under open sessions.
  *
  * Worker 0 does it, since it knows which files of a clone have changed
  * (watch.c).  Several clones are rewound together, with one checkpoint and one
@@ -31,31 +31,32 @@
  *	13 invalidation messages			the same
  *	14 registry: LEASED; gate: OPEN		the same
  *
- * The checkpoint of step 9 has begun after the last transaction of the former
- * life, so that recovery never applies WAL of that life to the restored files.
- * No checkpoint is in progress at step 8, which would have to write the pages
- * that are dropped there: one that is, is waited for before.
+ * The checkpoint of step 9 begins after the last transaction before the
+ * rewind, so that recovery never applies earlier WAL to the restored files.
+ * No checkpoint is in progress at step 8, since it would have to write the
+ * pages that are dropped there: one in progress is waited for before.
  *
- * From step 7 to 13 interrupts are held: the worker ends or fails afterwards.
- * If restoring fails all the same (an I/O error), in a reset (restore.c) as well,
- * or if the server crashes meanwhile and finds the lease when it starts again,
- * nobody may see what there is.  The clone stays REWINDING, marked as unrestored, with its gate SHUT if
- * anybody can be waiting there, and restoring it is tried again until that
- * succeeds: all its files, from a fresh snapshot.  New sessions wait, and so do
- * those at the gate.  Only if the template has gone meanwhile is the content
- * lost: then the gate is LOST, which ends all sessions, and the clone is removed.
+ * From step 7 to 13 interrupts are held: the worker exits or fails
+ * afterwards.  If the restore fails nevertheless (an I/O error), here or in a
+ * reset (restore.c), or if the lease is found after a server crash, nobody
+ * may see the content.  The clone stays REWINDING, marked as unrestored, with
+ * its gate SHUT if anybody can be waiting there, and all its files are
+ * restored from a fresh snapshot, which is retried until it succeeds.  New
+ * sessions wait, and so do those at the gate.  The content is lost only if
+ * the template no longer exists: then the gate is LOST, which ends all
+ * sessions, and the clone is removed.
  *
- * What a session knows of the database is brought up to date by messages.  If
- * only tables and indexes have changed which the template has, as their files
- * and dirty pages tell (relfiles.c), these are named, pg_statistic among them.
- * If another catalog has changed,
- * or if it is not known which files have, the messages say that all catalogs and
- * all relations have; a session then also reads the relation map again.
+ * Sessions' caches are brought up to date by invalidation messages.  If only
+ * tables and indexes of the template have changed, according to their files
+ * and dirty pages (relfiles.c), the messages name these, including
+ * pg_statistic.  If another catalog has changed, or if it is not known which
+ * files have, the messages cover all catalogs and all relations; a session
+ * then also reads the relation map again.
  *
  * Locks.  Heavyweight locks as database.c and snapshot.c say, held to the end
- * of step 11.  The one on the database is never waited for: a session that is
- * just connecting has it, or one that alters the database.  No LWLock is held
- * over any step.
+ * of step 11.  The one on the database is never waited for, since a session
+ * that is connecting, or one that alters the database, may hold it.  No
+ * LWLock is held over any step.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -108,30 +109,30 @@
 #include "visitor.h"
 #include "watch.h"
 
-/* How often who is in the way is looked at again, in ms. */
+/* Interval between checks of the sessions waited for, in ms. */
 #define REWIND_INTERVAL		1
 
-/* How often a checkpoint that is in progress is waited for. */
+/* How many checkpoints in progress are waited for. */
 #define CHECKPOINT_TRIES	10
 
-/* How many sessions are described in an error's detail at most. */
+/* Maximum number of sessions described in an error's detail. */
 #define MAX_DESCRIBED		8
 
 /* Core has no names for these. */
 #define TOAST_OF_STATISTIC			2840
 #define TOAST_INDEX_OF_STATISTIC	2841
 
-/* How far a rewind has come; the order counts. */
+/* The progress of a rewind; the order matters. */
 typedef enum RewindStage
 {
-	REWIND_BEHIND,				/* another one of the same clone comes first */
+	REWIND_BEHIND,				/* after another one of the same clone */
 	REWIND_WAITING,				/* the gate is CLOSING */
 	REWIND_ENTERED,				/* the gate is SHUT, the entry REWINDING */
-	REWIND_SPOILED,				/* the content is neither the old nor the new */
+	REWIND_SPOILED,				/* the content is partly restored */
 	REWIND_DONE					/* the clone is LEASED again, its gate open */
 } RewindStage;
 
-/* When restoring a clone is tried again after a failure, in ms. */
+/* When a failed restore of a clone is retried, in ms. */
 #define RESTORE_RETRY		1000
 
 /* A request that this worker has taken. */
@@ -144,12 +145,12 @@ typedef struct Rewind
 	TestdbTemplate template;	/* ENTERED: its snapshot is locked */
 	TimestampTz started_at;
 	TimestampTz deadline;		/* of the waiting */
-	bool		forced;			/* those in the way have been terminated */
+	bool		forced;			/* the sessions have been terminated */
 	bool		catalogs;		/* ENTERED: catalogs have changed, perhaps */
-	bool		cramped;		/* ENTERED: there is no room to restore it */
-	uint64		bytes;			/* ENTERED: the room that restoring it takes */
+	bool		cramped;		/* ENTERED: not enough space to restore it */
+	uint64		bytes;			/* ENTERED: the space that a restore takes */
 	uint64		files;
-	char	   *ended;			/* who they were; in TopMemoryContext, or NULL */
+	char	   *ended;			/* which, or NULL; in TopMemoryContext */
 } Rewind;
 
 static Rewind pending[GATE_MAX];
@@ -171,7 +172,7 @@ forget(Rewind *rewind)
 }
 
 /*
- * Let the clone of a request go on as it is.
+ * Release the clone of a request, unchanged.
  */
 static void
 let_go(Rewind *rewind)
@@ -196,8 +197,8 @@ fail(Rewind *rewind, ErrorData *edata)
 }
 
 /*
- * The same with the error that was caught; the transaction is ended.  From
- * PG_CATCH only.
+ * Return the error that was caught, and end the transaction.  From PG_CATCH
+ * only.
  */
 static ErrorData *
 catch_error(void)
@@ -233,8 +234,8 @@ check_possible(const TestdbClone *clone, const char *name)
 }
 
 /*
- * Begin to serve a request: step 1 of the head of this file.  False if there
- * is nothing to wait for, which *result then says.
+ * Begin to serve a request: step 1 of the head of this file.  False if
+ * *result is already the answer.
  *
  * Errors: 42501, 55000, those of snapshot_ensure.
  */
@@ -283,7 +284,7 @@ prepare(Rewind *rewind, RequestResult *result)
 }
 
 /*
- * Is another rewind of the same clone ahead of this one?
+ * Report whether another rewind of the same clone is ahead of this one.
  */
 static bool
 is_behind_another(const Rewind *rewind)
@@ -296,7 +297,7 @@ is_behind_another(const Rewind *rewind)
 }
 
 /*
- * Close the gate for a request whose turn has come: step 2.
+ * Close the gate for a request that is next: step 2.
  */
 static void
 start(Rewind *rewind)
@@ -350,8 +351,8 @@ take_request(void)
 }
 
 /*
- * Who is in the way of a rewind, for an error's detail or a notice, or NULL if
- * nobody is.  In the current memory context.
+ * Describe the sessions that prevent a rewind, for an error's detail or a
+ * notice; NULL if there are none.  In the current memory context.
  */
 static char *
 describe_sessions(const Rewind *rewind, bool terminate)
@@ -397,8 +398,8 @@ describe_sessions(const Rewind *rewind, bool terminate)
 }
 
 /*
- * The time of a request's waiting is over: terminate those who are in the way,
- * if that is wanted, and wait once more, or raise an error.
+ * A request has timed out: terminate the sessions that prevent it, if force
+ * is set, and wait once more, or raise an error.
  *
  * Errors: 55006.
  */
@@ -439,8 +440,8 @@ give_up_waiting(Rewind *rewind)
 }
 
 /*
- * Lock a database against new sessions, if that is possible at once, and nobody is
- * changing its row or settings.
+ * Lock a database against new sessions, if that is possible without waiting,
+ * and nobody is changing its row or settings.
  */
 static bool
 try_lock(Oid oid)
@@ -455,7 +456,7 @@ try_lock(Oid oid)
 }
 
 /*
- * Steps 3 and 4, if nobody is in the way; false if somebody is.  In the
+ * Steps 3 and 4, if no session prevents them; false if one does.  In the
  * transaction of the batch.  *idle is cleared if a barrier is needed.
  */
 static bool
@@ -489,7 +490,7 @@ enter(Rewind *rewind, bool *idle)
  * Wait until no checkpoint is in progress that began before the last change of
  * the clones' pages.
  *
- * Errors: 55000 if there is always another one.
+ * Errors: 55000 if there is always another one in progress.
  */
 static void
 end_checkpoint(void)
@@ -505,7 +506,7 @@ end_checkpoint(void)
 }
 
 /*
- * Is the relation map among these files?
+ * Report whether the relation map is among these files.
  */
 static bool
 has_map(const FilesyncNames *names)
@@ -517,7 +518,8 @@ has_map(const FilesyncNames *names)
 }
 
 /*
- * Is this pg_statistic, its index, or what belongs to its TOAST table?
+ * Report whether this is pg_statistic, its index, or its TOAST table or
+ * index.
  */
 static bool
 is_statistics(Oid oid)
@@ -527,10 +529,10 @@ is_statistics(Oid oid)
 }
 
 /*
- * Have the catalogs of a clone changed, as far as its files and dirty pages
- * tell?  True if that is not known, or if a relation is among the changed ones
- * that the template has not.  Hint bits are no change: they leave a page's LSN,
- * which is always that of a catalog's last change.
+ * Report whether the catalogs of a clone have changed, according to its files
+ * and dirty pages.  True if that is not known, or if a changed relation does
+ * not exist in the template.  Hint bits do not count: they leave a page's
+ * LSN, which is always that of a catalog's last change.
  *
  * pg_statistic does not count.  VACUUM (ANALYZE) leaves dead rows in it, which
  * the first query in a clone prunes, and no plan is wrong because of it.
@@ -560,8 +562,8 @@ catalogs_changed(const TestdbClone *clone, const TestdbTemplate *template,
 }
 
 /*
- * Reserve the room that restoring a clone takes, besides that of all that have
- * been through this; false if it is not there, which is noted.
+ * Reserve the space needed to restore a clone, in addition to that reserved
+ * for others of the batch; false, and recorded, if there is not enough.
  */
 static bool
 hold_room(Rewind *rewind)
@@ -585,9 +587,9 @@ hold_room(Rewind *rewind)
 }
 
 /*
- * Step 6: give a clone what belongs to it in shared catalogs.  False if its
- * template or the snapshot has changed since step 1, or if there is no room for
- * its files.
+ * Step 6: restore a clone's rows in shared catalogs.  False if its template
+ * or the snapshot has changed since step 1, or if there is no space for its
+ * files.
  */
 static bool
 restore_rows(Rewind *rewind, HTAB *relations)
@@ -618,8 +620,7 @@ restore_rows(Rewind *rewind, HTAB *relations)
 }
 
 /*
- * Tell all sessions of a clone that anything may have changed: all relations,
- * and all catalogs.
+ * Invalidate the sessions' caches of all relations and catalogs of a clone.
  */
 static void
 invalidate_all(Oid oid)
@@ -641,10 +642,10 @@ invalidate_all(Oid oid)
 }
 
 /*
- * Tell them that the content of these relations has changed.  That of a table
- * is remembered with its storage only (how long it is, where there was room),
- * and its plans stay; an index's entry holds what its access method remembers.
- * What is cached of pg_statistic goes with its pages.
+ * Invalidate the sessions' caches of these relations.  For a table, only its
+ * storage's cache is affected (length, target block), and its plans stay; an
+ * index's entry has a cache of its access method.  Cached rows of
+ * pg_statistic are invalidated together with its pages.
  */
 static void
 invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
@@ -657,7 +658,7 @@ invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
 		const RelFile *file = relfiles_find(template, list[i].number);
 		SharedInvalidationMessage message;
 
-		/* catalogs_changed() has found all of them; but a crash is no answer. */
+		/* catalogs_changed() has found all of them; but do not rely on it. */
 		if (file == NULL)
 		{
 			invalidate_all(oid);
@@ -684,7 +685,8 @@ invalidate_relations(const TestdbTemplate *template, HTAB *relations, Oid oid)
 }
 
 /*
- * Find out, once, which catalogs a database has: those of the workers' own.
+ * Determine, once, which catalogs a database has: those of the workers'
+ * database.
  */
 static void
 list_catalogs(void)
@@ -721,8 +723,8 @@ list_catalogs(void)
 /*
  * Restore files of a clone, as snapshot_restore does.
  *
- * Errors: those of snapshot_restore; 55000 if the snapshot is damaged, which was
- * not so at step 6.
+ * Errors: those of snapshot_restore; 55000 if the snapshot was damaged after
+ * step 6.
  */
 static void
 restore_from(const TestdbTemplate *template, Oid clone, const FilesyncNames *names)
@@ -735,8 +737,8 @@ restore_from(const TestdbTemplate *template, Oid clone, const FilesyncNames *nam
 }
 
 /*
- * Steps 7 to 10 for all that have entered.  relations are those of their
- * databases that have changed.  Interrupts are held.
+ * Steps 7 to 10 for the batch.  relations are the changed ones of its
+ * databases.  Interrupts are held.
  */
 static void
 restore_files(Rewind **batch, Oid *oids, int n, HTAB *relations)
@@ -817,7 +819,7 @@ finish(Rewind *rewind, HTAB *relations)
 }
 
 /*
- * Those that have entered; how many.
+ * Collect the rewinds that have ENTERED; return their number.
  */
 static int
 get_batch(Rewind **batch, Oid *oids)
@@ -835,8 +837,8 @@ get_batch(Rewind **batch, Oid *oids)
 }
 
 /*
- * Steps 5 and 6.  Those whose template has changed are told so, and leave the
- * batch.  *relations gets those of the clones' relations that have changed.
+ * Steps 5 and 6.  Rewinds whose template has changed are answered, and leave
+ * the batch.  The changed relations of the clones are added to relations.
  */
 static void
 restore_shared(bool idle, HTAB *relations)
@@ -877,7 +879,7 @@ restore_shared(bool idle, HTAB *relations)
 }
 
 /*
- * Rewind all clones that nobody is in the way of; false if there is none.
+ * Rewind all clones that no session prevents from it; false if there is none.
  */
 static bool
 run_batch(void)
@@ -923,12 +925,12 @@ run_batch(void)
 }
 
 /*
- * Restore all files of a clone whose rewinding or restoring was interrupted.
- * False if that must wait, because its template is in use, or if the clone has been
- * dropped meanwhile.
+ * Restore all files of a clone whose rewind or restore was interrupted.
+ * False if that must wait, because its template is in use, or if the clone
+ * was dropped concurrently.
  *
- * Errors: 3D000 if the template has gone; those of database_lock, snapshot_ensure
- * and restore_database.
+ * Errors: 3D000 if the template no longer exists; those of database_lock,
+ * snapshot_ensure and restore_database.
  */
 static bool
 restore_again(TestdbClone *clone)
@@ -971,7 +973,7 @@ restore_again(TestdbClone *clone)
 }
 
 /*
- * The content of a clone is lost, since there is nothing to restore it from.
+ * Give up a clone whose content is lost, since its template no longer exists.
  */
 static void
 lose(const TestdbClone *clone)
@@ -988,8 +990,8 @@ lose(const TestdbClone *clone)
 }
 
 /*
- * Restore the clones whose rewinding was interrupted; false if there was none
- * for which that worked.  What has failed is tried again after a while.
+ * Restore the clones whose rewind was interrupted; false if none was
+ * restored.  Failures are retried after RESTORE_RETRY.
  */
 static bool
 restore_interrupted(long *delay_ms)
@@ -1037,10 +1039,9 @@ restore_interrupted(long *delay_ms)
 }
 
 /*
- * Look after a request that waits for others; false if it has been answered.
+ * Check a request that waits for sessions; false if it has been answered.
  *
- * Errors: 55006 if its time is over, 57014 if the session that asked for it
- * gave up.
+ * Errors: 55006 if it has timed out, 57014 if its session gave up.
  */
 static bool
 look_after(Rewind *rewind)
@@ -1079,10 +1080,10 @@ look_after(Rewind *rewind)
 }
 
 /*
- * Do what can be done for those who want a clone to be rewound: take new
- * requests, rewind the clones that nobody is in the way of, and look after the
- * others.  False if there was nothing to do; *delay_ms is then lowered to the
- * time after which there may be, in ms.  For worker 0, in no transaction.
+ * One cycle of rewinding: take new requests, rewind the clones that no
+ * session prevents from it, and check the others.  If there was nothing to
+ * do, return false and lower *delay_ms to the time after which there may be,
+ * in ms.  For worker 0, outside a transaction.
  */
 bool
 rewind_turn(long *delay_ms)
@@ -1126,8 +1127,8 @@ rewind_turn(long *delay_ms)
 }
 
 /*
- * Let other work that this worker does for a clone go first: nobody waits at its
- * gate any longer.  What was to be rewound is reported as missing.
+ * Cancel rewinds of a clone in favor of other work of this worker on it:
+ * nobody waits at its gate any longer.  The requests are answered as missing.
  */
 void
 rewind_give_way(Oid oid)
@@ -1147,7 +1148,7 @@ rewind_give_way(Oid oid)
 }
 
 /*
- * Is there a request that waits for somebody else?
+ * Report whether a request waits for sessions.
  */
 bool
 rewind_is_pending(void)
@@ -1156,7 +1157,7 @@ rewind_is_pending(void)
 }
 
 /*
- * Give up everything, because this worker ends.
+ * Give up everything, because this worker exits.
  */
 void
 rewind_exit(void)

@@ -3,11 +3,11 @@
  * room.c
  *	  How much room bringing a directory to the content of another takes.
  *
- * filesync.c removes what is extra, and then makes what is missing and rewrites
- * in place what differs.  So what it takes is what files that are missing or
- * shorter, or have holes, will occupy more than they do, less what the extra ones
- * occupy.  That a file becomes shorter is not counted: it may be rewritten after
- * another one that grows.
+ * filesync.c removes what is extra, and then makes what is missing and
+ * rewrites in place what differs.  So what it takes is what files that are
+ * missing or shorter, or have holes, will occupy more than they do, less what
+ * the extra ones occupy.  That a file becomes shorter is not counted: it may
+ * be rewritten after another one that grows.
  *
  * The caller sees to it that nobody has an extra file open, which would go on
  * occupying its room; and that nobody writes to the directory.  A file that is
@@ -82,8 +82,8 @@ count_file(RoomCount *count, const char *name, const FilesyncFile *wanted)
 }
 
 /*
- * Count all files of the directory that the manifest does not have.  False if it
- * can't be read.
+ * Count all files of the directory that the manifest does not have.  False if
+ * it can't be read.
  */
 static bool
 count_extra(RoomCount *count)
@@ -138,10 +138,10 @@ count_all(RoomCount *count, const FilesyncNames *names)
 }
 
 /*
- * How many more bytes and files a directory will take when it has been brought to
- * the content that a manifest describes: by a look at the files with these names,
- * or at all if names is NULL, which takes a stat for each.  False, with errno
- * set, if that can't be found out.
+ * How many more bytes and files a directory will take when it has been
+ * brought to the content that a manifest describes: by a look at the files
+ * with these names, or at all if names is NULL, which takes a stat for each.
+ * False, with errno set, if that can't be found out.
  */
 bool
 room_to_restore(const FilesyncManifest *manifest, const char *dir,
@@ -164,8 +164,8 @@ room_to_restore(const FilesyncManifest *manifest, const char *dir,
 }
 
 /*
- * The same where the directory is a copy with the manifest old.  Nothing but the
- * manifests is looked at.
+ * The same where the directory is a copy with the manifest old.  Nothing but
+ * the manifests is looked at.
  */
 void
 room_to_refresh(const FilesyncManifest *manifest, const FilesyncManifest *old,

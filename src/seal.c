@@ -18,10 +18,11 @@
  * Step 1 is asked for by the session, so that no worker is kept from others for
  * as long as it takes; steps 2 to 4 are a worker's.
  *
- * Locks: the worker holds the database's AccessExclusiveLock in steps 2 and 3,
- * which are two transactions; in between nobody can connect to it.  Whoever takes
- * the clone back, since its builder's session has ended, waits for that lock, and
- * has made it DROPPING before: then step 4 finds that, and fails.
+ * Locks: the worker holds the database's AccessExclusiveLock in steps 2 and
+ * 3, which are two transactions; in between nobody can connect to it.
+ * Whoever takes the clone back, since its builder's session has ended, waits
+ * for that lock, and has made it DROPPING before: then step 4 finds that, and
+ * fails.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -51,9 +52,9 @@
 PGDLLEXPORT void testdb_vacuum_main(Datum main_arg);
 
 /*
- * Entry point of a background worker that vacuums a database, which can only be
- * done from within it.  What somebody has locked (a shared catalog, say) is passed
- * over.
+ * Entry point of a background worker that vacuums a database, which can only
+ * be done from within it.  What somebody has locked (a shared catalog, say)
+ * is passed over.
  */
 void
 testdb_vacuum_main(Datum main_arg)
@@ -89,8 +90,8 @@ seal_vacuum(Oid database)
 }
 
 /*
- * Lock the template that a request means, and copy its entry to *clone; false if
- * it has gone in the meantime.  In a transaction.
+ * Lock the template that a request means, and copy its entry to *clone; false
+ * if it has gone in the meantime.  In a transaction.
  */
 static bool
 lock_template(const RequestArgs *args, TestdbClone *clone, DatabaseInfo *info)
@@ -116,11 +117,13 @@ close_row(const char *name)
 }
 
 /*
- * Make a database that has been built a finished template: steps 2 to 4.  *result
- * says if it has gone in the meantime, or if somebody is connected to it.
+ * Make a database that has been built a finished template: steps 2 to 4.
+ * *result says if it has gone in the meantime, or if somebody is connected to
+ * it.
  *
- * Errors: 55P03 if it can't be locked; those of ALTER DATABASE; whatever the file
- * system says.  It is then as it was, or closed, and can be sealed again.
+ * Errors: 55P03 if it can't be locked; those of ALTER DATABASE; whatever the
+ * file system says.  It is then as it was, or closed, and can be sealed
+ * again.
  */
 void
 seal_template(const RequestArgs *args, RequestResult *result)

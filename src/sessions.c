@@ -3,8 +3,8 @@
  * sessions.c
  *	  Who is in a database: waiting for them, ending them, naming them.
  *
- * Whoever waits here checks for interrupts, and is woken by the sessions that leave
- * (exits_watch).  No lock is taken.
+ * Whoever waits here checks for interrupts, and is woken by the sessions that
+ * leave (exits_watch).  No lock is taken.
  *
  * Copyright (c) 2026, testdb contributors
  *

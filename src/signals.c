@@ -3,9 +3,10 @@
  * signals.c
  *	  What processes tell each other about the server as a whole.
  *
- * Single flags and counters in shared memory that no lock guards: that something was
- * dropped with plain SQL, that some process does not answer barriers, how much was
- * written to shared catalogs, and that testdb has been uninstalled.
+ * Single flags and counters in shared memory that no lock guards: that
+ * something was dropped with plain SQL, that some process does not answer
+ * barriers, how much was written to shared catalogs, and that testdb has been
+ * uninstalled.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -51,9 +52,9 @@ registry_take_recheck(void)
 }
 
 /*
- * Say whether databases may be made, from now on.  If not, what nobody has got
- * becomes garbage: now, or when it would become a spare.  Takes and releases the
- * registry lock, which keeps everybody from all mutexes.
+ * Say whether databases may be made, from now on.  If not, what nobody has
+ * got becomes garbage: now, or when it would become a spare.  Takes and
+ * releases the registry lock, which keeps everybody from all mutexes.
  */
 void
 registry_set_uninstalled(bool uninstalled)
@@ -88,8 +89,8 @@ registry_is_uninstalled(void)
 }
 
 /*
- * Raise an error, 55000, if no databases may be made.  Not while a clone must be
- * restored whose rewinding was interrupted.  Takes no lock.
+ * Raise an error, 55000, if no databases may be made.  Not while a clone must
+ * be restored whose rewinding was interrupted.  Takes no lock.
  */
 void
 registry_check_installed(void)

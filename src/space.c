@@ -4,22 +4,23 @@
  *	  Room in the data directory's file system: what copies in flight still need,
  *	  and a reserve.
  *
- * How much there is, the file system says.  If it is one in memory, it may be more
- * than the machine or the container has left (memory.c), and the least counts: who
- * takes more is ended by the kernel.  Dropping something is not kept from for want of
- * memory: the checkpoint that it takes needs hardly any.
+ * How much there is, the file system says.  If it is one in memory, it may be
+ * more than the machine or the container has left (memory.c), and the least
+ * counts: who takes more is ended by the kernel.  Dropping something is not
+ * kept from for want of memory: the checkpoint that it takes needs hardly
+ * any.
  *
  * Whether there is room for a copy is asked of the file system before it is
  * begun.  Two workers that ask at the same time would both be told that there
- * is, where there is room for one.  So each says beforehand how much it is going
- * to need, and what others have said before counts as taken.  That is too much by
- * what they have written already: who asks at the limit may be refused although
- * the room would just do.
+ * is, where there is room for one.  So each says beforehand how much it is
+ * going to need, and what others have said before counts as taken.  That is
+ * too much by what they have written already: who asks at the limit may be
+ * refused although the room would just do.
  *
- * To drop a database takes a checkpoint, and a checkpoint that finds no room is a
- * PANIC.  So that a full file system can be relieved by dropping something, a few
- * files without content lie in pg_testdb/reserve, which are removed first.  They
- * are made again when there is room.
+ * To drop a database takes a checkpoint, and a checkpoint that finds no room
+ * is a PANIC.  So that a full file system can be relieved by dropping
+ * something, a few files without content lie in pg_testdb/reserve, which are
+ * removed first.  They are made again when there is room.
  *
  * Locks.  The space lock guards what is in shared memory, and is held for an
  * instant.  Of the reserve whoever comes first takes what there is.
@@ -173,8 +174,8 @@ space_release(void)
 }
 
 /*
- * Note whether there is a reserve; what was known before.  Takes and releases the
- * space lock.
+ * Note whether there is a reserve; what was known before.  Takes and releases
+ * the space lock.
  */
 static bool
 note_reserve(bool there)
@@ -273,8 +274,8 @@ space_give_reserve(void)
 #define MIN_FREE_FILES		1000
 
 /*
- * For how long it is taken for granted how much memory is left, in ms, and only if
- * that is so many bytes more than is wanted.
+ * For how long it is taken for granted how much memory is left, in ms, and
+ * only if that is so many bytes more than is wanted.
  */
 #define MEMORY_AGE			100
 
@@ -363,8 +364,8 @@ is_in_memory(void)
 }
 
 /*
- * How much memory is left, as of now if it may be less than so many bytes; false if
- * that is not known.
+ * How much memory is left, as of now if it may be less than so many bytes;
+ * false if that is not known.
  */
 static bool
 get_memory(int64 wanted, MemoryRoom *memory)
@@ -538,9 +539,9 @@ hint_room(const SpaceRoom *room)
 }
 
 /*
- * The error, 53100, that there is no room for so many bytes and files: to restore
- * the database of that name, or for another one if it is NULL.  In the current
- * memory context.
+ * The error, 53100, that there is no room for so many bytes and files: to
+ * restore the database of that name, or for another one if it is NULL.  In
+ * the current memory context.
  */
 ErrorData *
 database_space_error(const char *name, uint64 bytes, uint64 files)

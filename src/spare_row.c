@@ -223,8 +223,9 @@ open_by_index(Relation rel, const TestdbClone *clone, int32 limit)
 }
 
 /*
- * Let sessions connect to a clone that is closed; limit is its connection limit.
- * For any process, in a transaction, which needs no transaction ID for that.
+ * Let sessions connect to a clone that is closed; limit is its connection
+ * limit.  For any process, in a transaction, which needs no transaction ID
+ * for that.
  *
  * The caller that can't rely on spare_repair calls database_flush.
  *

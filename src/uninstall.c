@@ -32,12 +32,14 @@
  * or rewound, which takes a snapshot.
  *
  * The mark is removed by testdb_install(), and by CREATE EXTENSION testdb in
- * any database, where the library is loaded: whoever creates it wants to use it.
- * It outlives a server that is started without the library, and a restart with
- * it, which must not bring everything back before the configuration is changed.
+ * any database, where the library is loaded: whoever creates it wants to use
+ * it.  It outlives a server that is started without the library, and a
+ * restart with it, which must not bring everything back before the
+ * configuration is changed.
  *
- * Locks.  Who writes or removes the mark holds a lock on pg_extension as a shared
- * object, so that mark and flag agree; it takes none of the others before it.
+ * Locks.  Who writes or removes the mark holds a lock on pg_extension as a
+ * shared object, so that mark and flag agree; it takes none of the others
+ * before it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -182,7 +184,8 @@ check_callable(const char *function)
 }
 
 /*
- * Lock an object as LockSharedObject does, but wait no longer than testdb.timeout.
+ * Lock an object as LockSharedObject does, but wait no longer than
+ * testdb.timeout.
  *
  * Errors: 55P03.
  */

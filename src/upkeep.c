@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * upkeep.c
- *	  What workers do that nobody waits for.
+ *	  Background work of the workers.
  *
- * Clones whose time is over are dropped, spares that somebody came near are taken
- * back, returned clones restored, spares made ahead, dead rows removed from shared
- * catalogs, and what was dropped with plain SQL is forgotten.  A failure is logged
- * and shown in testdb_templates; nobody gets it as an error.
+ * Expired clones are dropped, spares that were connected to are reclaimed,
+ * returned clones are restored, spares created, dead rows removed from shared
+ * catalogs, and databases dropped with plain SQL forgotten.  A failure is
+ * logged and shown in testdb_templates; no session gets it as an error.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -29,8 +29,7 @@
 #include "upkeep.h"
 
 /*
- * Drop a clone whose time is over; it is DROPPING.  If that is refused, it is
- * tried again later.
+ * Drop an expired clone; it is DROPPING.  If that fails, it is retried later.
  */
 void
 job_reap(TestdbClone *clone)
@@ -66,7 +65,7 @@ job_reap(TestdbClone *clone)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		/* First, so that no other worker tries again at once. */
+		/* First, so that no other worker retries at once. */
 		note_failure(clone, "could not drop expired database", NameStr(info.name), edata);
 		if (OidIsValid(job.clone))
 			give_back(job.clone);
@@ -75,8 +74,8 @@ job_reap(TestdbClone *clone)
 }
 
 /*
- * Take back a spare that is TOUCHED, and now DROPPING, as if somebody had had
- * it.
+ * Reclaim a spare that was TOUCHED, and is DROPPING now, like a clone that
+ * was used.
  */
 void
 job_retire(TestdbClone *clone)
@@ -114,10 +113,10 @@ job_retire(TestdbClone *clone)
 }
 
 /*
- * Remove dead rows from the shared catalogs that workers write to; the number
- * of blocks that pg_database has.
+ * Remove dead rows from the shared catalogs that workers write to; return the
+ * number of blocks of pg_database.
  *
- * Every drop leaves one.  Autovacuum comes once a minute, or never.
+ * Every drop leaves one.  Autovacuum runs once a minute at most.
  */
 uint32
 job_vacuum(void)
@@ -178,7 +177,7 @@ job_forget_dropped(void)
 
 /*
  * Restore the clones that were returned.  If that fails, they are removed; if
- * it is only that some process does not answer, it is tried again later.
+ * only because a process does not answer, it is retried later.
  */
 void
 job_recycle(void)
@@ -215,8 +214,8 @@ job_recycle(void)
 }
 
 /*
- * Make a spare, as args say, of a template that may have gone; false if there is
- * none to be made.
+ * Create a spare, as args say, of a template that may no longer exist; false
+ * if none can be created.
  */
 static bool
 refill(RequestArgs *args)
@@ -237,7 +236,7 @@ refill(RequestArgs *args)
 	make_spare(args, &result);
 	if (result.busy && job.damaged)
 	{
-		/* Once more: the snapshot is taken anew. */
+		/* Once more, with a new snapshot. */
 		result.busy = false;
 		make_spare(args, &result);
 	}
@@ -245,13 +244,13 @@ refill(RequestArgs *args)
 }
 
 /*
- * Note that a spare of a template could not be made, and log it, unless that
- * has been logged lately.
+ * Record that a spare of a template could not be created, and log it unless
+ * that was logged lately.
  */
 static void
 note_refill_failure(Oid template_oid, const ErrorData *edata)
 {
-	/* If all other workers wait for locks, that is no news. */
+	/* All other workers wait for locks: nothing to report. */
 	if (database_lock_was_refused())
 		return;
 	registry_note_error(template_oid, edata->message);
@@ -263,8 +262,8 @@ note_refill_failure(Oid template_oid, const ErrorData *edata)
 }
 
 /*
- * Make a spare ahead, or bring one up to date.  If that fails, no more are
- * made ahead for this owner until it asks for a clone again.
+ * Create a spare, or bring one up to date.  If that fails, no more are
+ * created for this owner until it requests a clone again.
  */
 void
 job_refill(Oid template_oid, Oid owner)

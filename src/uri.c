@@ -252,8 +252,8 @@ parse_uri(const char *uri, UriParts *parts)
 }
 
 /*
- * The check hook of testdb.uri: nothing, or a URI by which clients can find this
- * server.
+ * The check hook of testdb.uri: nothing, or a URI by which clients can find
+ * this server.
  */
 bool
 uri_check(char **newval, void **extra pg_attribute_unused(),
@@ -318,9 +318,9 @@ put_together(const char *uri, const char *database)
 /*
  * testdb_uri(name text) returns text
  *
- * For the clone's owner and members of that role, as with testdb_drop.  Waits, at
- * the server's start, until it is known what testdb made.  Nothing is locked: that
- * the clone is there is known of the moment of the call.
+ * For the clone's owner and members of that role, as with testdb_drop.
+ * Waits, at the server's start, until it is known what testdb made.  Nothing
+ * is locked: that the clone is there is known of the moment of the call.
  *
  * Errors: 22004 and 42602 for the name; 3D000 if there is no such database;
  * 42809, 42501, 55000 from check_owned; 55000 if testdb.uri is empty.

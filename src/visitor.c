@@ -3,9 +3,9 @@
  * visitor.c
  *	  Short-lived workers that connect to a database.
  *
- * What can only be done from within a database, such as rolling back its prepared
- * transactions, is done by a background worker of its own, started and waited for
- * by a testdb worker.
+ * What can only be done from within a database, such as rolling back its
+ * prepared transactions, is done by a background worker of its own, started
+ * and waited for by a testdb worker.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -100,9 +100,10 @@ log_drop(Oid oid, Oid tablespace)
 }
 
 /*
- * The same of a directory that was made for a database which was never committed,
- * and flush it: WAL may have the record that makes it, since the last checkpoint,
- * and recovery would make it again.  Its lease may be removed then.
+ * The same of a directory that was made for a database which was never
+ * committed, and flush it: WAL may have the record that makes it, since the
+ * last checkpoint, and recovery would make it again.  Its lease may be
+ * removed then.
  */
 void
 database_log_removal(Oid oid, Oid tablespace)

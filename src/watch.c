@@ -3,10 +3,11 @@
  * watch.c
  *	  Which files of a clone have changed.
  *
- * Known from inotify, if the clone was restored before by this very process: a
- * directory is watched from then on, and the names of what is written, made or
- * removed are collected.  Whatever breaks that (another worker 0, too many events,
- * no more watches) leads to a comparison of all files by size and time.
+ * Known from inotify, if the clone was restored before by this very process:
+ * a directory is watched from then on, and the names of what is written, made
+ * or removed are collected.  Whatever breaks that (another worker 0, too many
+ * events, no more watches) leads to a comparison of all files by size and
+ * time.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,17 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  The background workers: processes that have nothing else to do.
+ *	  The background workers: start, main loop, exit.
  *
  * testdb.workers static workers are started by the postmaster when recovery
- * is finished, and restarted when they end.  They stay connected to
+ * has finished, and restarted when they exit.  They stay connected to
  * testdb.database.  The first of them rebuilds the registry from the leases
- * on disk before anything else is done.  After that all do the same: take the
- * oldest request; else something that nobody waits for; else sleep.  How it
- * is done stands in job.c.
+ * on disk before anything else is done.  After that all do the same: execute
+ * the oldest request, or else background work, or else sleep.  See job.c for
+ * the execution.
  *
- * An ERROR never ends a worker.  FATAL does: worker_exit() then gives back what
- * is in hand, and the postmaster starts another after a second.
+ * An ERROR never ends a worker.  FATAL does: worker_exit() then releases what
+ * the worker has in hand, and the postmaster starts another one after a
+ * second.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -58,24 +59,24 @@
 #include "upkeep.h"
 #include "worker.h"
 
-/* How long an idle worker sleeps at most, in ms. */
+/* Longest sleep of an idle worker, in ms. */
 #define IDLE_SLEEP			60000
 /* The same while something waits to be removed. */
 #define GARBAGE_SLEEP		1000
 /* How long to wait when the file system is full, in ms. */
 #define FULL_PAUSE			1000
 
-/* The same after an error that nothing else has dealt with. */
+/* How long to wait after an unhandled error, in ms. */
 #define ERROR_PAUSE			1000
 /*
- * After so many transactions that wrote to shared catalogs, these are
- * vacuumed, which takes 1 or 2 ms; and not after fewer than that for each
- * block of pg_database, of which a row is a twentieth or less.
+ * Shared catalogs are vacuumed, which takes 1 or 2 ms, after this many
+ * transactions that wrote to them, but not before there was this number for
+ * each block of pg_database, which holds 20 rows or more.
  */
 #define VACUUM_WRITES		1000
 #define VACUUM_WRITES_PER_BLOCK 5
 
-/* How often spares that nobody wants are given up, in ms. */
+/* Interval at which unneeded spares are given up, in ms. */
 #define DEMAND_INTERVAL		10000
 
 static int	worker_index = -1;
@@ -120,11 +121,11 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * Enter one database into the registry, by what its lease says and whether it
- * is there; true if it lives on.  One that is marked as invalid, because its
- * removal or restoring was interrupted, does not; nor does one without a row,
- * which may have been dropped while testdb was not loaded: whatever there is of
- * it will be removed.
+ * Enter one database into the registry, according to its lease and to whether
+ * it exists; true if it is kept.  It is not if it is marked as invalid,
+ * because its removal or restore was interrupted, or if it has no row,
+ * because it may have been dropped while testdb was not loaded: then whatever
+ * is left of it will be removed.
  */
 static bool
 restore_clone(Oid oid)
@@ -145,7 +146,7 @@ restore_clone(Oid oid)
 	path = GetDatabasePath(oid, DEFAULTTABLESPACE_OID);
 	gone = !exists && stat(path, &st) != 0;
 
-	/* A crash before anything was made leaves an empty file. */
+	/* A crash before anything was created leaves an empty file. */
 	if ((gone && lease_is_empty(oid)) || !lease_read(oid, &clone, &state))
 	{
 		if (gone)
@@ -173,8 +174,8 @@ restore_clone(Oid oid)
 }
 
 /*
- * Warn if the data directory lies where copies are slow: a tmpfs that takes a
- * huge page, 2 MB, for each small file and clears all of it.
+ * Warn if the data directory is on a tmpfs that allocates, and clears, a huge
+ * page of 2 MB for each small file, which makes copying slow.
  */
 static void
 warn_of_huge_pages(void)
@@ -191,7 +192,7 @@ warn_of_huge_pages(void)
 
 /*
  * Rebuild the registry from the leases on disk.  An error ends the worker; it
- * is restarted, and goes on where it was.
+ * is restarted, and continues where it was.
  */
 static void
 rebuild_registry(void)
@@ -225,7 +226,7 @@ rebuild_registry(void)
 }
 
 /*
- * Set what every transaction of a worker relies on.
+ * Set the configuration parameters that a worker's transactions rely on.
  */
 static void
 apply_settings(void)
@@ -234,13 +235,12 @@ apply_settings(void)
 }
 
 /*
- * Should the clones that were returned be restored now?  Not without room for
- * the checkpoint.  If not, *delay_ms is lowered to the time after which that
- * must be asked again, in ms, and *gathering says if that is because there will
- * be more of them.
+ * Report whether the returned clones should be restored now, which requires
+ * space for a checkpoint.  If not, lower *delay_ms to the time after which to
+ * check again, in ms, and set *gathering if more of them are expected.
  *
- * If some process does not answer it is asked again from time to time, even if
- * there is nothing to restore.
+ * A process that did not answer a barrier is asked again from time to time,
+ * even if there is nothing to restore.
  */
 static bool
 may_recycle(long *delay_ms, bool *gathering)
@@ -269,8 +269,8 @@ may_recycle(long *delay_ms, bool *gathering)
 }
 
 /*
- * Should this worker make a database ahead, of which template and for whom?  If
- * that is left to others, they are woken.
+ * Report whether this worker should create a spare, of which template and for
+ * which owner.  If leave is set, leave that to the others, and wake them.
  */
 static bool
 may_refill(bool leave, Oid *template, Oid *owner)
@@ -284,9 +284,9 @@ may_refill(bool leave, Oid *template, Oid *owner)
 }
 
 /*
- * Vacuum shared catalogs if enough has been written to them; true if that was
- * so.  The larger pg_database is, the more must have been, in case of an old
- * transaction for which all dead rows must stay.
+ * Vacuum shared catalogs if enough has been written to them; true if so.  The
+ * threshold grows with pg_database, in case an old transaction prevents the
+ * removal of dead rows.
  */
 static bool
 vacuum_if_needed(void)
@@ -300,13 +300,13 @@ vacuum_if_needed(void)
 }
 
 /*
- * Do one thing, if there is one to do; false if there was none, and *delay_ms
- * is then lowered to the time after which there may be, in ms.
+ * Do one piece of work.  If there is none, return false and lower *delay_ms
+ * to the time after which there may be, in ms.
  *
- * Worker 0 recycles.  Where there are others to serve requests meanwhile, that
- * comes first; else last, so that more of them gather.  It begins nothing that
- * takes longer while they do, and leaves it to the others to make databases
- * ahead.
+ * Worker 0 recycles.  If there are others to serve requests, that comes
+ * first; otherwise last, so that more returned clones gather.  While they
+ * gather it begins nothing that takes longer, and leaves creating spares to
+ * the others.
  */
 static bool
 work_once(long *delay_ms)
@@ -351,7 +351,7 @@ work_once(long *delay_ms)
 }
 
 /*
- * From time to time, give up spares that nobody has asked for lately; true if
+ * From time to time, give up spares that were not requested lately; true if
  * there may be more of them later.
  */
 static bool
@@ -370,11 +370,11 @@ lower_demand(void)
 }
 
 /*
- * One turn: reload the settings if that was asked for, do one thing, or sleep.
+ * One cycle: reload the configuration if requested, do one piece of work, or
+ * sleep.
  *
- * What has been asked for has its own error handling.  What can fail here is
- * an interrupt, such as pg_cancel_backend() on a worker that does nothing: it
- * is passed over.
+ * Requests have their own error handling.  What can fail here is an
+ * interrupt, such as pg_cancel_backend() on an idle worker, which is ignored.
  */
 static void
 worker_turn(void)
@@ -423,7 +423,7 @@ worker_turn(void)
 					 errmsg("error in testdb worker: %s", edata->message),
 					 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
 
-		/* What has failed may fail at once again, and fill the log. */
+		/* It may fail again immediately, and fill the log. */
 		if (edata->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ERROR_PAUSE,
 							 PG_WAIT_EXTENSION);
