@@ -1,30 +1,30 @@
 /*-------------------------------------------------------------------------
  *
  * build.c
- *	  Templates that are built once, by whoever comes first.
+ *	  Templates that are built once, by the first session that needs them.
  *
  * Parallel workers of a test suite start at the same moment and all need the
  * same template.  testdb_template_begin lets one of them build it, and the
- * others wait.  A template is known by a name and a fingerprint of what it is
- * made from.
+ * others wait.  A template is identified by a name and a fingerprint of what
+ * it is made from.
  *
- * What it is: a clone of its base, with a lease (lease.c) that has the name
- * and, as label, the fingerprint.  So it is recorded on disk before it is
- * made, and goes when it should:
+ * It is a clone of its base, with a lease (lease.c) that has the name and, as
+ * label, the fingerprint.  So it is recorded on disk before it is created,
+ * and removed when it should be:
  *
  *	state		lease						registry
  *	building	HELD, of a session			LEASED, session_pid is the builder's
  *	ready		HELD, sealed, of none		LEASED, sealed
  *
  * The session that builds has a claim in shared memory, from before the
- * database is made until it is finished or cancelled.  No two claims have the
- * same name and fingerprint; who finds one waits on a condition variable
- * until it has gone, and looks again.  Claims go with their session, whatever
- * ends it, in a before_shmem_exit callback; the same end of the session makes
- * its clones due, so that a worker drops the half-made database.  The next
- * builder need not wait for that: it chooses a name that is free.  If the
- * server crashes there are no claims afterwards, and a lease of a session is
- * that of a database to be removed.
+ * database is created until it is finished or canceled.  No two claims have
+ * the same name and fingerprint; a session that finds one waits on a
+ * condition variable until it is released, and checks again.  Claims are
+ * released when their session exits, in a before_shmem_exit callback; the
+ * exit also makes the session's clones due, so that a worker drops the
+ * unfinished database.  The next builder need not wait for that: it chooses a
+ * name that is free.  After a server crash there are no claims, and databases
+ * with a lease of a session are removed.
  *
  *	step								if the builder ends here
  *	1  claim							nothing; the next is the builder
@@ -33,16 +33,16 @@
  *	4  testdb_template_finish (seal.c)	the same, until the lease is sealed
  *	5  claim released					a finished template
  *
- * A finished template is looked for first without a claim, then once more
- * with it: since step 5 comes last, a builder that has its claim sees what
- * was finished before.
+ * The search for a finished template is done first without a claim, then once
+ * more with it: since step 5 comes last, a builder that has its claim sees
+ * what was finished before.
  *
- * Finished templates give way to newer ones of the same name and owner, least
- * recently used first, beyond testdb.kept_templates; and never those with
- * clones.
+ * Beyond testdb.kept_templates, the least recently used finished templates of
+ * the same name and owner are dropped, except those with clones.
  *
- * Locks: the build lock guards the claims, and is held for microseconds, with
- * no other lock.  Sessions wait without one.
+ * Locks: the build lock protects the claims, and is held for microseconds,
+ * with no other lock.  Every function here that needs it takes and releases
+ * it, unless its comment says otherwise.  Sessions wait without a lock.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -89,22 +89,22 @@ SQL_FUNCTION(testdb_builds);
 
 #define BUILD_TRANCHE		"testdb_build"
 
-/* How many templates can be built at one time. */
+/* Maximum number of templates being built at one time. */
 #define MAX_BUILDS			128
 
-/* How many spares of a finished template are made at once. */
+/* Number of spares created when a template is finished. */
 #define FIRST_SPARES		2
 
-/* What is being built, and by whom.  All fields: build lock. */
+/* A template being built.  All fields: build lock. */
 typedef struct BuildClaim
 {
-	int			pid;			/* the builder; 0 if the place is free */
+	int			pid;			/* the builder; 0 if the entry is free */
 	TimestampTz since;
 	NameData	name;
 	char		fingerprint[TESTDB_MAX_LABEL + 1];
 	NameData	base;			/* what it is made from */
-	NameData	database_name;	/* "" before it is made */
-	Oid			database;		/* InvalidOid before it is made */
+	NameData	database_name;	/* "" before it is created */
+	Oid			database;		/* InvalidOid before it is created */
 	bool		vacuumed;		/* seal.c has vacuumed it */
 } BuildClaim;
 
@@ -145,7 +145,8 @@ build_shmem_init(void)
 }
 
 /*
- * The claim of that name and fingerprint, or NULL.  The build lock is held.
+ * Return the claim with this name and fingerprint, or NULL.  The build lock
+ * is held.
  */
 static BuildClaim *
 find_claim(const BuildClaim *wanted)
@@ -164,7 +165,7 @@ find_claim(const BuildClaim *wanted)
 
 /*
  * Claim a name and fingerprint for this session; false if there is a claim,
- * which is copied to *other.  Takes and releases the build lock.
+ * which is copied to *other.
  *
  * Errors: 53400 if too many templates are being built.
  */
@@ -196,8 +197,8 @@ take_claim(const BuildClaim *wanted, BuildClaim *other)
 }
 
 /*
- * Copy the claim of that name and fingerprint to *other; false if there is
- * none.  Takes and releases the build lock.
+ * Copy the claim with this name and fingerprint to *other; false if there is
+ * none.
  */
 static bool
 read_claim(const BuildClaim *wanted, BuildClaim *other)
@@ -213,9 +214,9 @@ read_claim(const BuildClaim *wanted, BuildClaim *other)
 }
 
 /*
- * Release the claims of a process (0: any), for a database of that OID
- * (InvalidOid: any), or of that name if it is not NULL; the number of them.
- * Wakes those who wait.  Takes and releases the build lock.
+ * Release the claims of a process (0: any), for the database with this OID
+ * (InvalidOid: any), or this name if it is not NULL, and wake waiting
+ * sessions.  Returns the number of claims released.
  */
 static int
 release_claims(int pid, Oid database, const char *database_name)
@@ -241,8 +242,8 @@ release_claims(int pid, Oid database, const char *database_name)
 }
 
 /*
- * Release this session's claim of that name and fingerprint, which has not
- * got a database.  Takes and releases the build lock.
+ * Release this session's claim with this name and fingerprint, which has no
+ * database yet.
  */
 static void
 give_up_claim(const BuildClaim *wanted)
@@ -258,8 +259,7 @@ give_up_claim(const BuildClaim *wanted)
 }
 
 /*
- * Note which database this session's claim is for.  Takes and releases the
- * build lock.
+ * Record the database of this session's claim.
  */
 static void
 set_claim_database(const BuildClaim *wanted, const RequestResult *made)
@@ -277,8 +277,8 @@ set_claim_database(const BuildClaim *wanted, const RequestResult *made)
 }
 
 /*
- * Note that a database that is being built has been vacuumed; by the process
- * that has done so.  Takes and releases the build lock.
+ * Record that a database that is being built has been vacuumed; called by the
+ * process that has done so.
  */
 void
 build_note_vacuumed(Oid database)
@@ -291,7 +291,7 @@ build_note_vacuumed(Oid database)
 }
 
 /*
- * Has that been noted?  Takes and releases the build lock.
+ * Report whether that was recorded.
  */
 static bool
 is_vacuumed(Oid database)
@@ -308,8 +308,8 @@ is_vacuumed(Oid database)
 }
 
 /*
- * A before_shmem_exit callback: what this session builds is for others to
- * build.
+ * A before_shmem_exit callback: let others build what this session was
+ * building.
  */
 static void
 build_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
@@ -319,8 +319,8 @@ build_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * The name and fingerprint that the first two arguments of a function give, in
- * *wanted, of which all else is zero.
+ * Fill *wanted with the name and fingerprint in the first two arguments of a
+ * function; all other fields are zero.
  *
  * Errors: 22004, 42602, 22001, 22023.
  */
@@ -351,8 +351,8 @@ get_build_arguments(FunctionCallInfo fcinfo, BuildClaim *wanted)
 }
 
 /*
- * Is a clone a finished template of that name, and of that fingerprint unless
- * that is ""?  Fills *info with its row as it is now.
+ * Report whether a clone is a finished template with this name, and this
+ * fingerprint unless that is "".  Fills *info with its present row.
  */
 static bool
 is_ready(const TestdbClone *clone, const BuildClaim *wanted, DatabaseInfo *info)
@@ -365,8 +365,8 @@ is_ready(const TestdbClone *clone, const BuildClaim *wanted, DatabaseInfo *info)
 }
 
 /*
- * Find the finished template of that name and fingerprint, note that it is
- * used, and check that the caller may clone it; false if there is none.
+ * Find the finished template with this name and fingerprint, record its use,
+ * and check that the caller may clone it; false if there is none.
  *
  * Errors: those of get_template.
  */
@@ -394,8 +394,8 @@ find_ready(const BuildClaim *wanted, Name database)
 }
 
 /*
- * Who builds, for the detail of an error: process, user, application, since
- * when.
+ * Describe the builder, for the detail of an error: process, user,
+ * application, start time.
  */
 static char *
 describe_builder(const BuildClaim *claim)
@@ -427,7 +427,7 @@ describe_builder(const BuildClaim *claim)
 }
 
 /*
- * Raise the error that somebody else builds a template.
+ * Raise the error that a template is being built.
  */
 static void
 report_being_built(const BuildClaim *claim)
@@ -443,9 +443,9 @@ report_being_built(const BuildClaim *claim)
 }
 
 /*
- * Sleep until nobody has a claim to that name and fingerprint.
+ * Sleep until there is no claim to this name and fingerprint.
  *
- * Errors: 55006 after the deadline; whatever interrupts the session.
+ * Errors: 55006 after the deadline; interrupts.
  */
 static void
 wait_for_builder(const BuildClaim *wanted, TimestampTz deadline)
@@ -472,8 +472,8 @@ wait_for_builder(const BuildClaim *wanted, TimestampTz deadline)
 
 /*
  * Report whether a name is that of a database, or of one that a worker is
- * making, whose row nobody can see yet: for a builder that has given up, for
- * example.
+ * creating, whose row is not visible yet: for example, for a builder that has
+ * given up.
  */
 static bool
 is_name_taken(const char *name)
@@ -491,9 +491,9 @@ is_name_taken(const char *name)
 }
 
 /*
- * A name for the database of a template, in *name: the template's, and a hash
- * of the fingerprint.  If that is taken, by one that is just being dropped,
- * say, or whose fingerprint has the same hash, a serial is added.
+ * Choose a name for the database of a template, in *name: the template's, and
+ * a hash of the fingerprint.  If that is taken (by one that is being dropped,
+ * or whose fingerprint has the same hash), a serial number is added.
  */
 static void
 choose_build_name(const BuildClaim *wanted, NameData *name)
@@ -517,7 +517,7 @@ choose_build_name(const BuildClaim *wanted, NameData *name)
 }
 
 /*
- * Make the database of a template that this session has a claim to.
+ * Create the database of a template that this session has a claim to.
  *
  * Errors: those of testdb_clone.
  */
@@ -546,8 +546,8 @@ make_database(const BuildClaim *wanted, Name database)
 }
 
 /*
- * Find a finished template, waiting for one that is being built, or become its
- * builder: true, with a database to build it in.
+ * Find a finished template, waiting for one that is being built; or become
+ * its builder, and return true with a database to build it in.
  */
 static bool
 find_or_build(const BuildClaim *wanted, TimestampTz deadline, Name database)
@@ -632,12 +632,13 @@ report_no_database(const char *name)
 }
 
 /*
- * Find the database of a template that is being built and that argument 0
- * names, check that the caller may finish or cancel it, and fill *args; false
- * if there is no such database.
+ * Find the database named by argument 0, of a template being built, check
+ * that the caller may finish or cancel it, and fill *args; false if there is
+ * no such database.
  *
- * Errors: those of check_owned; 42809 if it is another one, 55000 if it is
- * finished, 55006 if the session is in it.
+ * Errors: those of check_owned; 42809 if it is not one of
+ * testdb_template_begin, 55000 if it is finished, 55006 if the session is in
+ * it.
  */
 static bool
 get_build_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
@@ -677,7 +678,8 @@ get_build_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
 }
 
 /*
- * Raise the error that somebody is still in a database that is to be finished.
+ * Raise the error that others are connected to a database that is to be
+ * finished.
  */
 static void
 report_still_used(const RequestArgs *args, int nprepared)
@@ -700,7 +702,7 @@ report_still_used(const RequestArgs *args, int nprepared)
 }
 
 /*
- * Vacuum a database in which nobody is; a WARNING if that can't be done.
+ * Vacuum a database without sessions; a WARNING if that fails.
  */
 static void
 vacuum_build(const RequestArgs *args)
@@ -716,10 +718,10 @@ vacuum_build(const RequestArgs *args)
 }
 
 /*
- * Have a template finished in which nobody is, or wait until that is so.
+ * Have a template finished as soon as nobody is connected to it.
  *
- * Errors: 3D000 if it has gone; 55006 if somebody is still in it after
- * testdb.template_timeout; those of request_perform.
+ * Errors: 3D000 if it no longer exists; 55006 if somebody is still in it
+ * after testdb.template_timeout; those of request_perform.
  */
 static void
 finish_build(const RequestArgs *args)
@@ -761,7 +763,7 @@ finish_build(const RequestArgs *args)
 }
 
 /*
- * Make the first spares of a finished template, as far as that can be done.
+ * Create the first spares of a finished template, as far as possible.
  */
 static void
 make_first_spares(const RequestArgs *template)
@@ -807,7 +809,7 @@ compare_use(const void *a, const void *b)
 }
 
 /*
- * Has a template clones that are in use, or about to be?
+ * Report whether a template has clones that are in use, or about to be.
  */
 static bool
 has_clones(Oid oid)
@@ -820,8 +822,8 @@ has_clones(Oid oid)
 }
 
 /*
- * Drop the finished templates of a name and owner that are too many, least
- * recently used first.  What fails is logged, and tried again next time.
+ * Drop surplus finished templates of a name and owner, least recently used
+ * first.  Failures are logged, and retried the next time.
  */
 static void
 drop_old_templates(const BuildClaim *wanted, Oid owner)
@@ -904,7 +906,7 @@ testdb_template_cancel(PG_FUNCTION_ARGS)
 	check_callable("testdb_template_cancel()");
 	if (!get_build_request(fcinfo, REQUEST_DROP, &args))
 	{
-		/* It has gone already; it must not be waited for any longer. */
+		/* It was dropped already; end the waiting for it. */
 		if (release_claims(MyProcPid, InvalidOid, NameStr(args.database_name)) == 0)
 			report_no_database(NameStr(args.database_name));
 		PG_RETURN_VOID();
@@ -967,8 +969,8 @@ testdb_template_drop(PG_FUNCTION_ARGS)
 }
 
 /*
- * Put a row of testdb_builds(); claim is NULL for a finished template, clone
- * for one whose database is not made yet.
+ * Emit a row of testdb_builds(); claim is NULL for a finished template, clone
+ * for one whose database does not exist yet.
  */
 static void
 put_build(ReturnSetInfo *rsinfo, const BuildClaim *claim, const TestdbClone *clone)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * build.h
- *	  Templates that are built once, by whoever comes first.
+ *	  Templates that are built once, by the first session that needs them.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -3,36 +3,37 @@
  * connect.c
  *	  New sessions wait while a clone is being reset.
  *
- * Who connects to a clone that a worker resets must neither be refused nor be
- * ended as one of the sessions that were there before.  So a worker closes
- * the clone's name first, and opens it when the reset is over, whatever its
- * end.  A client that has been authenticated (guard.c has the hook) waits as
- * long as the name is closed, testdb.timeout at most, and then is refused:
- * 57P03.  The same holds for a clone whose restoring was interrupted, until
- * worker 0 has restored it (rewind.c).
+ * A session that connects to a clone while a worker resets it must be neither
+ * refused nor terminated like the sessions that were there before.  So a
+ * worker closes the clone's name first, and opens it when the reset has
+ * finished, successfully or not.  A client that has been authenticated
+ * (guard.c has the hook) waits as long as the name is closed, but at most
+ * testdb.timeout, and then is refused: 57P03.  The same holds for a clone
+ * whose restore was interrupted, until worker 0 has restored it (rewind.c).
  *
- * Three kinds of clients have come before the name was closed:
+ * Three kinds of clients arrived before the name was closed:
  *
- *	- Those that are just starting in the database, and have told their client
- *	  nothing yet, are left to finish that before they are ended
+ *	- Those that are just starting in the database, and have sent their client
+ *	  nothing yet, may finish that before they are terminated
  *	  (database_end_sessions).
  *	- Those that have not got so far wait for the lock on the database, which a
  *	  session takes before it reads the database's row, and which the worker
  *	  keeps until all is committed: the row is never seen to be invalid.  They
  *	  wait as long as the reset takes.
- *	- If another database takes the clone's place, which has another OID, the last
- *	  ones would find that theirs has gone.  So each notes, in its place in the
- *	  array of PGPROCs, for which name it is on its way, and the worker waits until
+ *	- If the clone is replaced by a database with another OID, these sessions
+ *	  would no longer find theirs.  So each records, in its entry of the
+ *	  array below, the name that it is connecting to, and the worker waits until
  *	  there is none, before it locks the database.
  *
- * Why nobody slips through: a client notes the name before it looks whether
- * that is closed, and a worker closes it before it looks for clients, with a
- * memory barrier on either side.
+ * Why nobody slips through: a client records the name before it checks
+ * whether that is closed, and a worker closes it before it looks for clients,
+ * with a memory barrier on either side.
  *
- * If a worker ends, its exit callback opens the name.  After a crash all of
- * this is made anew.
+ * If a worker exits, its exit callback opens the name.  A crash re-creates
+ * all of this.
  *
- * Locks: a spinlock guards the names, for as long as it takes to compare a few.
+ * Locks: a spinlock protects the names, for as long as it takes to compare a
+ * few.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -57,16 +58,16 @@
 #include "guc.h"
 #include "registry.h"
 
-/* How often who waits looks by itself, in ms; it is woken before. */
+/* Interval at which a waiting session checks, unless woken, in ms. */
 #define CONNECT_INTERVAL	100
 
-/* How often a worker looks whether clients have arrived, in ms. */
+/* Interval at which a worker checks whether clients have arrived, in ms. */
 #define ARRIVAL_INTERVAL	1
 
 typedef struct ConnectSharedState
 {
 	slock_t		lock;
-	pg_atomic_uint32 nclosed;	/* how many names there are below */
+	pg_atomic_uint32 nclosed;	/* number of names below */
 	NameData	closed[TESTDB_MAX_WORKERS]; /* by worker number; "" if none */
 	ConditionVariable cv;		/* sessions wait here */
 
@@ -83,11 +84,11 @@ static ConnectSharedState *connect_state = NULL;
 /* This worker's number, or -1. */
 static int	place = -1;
 
-/* Has this process noted where it is going? */
+/* True if this process has recorded where it is connecting to. */
 static bool on_its_way = false;
 
 /*
- * Shared memory for all of it, in bytes.
+ * Return the size of the shared memory, in bytes.
  */
 static Size
 connect_size(void)
@@ -126,7 +127,7 @@ connect_shmem_init(void)
 }
 
 /*
- * The hash of a name, never 0.
+ * Return the hash of a name, never 0.
  */
 static uint32
 hash_name(const char *name)
@@ -137,7 +138,7 @@ hash_name(const char *name)
 }
 
 /*
- * This process's word in shared memory.
+ * Return this process's entry in coming.
  */
 static pg_atomic_uint32 *
 my_word(void)
@@ -146,7 +147,7 @@ my_word(void)
 }
 
 /*
- * Note that this session is where it was going, or nowhere.
+ * Record that this session has arrived in its database, or was refused.
  */
 void
 connect_arrived(void)
@@ -158,7 +159,7 @@ connect_arrived(void)
 }
 
 /*
- * A before_shmem_exit callback of a session on its way.
+ * A before_shmem_exit callback of a session that is connecting.
  */
 static void
 connect_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
@@ -167,8 +168,8 @@ connect_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * Is a name closed?  Takes and releases the spinlock, and the registry's locks
- * if there are clones to be restored.
+ * Report whether a name is closed.  Takes and releases the spinlock, and the
+ * registry's locks if there are clones to be restored.
  */
 static bool
 is_closed(const char *name)
@@ -186,8 +187,9 @@ is_closed(const char *name)
 }
 
 /*
- * Wait, if the database of this name is being reset, until that is over.  For a
- * client that has just been authenticated: it need not hurry any more.
+ * If the database with this name is being reset, wait until that has
+ * finished.  For a client that has just been authenticated, so
+ * authentication_timeout no longer matters.
  *
  * Errors: FATAL, 57P03, after testdb.timeout.
  */
@@ -219,10 +221,10 @@ wait_until_open(const char *name)
 }
 
 /*
- * Note that this session is on its way to the database of this name, and wait
- * until it may go there.
+ * Record that this session is connecting to the database with this name, and
+ * wait until it may do so.
  *
- * Errors: as wait_until_open.
+ * Errors: those of wait_until_open.
  */
 void
 connect_wait(const char *name)
@@ -243,7 +245,7 @@ connect_wait(const char *name)
 }
 
 /*
- * Say that this process is worker number index.
+ * Record that this process is worker number index.
  */
 void
 connect_take_place(int index)
@@ -268,7 +270,7 @@ connect_close(const char *name)
 }
 
 /*
- * Is a client on its way to the database of that name?
+ * Report whether a client is connecting to the database with this name.
  */
 static bool
 is_somebody_coming(uint32 hash)
@@ -280,8 +282,8 @@ is_somebody_coming(uint32 hash)
 }
 
 /*
- * Wait until those clients have arrived that were on their way when the name
- * was closed, but no longer than so many ms.
+ * Wait until the clients that were connecting when the name was closed have
+ * arrived, at most timeout_ms.
  */
 void
 connect_await_arrivals(const char *name, int timeout_ms)
@@ -302,7 +304,8 @@ connect_await_arrivals(const char *name, int timeout_ms)
 }
 
 /*
- * Open the name that this worker has closed, if it has, and wake who waits.
+ * Open the name that this worker has closed, if any, and wake waiting
+ * sessions.
  */
 void
 connect_open(void)
@@ -322,7 +325,7 @@ connect_open(void)
 }
 
 /*
- * Wake those who wait, since a clone has been restored.
+ * Wake waiting sessions, since a clone has been restored.
  */
 void
 connect_wake(void)

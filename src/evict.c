@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * evict.c
- *	  Terminating the sessions that sit in a changed template.
+ *	  Terminating the sessions that are connected to a changed template.
  *
- * A template that has changed is copied when nobody is connected to it.
- * Whoever needs that waits, or, with testdb.end_template_sessions, terminates
- * the sessions in it.  This runs in the caller's session, between two
- * requests to the workers: a worker that finds the template in use has given
- * up its lock on it and says so.
+ * A template that has changed is copied when nobody is connected to it.  A
+ * caller that needs that waits, or, with testdb.end_template_sessions,
+ * terminates the sessions in it.  This runs in the caller's session, between
+ * two requests to the workers: a worker that finds the template in use has
+ * released its lock on it and reports that.
  *
  *	- The caller must be a member of the role that owns the template, or a
  *	  superuser; otherwise it waits as it would without the setting.
@@ -20,11 +20,11 @@
  *	  that is still connecting is terminated when it is connected: before, it
  *	  would hear that it was refused.
  *
- * What a terminated session has committed before is in the clone, what it has
- * not is rolled back: the template is looked at when it has gone.  Clients that
- * connect again and again are terminated each time, until evict_deadline.
+ * The clone has what a terminated session has committed, since the template
+ * is checked after its exit.  Clients that reconnect are terminated each
+ * time, until evict_deadline.
  *
- * Locks: none.  Nothing is kept anywhere, so a crash leaves nothing.
+ * Locks: none.  There is no state, so a crash leaves nothing.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -48,12 +48,12 @@
 #include "handout.h"
 #include "sessions.h"
 
-/* How often sessions are looked for and told to end, in ms. */
+/* Interval at which sessions are looked for and terminated, in ms. */
 #define TELL_INTERVAL		100
 
 /*
- * Report whether the caller wants the sessions in a template terminated, and
- * may have it done.
+ * Report whether the caller wants to terminate the sessions in a template,
+ * and may do so.
  */
 static bool
 may_evict(Oid template)
@@ -90,7 +90,7 @@ terminate(const PgBackendStatus *status, const char *name)
 			 errhint("See \"%s\".", "testdb.end_template_sessions"),
 			 errhidestmt(true)));
 
-	/* With what it has started itself, as pg_terminate_backend() does. */
+	/* Including its child processes, as pg_terminate_backend() does. */
 #ifdef HAVE_SETSID
 	(void) kill(-status->st_procpid, SIGTERM);
 #else
@@ -99,9 +99,9 @@ terminate(const PgBackendStatus *status, const char *name)
 }
 
 /*
- * Terminate the client sessions in a template; false, with nothing done, if one
- * of them is a superuser's and the caller is none.  *told lists the processes
- * that have been told, of which the log has been told as well.
+ * Terminate the client sessions in a template; false, with nothing done, if
+ * one of them is a superuser's and the caller is not a superuser.  *told
+ * lists the processes already terminated and logged.
  */
 static bool
 tell_sessions(Oid template, const char *name, List **told)
@@ -133,8 +133,8 @@ tell_sessions(Oid template, const char *name, List **told)
 
 /*
  * Terminate the sessions in a template and wait until nobody is in it, giving
- * those time whose clients have just disconnected; false if there are some that
- * the caller may not terminate, or if they are still there at the deadline.
+ * time to those whose clients have just disconnected; false if there are some
+ * that the caller may not terminate, or that have not exited at the deadline.
  */
 static bool
 evict_sessions(const TemplateWait *wait)
@@ -165,8 +165,8 @@ evict_sessions(const TemplateWait *wait)
  * Wait until nobody seems to be connected to a template, after a worker has
  * found it in use, with nprepared prepared transactions in it.  Sessions in
  * it are terminated if that is wanted and allowed; they have
- * testdb.lock_timeout to end, even if template_deadline is earlier.  False if
- * the time is over.
+ * testdb.lock_timeout to exit, even if template_deadline is earlier.  False
+ * after the deadline.
  */
 bool
 evict_or_wait(TemplateWait *wait, int nprepared)

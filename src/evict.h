@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * evict.h
- *	  Terminating the sessions that sit in a changed template.
+ *	  Terminating the sessions that are connected to a changed template.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -12,7 +12,7 @@
 
 #include "datatype/timestamp.h"
 
-/* A caller's waiting for a template that is in use. */
+/* A caller's wait for a template that is in use. */
 typedef struct TemplateWait
 {
 	Oid			template;
@@ -20,7 +20,7 @@ typedef struct TemplateWait
 	TimestampTz deadline;		/* of the whole call */
 	TimestampTz template_deadline;	/* of waiting for sessions to leave */
 	TimestampTz evict_deadline; /* of terminating them; 0: not begun */
-	long		pause_ms;		/* the next one, at least 1 */
+	long		pause_ms;		/* the next pause, at least 1 */
 } TemplateWait;
 
 extern bool evict_or_wait(TemplateWait *wait, int nprepared);

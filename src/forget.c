@@ -1,30 +1,30 @@
 /*-------------------------------------------------------------------------
  *
  * forget.c
- *	  Making other libraries forget the former lives of databases.
+ *	  Making other libraries forget the previous uses of databases.
  *
- * A clone that is recycled or reset keeps its OID, and whoever keeps
- * something by a database's OID outside of it would mix one life with the
- * next.  What PostgreSQL itself keeps is dealt with elsewhere (recycle.c,
- * database.c).  This is about extensions:
+ * A clone that is recycled or reset keeps its OID, so data kept outside of it
+ * by a database's OID would mix one use with the next.  What PostgreSQL
+ * itself keeps is handled elsewhere (recycle.c, database.c).  This is about
+ * extensions:
  *
  *	- pg_stat_statements, if it is in shared_preload_libraries: its function is
  *	  called in its library, whether or not some database has the extension;
  *	- for all others, testdb.recycle_statement: an SQL statement that is run with
  *	  the OID as $1.
  *
- * It happens in a transaction of its own, in a worker, when the sessions of the
- * former life have ended and before anybody gets the next one.  A crash before
- * its end is one of recycling: the database is removed at the server's start.
- * If it fails, a clone that was returned is removed, since the next copy
- * has another OID; one that is reset has its content by then, and keeps it.
- * Either way the log says why, at most once in a while, and
- * testdb_templates.last_error does.
+ * It happens in a transaction of its own, in a worker, when the previous
+ * sessions have ended and before the clone is used again.  A crash before its
+ * end is one of recycling: the database is removed at the next server start.
+ * If it fails, a clone that was returned is removed, since the next copy has
+ * another OID; one that is reset has its content by then, and keeps it.
+ * Either way the reason is logged, at most once in a while, and shown in
+ * testdb_templates.last_error.
  *
- * The statement runs as the bootstrap superuser, since whoever sets it is a
- * superuser; with the worker's search_path, which holds no schema that others
- * can create objects in; and for testdb.lock_timeout at most.  What it sets
- * with SET is undone.  It can't commit or roll back.
+ * The statement runs as the bootstrap superuser, since only superusers can
+ * set it; with the worker's search_path, which has no schema that others can
+ * create objects in; and for at most testdb.lock_timeout.  Its SETs are
+ * undone.  It cannot commit or roll back.
  *
  * Locks: none of ours; those that the statement takes.
  *
@@ -51,7 +51,7 @@
 #include "guc.h"
 #include "job.h"
 
-/* How long a failure that is like the last one is not logged again, in ms. */
+/* Interval at which the same failure is logged again, in ms. */
 #define LOG_INTERVAL		60000
 
 #define STATEMENTS_LIBRARY	"pg_stat_statements"
@@ -62,13 +62,13 @@
  */
 #define STATEMENTS_FUNCTION "pg_stat_statements_reset_1_7"
 
-/* The plan of testdb.recycle_statement, and the text that it was made from. */
+/* The plan of testdb.recycle_statement, and its text. */
 static SPIPlanPtr plan = NULL;
 static char *planned = NULL;
 
 /*
- * The name under which shared_preload_libraries has pg_stat_statements, which
- * may have a path, or NULL.  It can't change while the server runs.
+ * Return the name of pg_stat_statements in shared_preload_libraries, which
+ * may have a path, or NULL.  It cannot change while the server runs.
  */
 static const char *
 statements_library(void)
@@ -114,9 +114,9 @@ forget_statements(const Oid *oids, int n)
 }
 
 /*
- * See that there is a plan of testdb.recycle_statement.  Within SPI.
+ * Ensure that there is a plan of testdb.recycle_statement.  Within SPI.
  *
- * Errors: whatever is wrong with the statement.
+ * Errors: those of planning the statement.
  */
 static void
 prepare_statement(void)
@@ -147,8 +147,8 @@ prepare_statement(void)
 /*
  * Run testdb.recycle_statement for these databases.
  *
- * Errors: whatever the statement raises; 57014 after testdb.lock_timeout; 0A000
- * for one that ends transactions.
+ * Errors: those of the statement; 57014 after testdb.lock_timeout; 0A000 for
+ * one that ends transactions.
  */
 static void
 run_statement(const Oid *oids, int n)
@@ -175,7 +175,7 @@ run_statement(const Oid *oids, int n)
 }
 
 /*
- * Log why that has failed, unless it was the same a short while ago.
+ * Log a failure, unless the same one was logged a short while ago.
  */
 static void
 log_failure(const ErrorData *edata)
@@ -199,9 +199,9 @@ log_failure(const ErrorData *edata)
 }
 
 /*
- * Make other libraries forget all that they keep of n databases.  For a worker,
- * in no transaction.  False if that failed: the log says why, and so does
- * *message, which lives until the end of the turn.
+ * Make other libraries forget what they keep about n databases.  For a
+ * worker, outside a transaction.  On failure, logs the reason and returns
+ * false with it in *message, which lives until the end of the cycle.
  */
 bool
 forget_former_lives(const Oid *oids, int n, char **message)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * forget.h
- *	  Making other libraries forget the former lives of databases.
+ *	  Making other libraries forget the previous uses of databases.
  *
  * Copyright (c) 2026, testdb contributors
  *

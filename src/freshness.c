@@ -1,22 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * freshness.c
- *	  Noticing what changes a template, and who connects to a spare.
+ *	  Noticing changes of templates, and connections to spares.
  *
  * Every process that is connected to a database calls a transaction callback
- * before it commits, the first time at the end of its own start.  What the
- * callback does, in a database that is a template:
+ * before it commits, the first time at the end of its own startup.  In a
+ * database that is a template, the callback does this:
  *
  *	- If the transaction has a transaction ID, or is being prepared, the
- *	  template's generation goes up.  That is before the commit can be seen by
- *	  anybody, so that who has seen it gets no older clone.  Between the two
- *	  nobody can take a new snapshot, since this session is in the template.
- *	  If the commit then fails, the snapshot is compared with the template once
- *	  too often.
+ *	  template's generation is incremented.  That is before the commit is
+ *	  visible to anybody, so that a session that has seen it never gets an
+ *	  older clone.  Between the two nobody can take a new snapshot, since this
+ *	  session is in the template.  If the commit then fails, the snapshot is
+ *	  compared with the template once too often.
  *	- If only maintenance wrote in it (VACUUM, ANALYZE, autovacuum; see below),
  *	  nothing has changed that a query could tell: clones of the state before
- *	  go on being handed out, and the template is marked as unverified, so that
- *	  it is looked at when nobody is in it.
+ *	  are still handed out, and the template is marked as unverified, so that
+ *	  it is checked when nobody is in it.
  *	- If it has none, it may still have changed files: nextval() within what
  *	  it has logged ahead, hint bits, VACUUM.  When the session ends, the
  *	  template is marked as unverified.
@@ -26,32 +26,33 @@
  * VACUUM or ANALYZE as a client's own statement outside a transaction block,
  * begun before the transaction had an ID; and neither the executor, nor
  * another utility statement, nor a function that is not built in has been
- * started in it.  Those commands use none of these themselves, so what does
- * is the user's code, such as a function in an index expression, which may
+ * started in it.  Those commands use none of these themselves, so any use is
+ * by the user's code, such as a function in an index expression, which may
  * write, or the next statement of a pipeline.  VACUUM runs many transactions,
- * and each is judged by itself.  VACUUM FULL, CLUSTER and REINDEX build
- * indexes anew from what the user's functions return now, so that queries may
- * find other rows: they count as a user's change.
+ * and each is judged by itself.  VACUUM FULL, CLUSTER and REINDEX rebuild
+ * indexes from the present results of the user's functions, so that queries
+ * may find other rows: they count as a user's change.
  *
- * In a clone that has not been handed out the session is refused.  In one that
- * has, the registry is told when a session begins and ends.
+ * In a clone that has not been handed out the session is refused.  In one
+ * that has been, the session's start and end are recorded in the registry.
  *
- * Whether the database is a template is found out at the first call and
- * remembered as long as the registry's epoch is the same.  A database becomes
- * a template for us, gets its entry, before its snapshot is taken, which needs
- * that nobody is in it: a session that is in it later has come later, and
- * finds the entry.
+ * Whether the database is a template is determined at the first call and
+ * remembered as long as the registry's epoch is the same.  A database gets
+ * its entry as a template before its snapshot is taken, while nobody is in
+ * it: so any session in it later has connected later, and finds the entry.
  *
  * What other sessions do to a template (ALTER DATABASE, GRANT, DROP) is seen
- * in its row in pg_database when a clone is asked for, except its settings,
+ * in its row in pg_database when a clone is requested, except its settings,
  * which are rows of another catalog: an object access hook notes that some
- * have changed, and the callback says so before the commit and after it, so
- * that whoever reads them in between reads them again.  What is prepared first
- * and committed later by another session is not seen then: as long as there may
- * be such a transaction, the settings are read each time.
+ * have changed, and the callback reports it before the commit and after it,
+ * so that a session which reads them in between reads them again.  A
+ * transaction that is prepared first and committed later by another session
+ * is not seen then: as long as there may be such a transaction, the settings
+ * are read each time.
  *
- * The same hook notes that a template or clone is dropped, makes way when a
- * role is, and gives up a spare that somebody alters or drops.
+ * The same hook notes that a template or clone is dropped, removes spares
+ * that would prevent DROP ROLE, and gives up a spare that is altered or
+ * dropped.
  *
  * Locks: those of registry.c, for an instant.
  *
@@ -96,30 +97,30 @@ static object_access_hook_type prev_object_access_hook = NULL;
 static ExecutorStart_hook_type prev_ExecutorStart_hook = NULL;
 static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 
-/* Of this session: is it in a template, as of which epoch? */
+/* Is this session in a template, as of known_epoch? */
 static bool in_template = false;
 static uint32 known_epoch = 0;
 
-/* Will this session mark its template as unverified when it ends? */
+/* True if this session will mark its template as unverified at exit. */
 static bool exit_registered = false;
 
-/* Of this session's transaction: what to note when it is committed. */
+/* What to record when the current transaction is committed. */
 static bool something_dropped = false;
 static bool settings_changed = false;
 
-/* Is a maintenance statement of the client being executed? */
+/* True while a maintenance statement of the client is executed. */
 static bool in_maintenance = false;
 
 /*
- * Of this session's transaction: did such a statement begin or end in it, and
- * has anything else been executed in it that may have written?
+ * In the current transaction: such a statement began or ended; anything else
+ * was executed that may have written.
  */
 static bool xact_maintenance = false;
 static bool xact_user = false;
 
 /*
- * Spares, or those that were to be, that it has altered or dropped, which go
- * when it ends; TopTransactionContext.
+ * Spares, or future ones, that the transaction has altered or dropped, and
+ * which are removed at its end; in TopTransactionContext.
  */
 static List *altered_spares = NIL;
 
@@ -134,7 +135,7 @@ freshness_exit(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
- * An on_proc_exit callback of sessions in a database that testdb made, after
+ * An on_proc_exit callback of sessions in a database created by testdb, after
  * they have left it.
  */
 static void
@@ -144,7 +145,7 @@ freshness_left(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
- * End this session, since its database is not restored yet.
+ * Terminate this session, since its database is not restored yet.
  */
 static void
 report_unrestored(void)
@@ -156,14 +157,14 @@ report_unrestored(void)
 }
 
 /*
- * Refuse to work in this clone, in which the session is, if it has not been
- * handed out.
+ * Terminate this session if its database is a clone that has not been handed
+ * out.
  *
- * Nothing of the session has been seen by its client yet: this is the
- * transaction in which it starts.  Clients do not get here, since guard.c
- * refuses them before they are in the database, nor does who may not enter a
- * closed database, whose transaction is aborted (see below): it is for
- * background workers that may.
+ * This is the session's first transaction, before its client has received
+ * anything.  Clients do not get here, since guard.c refuses them before they
+ * are in the database, nor do processes that may not connect to a closed
+ * database, whose transaction is aborted (see below): this is for background
+ * workers that may.
  */
 static void
 check_not_spare(const TestdbClone *clone)
@@ -176,7 +177,7 @@ check_not_spare(const TestdbClone *clone)
 		clone->state != CLONE_RETURNED && clone->state != CLONE_RESTORING)
 		return;
 
-	/* What the session may have left there must not be handed out. */
+	/* The session may have left something there: do not hand it out. */
 	if (registry_set_state(MyDatabaseId, CLONE_SPARE, CLONE_TOUCHED))
 		request_wake_workers();
 	ereport(FATAL,
@@ -187,8 +188,8 @@ check_not_spare(const TestdbClone *clone)
 }
 
 /*
- * Refuse to work in a clone whose rewinding was interrupted by a crash of the
- * server, while the registry does not know it yet.
+ * Terminate this session if it is in a clone whose rewind was interrupted by
+ * a server crash, while the registry does not know that yet.
  */
 static void
 check_not_interrupted(void)
@@ -201,8 +202,8 @@ check_not_interrupted(void)
 }
 
 /*
- * Find out where this session is, at its first transaction and whenever a
- * template has been entered or forgotten.
+ * Determine what this session's database is, at its first transaction and
+ * whenever a template has been entered or forgotten.
  */
 static void
 look_around(void)
@@ -216,7 +217,7 @@ look_around(void)
 		check_not_interrupted();
 	if (first && registry_lookup(MyDatabaseId, &clone))
 	{
-		/* Without a postmaster there are no workers, and no shared memory by then. */
+		/* Without postmaster: no workers, and no shared memory at that time. */
 		if (IsUnderPostmaster)
 			on_proc_exit(freshness_left, ObjectIdGetDatum(MyDatabaseId));
 		check_not_spare(&clone);
@@ -231,7 +232,7 @@ look_around(void)
 }
 
 /*
- * Tell the registry, after the commit, what the hook below has noted.
+ * Record in the registry, after the commit, what the hook below has noted.
  */
 static void
 publish_notes(void)
@@ -246,8 +247,8 @@ publish_notes(void)
 }
 
 /*
- * Forget them.  Spares that were altered are free to be removed now, however
- * the transaction ended: nobody has got them meanwhile.
+ * Forget them.  Altered spares can be removed now, however the transaction
+ * ended, since they were not handed out.
  */
 static void
 forget_notes(void)
@@ -266,7 +267,7 @@ forget_notes(void)
 }
 
 /*
- * Report whether all that this transaction has written is maintenance.
+ * Report whether this transaction has written only maintenance.
  */
 static bool
 is_maintenance(void)
@@ -326,12 +327,12 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 }
 
 /*
- * A role is being dropped: what is kept ready for it, or in which something
- * is its or was granted to it, must go first, or it would be in the way, and
- * nobody could tell what it is.
+ * A role is being dropped: spares that are owned by it, or in which it owns
+ * objects or has privileges, must be removed first, since they would prevent
+ * that, and users do not know them.
  *
- * The workers are given testdb.lock_timeout for that; if they do not manage,
- * DROP ROLE says what is left.
+ * The workers have testdb.lock_timeout for that; if it does not suffice, DROP
+ * ROLE reports what is left.
  */
 static void
 purge_role(Oid role)
@@ -353,9 +354,9 @@ purge_role(Oid role)
 }
 
 /*
- * This transaction is going to alter a database, or has: if that is a spare,
- * or about to become one, it is not handed out any more, and goes at the end
- * of the transaction.  False if it is none.
+ * This transaction will alter, or has altered, a database: if that is a
+ * spare, or about to become one, it is no longer handed out, and removed at
+ * the end of the transaction.  False if it is not.
  */
 bool
 freshness_note_altered(Oid oid)
@@ -372,7 +373,7 @@ freshness_note_altered(Oid oid)
 }
 
 /*
- * object_access_hook: note what is being done to templates and clones.
+ * object_access_hook: note changes of templates and clones.
  */
 static void
 freshness_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
@@ -432,7 +433,7 @@ begins_maintenance(const PlannedStmt *pstmt, ProcessUtilityContext context)
 	{
 		DefElem    *option = lfirst_node(DefElem, lc);
 
-		/* Even FULL false: a value that can't be read is no error of ours. */
+		/* Even FULL false: parsing the value might fail. */
 		if (strcmp(option->defname, "full") == 0)
 			return false;
 	}
@@ -440,7 +441,7 @@ begins_maintenance(const PlannedStmt *pstmt, ProcessUtilityContext context)
 }
 
 /*
- * ProcessUtility_hook: note which transactions are maintenance's.
+ * ProcessUtility_hook: note which transactions are maintenance.
  */
 static void
 freshness_ProcessUtility(PlannedStmt *pstmt, const char *query,
@@ -448,7 +449,7 @@ freshness_ProcessUtility(PlannedStmt *pstmt, const char *query,
 						 ParamListInfo params, QueryEnvironment *env,
 						 DestReceiver *dest, QueryCompletion *qc)
 {
-	/* Its value must not be lost by a longjmp. */
+	/* Its value must survive a longjmp. */
 	ProcessUtility_hook_type volatile next =
 		prev_ProcessUtility_hook ? prev_ProcessUtility_hook : standard_ProcessUtility;
 
@@ -470,7 +471,7 @@ freshness_ProcessUtility(PlannedStmt *pstmt, const char *query,
 		in_maintenance = false;
 	}
 	PG_END_TRY();
-	/* It may have begun another transaction, which is committed by the caller. */
+	/* It may have begun another transaction, which the caller commits. */
 	xact_maintenance = true;
 }
 

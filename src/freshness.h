@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * freshness.h
- *	  Noticing what changes a template, and who connects to a spare.
+ *	  Noticing changes of templates, and connections to spares.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -4,15 +4,15 @@
  *	  Holding the sessions of a database at the start of their next
  *	  transaction.
  *
- * While a database is rewound (rewind.c) its sessions stay connected, but none
- * may be in a transaction.  PostgreSQL has no hook at the start of a
- * transaction.  But StartTransaction() accepts invalidation messages before it
- * takes a snapshot or reads a catalog, and has no lock and no buffer by then.
- * So the gate is a catalog cache callback.  To close it, a worker notes in
- * shared memory which database is meant, and sends a message that invalidates
+ * While a database is rewound (rewind.c) its sessions stay connected, but
+ * none may be in a transaction.  PostgreSQL has no hook at the start of a
+ * transaction.  But StartTransaction() accepts invalidation messages before
+ * it takes a snapshot or reads a catalog, and has no lock and no buffer by
+ * then.  So the gate is a catalog cache callback.  To close it, a worker
+ * records the database in shared memory, and sends a message that invalidates
  * that database's row in the catalog caches.  A process that is connected to
- * the database and receives the message at the start of a transaction waits in
- * the callback until the gate is open again.
+ * the database and receives the message at the start of a transaction waits
+ * in the callback until the gate is open again.
  *
  *	gate		sessions that start a transaction
  *	OPEN		go on
@@ -34,14 +34,15 @@
  *
  * Why nobody slips through:
  *
- * A process has set its lxid before it receives the message and looks at the
- * gate; the worker has set the gate to SHUT before it looks for processes with
- * an lxid.  With a memory barrier on either side, one of them sees the other.
+ * A process has set its lxid before it receives the message and checks the
+ * gate; the worker has set the gate to SHUT before it looks for processes
+ * with an lxid.  With a memory barrier on either side, one of them sees the
+ * other.
  *
  * A process may receive the message in the middle of a transaction, since
  * locking a relation accepts messages, too.  It would not receive it again at
- * the start of the next.  So it sends the message once more at the end of that
- * transaction, to itself among all others.
+ * the start of the next.  So at the end of that transaction it sends the
+ * message once more, also to itself.
  *
  * A process that connects later has not received the message.  The worker
  * holds a lock on the database that keeps new sessions out, and sends the
@@ -53,25 +54,26 @@
  * only CLOSING.
  *
  * lxid is cleared before a commit is over: files are removed and invalidation
- * messages sent after that.  A process that has no lxid is known to have
- * nothing left to do if it waits here, or if pg_stat_activity has it as idle.
- * For others the worker needs a barrier: interrupts are held off until the end
- * of a commit.
+ * messages sent after that.  A process without an lxid is known to be done
+ * with that if it waits here, or if it is idle in pg_stat_activity.  For
+ * others the worker needs a barrier, since interrupts are held off until the
+ * end of a commit.
  *
- * A session with temporary tables can't stay, because their catalog entries go.
- * It ends itself in the callback, with an error that says why; a catchup
- * interrupt has it start a transaction for that if it is idle.  A process that
- * is about to exit goes on: it removes its temporary tables.
+ * A session with temporary tables cannot stay, because it loses their catalog
+ * entries.  It terminates in the callback, with an error that says why; if it
+ * is idle, a catchup interrupt makes it start a transaction for that.  A
+ * process that is about to exit goes on, since it removes its temporary
+ * tables.
  *
- * When the gate opens, the session has received, or will receive with the same
- * message, what the worker has sent about relations and catalogs.  What remains
- * are the values that it has cached of sequences; it forgets them if the number
- * of rewinds has changed.
+ * When the gate opens, the session has received, or will receive with the
+ * same message, the worker's invalidations of relations and catalogs.  Only
+ * cached sequence values remain; the session forgets them if the number of
+ * rewinds has changed.
  *
  * Locks: none but ProcArrayLock, in shared mode, while the table of processes
- * is read.  A waiting process answers ProcSignal barriers.  It does not act on
- * a cancel or a termination until it has left the gate: it is too early in the
- * transaction for an error.
+ * is read.  A waiting process answers ProcSignal barriers.  It handles a
+ * cancel or a termination only after it has left the gate, since it is too
+ * early in the transaction for an error.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -100,10 +102,10 @@
 #include "compat.h"
 #include "gate.h"
 
-/* How often a waiting process looks by itself, in ms; it is woken before. */
+/* Interval at which a waiting process checks, unless woken, in ms. */
 #define GATE_INTERVAL	1000
 
-/* Rewinds are counted for so many groups of databases, by OID. */
+/* Number of groups of databases, by OID, for which rewinds are counted. */
 #define GATE_GROUPS		1024
 
 typedef enum GateState
@@ -114,12 +116,12 @@ typedef enum GateState
 	GATE_LOST
 } GateState;
 
-/* One gate.  Written by worker 0 only; read by anybody, without a lock. */
+/* One gate.  Written only by worker 0; read without a lock. */
 typedef struct Gate
 {
-	pg_atomic_uint32 database;	/* InvalidOid if the place is free */
+	pg_atomic_uint32 database;	/* InvalidOid if the entry is free */
 	pg_atomic_uint32 state;		/* a GateState */
-	pg_atomic_uint32 waits;		/* how many have waited at it */
+	pg_atomic_uint32 waits;		/* number of sessions that waited at it */
 } Gate;
 
 typedef struct GateSharedState
@@ -137,17 +139,17 @@ typedef struct GateSharedState
 
 static GateSharedState *gates = NULL;
 
-/* Of this session: the hash of its database's row in the catalog cache. */
+/* The hash of the row of this session's database in the catalog cache. */
 static uint32 my_hash = 0;
 
-/* The number of rewinds that it has taken into account. */
+/* The number of rewinds that this session has taken into account. */
 static uint32 known_rewinds = 0;
 
-/* Has it received the message in this transaction, so that it must send it? */
+/* True if the message was received in this transaction: send it again. */
 static bool to_be_sent = false;
 
 /*
- * Shared memory for all of it, in bytes.
+ * Return the size of the shared memory, in bytes.
  */
 static Size
 gate_size(void)
@@ -191,7 +193,7 @@ gate_shmem_init(void)
 }
 
 /*
- * This process's place in the array of PGPROCs.
+ * Return this process's index in the array of PGPROCs.
  */
 static int
 my_place(void)
@@ -200,7 +202,7 @@ my_place(void)
 }
 
 /*
- * The gate of a database; NULL if it is open.
+ * Return the gate of a database; NULL if it is open.
  */
 static Gate *
 find_gate(Oid database)
@@ -212,7 +214,7 @@ find_gate(Oid database)
 }
 
 /*
- * The counter of rewinds of this session's database.
+ * Return the counter of rewinds of this session's database.
  */
 static pg_atomic_uint32 *
 rewind_counter(Oid database)
@@ -221,8 +223,8 @@ rewind_counter(Oid database)
 }
 
 /*
- * Send the message that has the sessions of a database look at its gate, whose
- * row has this hash value in the catalog cache.
+ * Send the message that makes the sessions of a database check its gate; hash
+ * is that of its row in the catalog cache.
  */
 static void
 send_message(uint32 hash)
@@ -237,7 +239,8 @@ send_message(uint32 hash)
 }
 
 /*
- * End this session, whose temporary tables would lose their catalog entries.
+ * Terminate this session, whose temporary tables would lose their catalog
+ * entries.
  */
 static void
 end_session(void)
@@ -250,7 +253,7 @@ end_session(void)
 }
 
 /*
- * End this session, whose database has lost its content.
+ * Terminate this session, whose database has lost its content.
  */
 static void
 end_lost_session(void)
@@ -262,8 +265,8 @@ end_lost_session(void)
 }
 
 /*
- * Wait until a gate is open that was found closed.  Answers barriers, and
- * leaves other interrupts for later.
+ * Wait until a closed gate is open.  Answers barriers, and leaves other
+ * interrupts for later.
  */
 static void
 wait_at_gate(Gate *gate)
@@ -286,16 +289,17 @@ wait_at_gate(Gate *gate)
 	}
 	gate_unpark();
 
-	/* What else it was set for must not be lost. */
+	/* It may have been set for something else, too. */
 	SetLatch(MyLatch);
 }
 
 /*
- * Wait until the gate of this session's database is open, if it is not.  The
- * session has an lxid, and has touched nothing since it got it.
+ * Wait until the gate of this session's database is open.  The session has an
+ * lxid, and has accessed nothing since it got it.
  *
- * Between its being found open and gate_unpark() the gate may have been shut
- * again, with this session counted as parked: so it is looked at once more.
+ * After it was found open and before gate_unpark() the gate may have been
+ * shut again, with this session counted as parked: so it is checked once
+ * more.
  */
 void
 gate_pass(void)
@@ -311,8 +315,8 @@ gate_pass(void)
 }
 
 /*
- * Has this process just begun a transaction, so that it has no lock and no
- * snapshot yet?
+ * Report whether this process has just begun a transaction, so that it has no
+ * lock and no snapshot yet.
  */
 static bool
 is_starting(void)
@@ -321,8 +325,8 @@ is_starting(void)
 }
 
 /*
- * Forget what this session has cached of sequences, if its database has been
- * rewound since it last did.
+ * Forget this session's cached sequence values, if its database has been
+ * rewound since the last call.
  */
 void
 gate_catch_up(void)
@@ -354,7 +358,7 @@ gate_callback(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused()
 		return;
 	}
 
-	/* The worker looks at lxid, which is set, after it has closed the gate. */
+	/* The worker checks lxid, which is set, after closing the gate. */
 	pg_memory_barrier();
 	if ((gate = find_gate(MyDatabaseId)) != NULL)
 	{
@@ -399,8 +403,8 @@ gate_install(void)
 }
 
 /*
- * Note, in the first transaction of a session, what the callback needs.  Until
- * that transaction ends nobody can rewind its database.
+ * Record, in the first transaction of a session, what the callback needs.
+ * Until that transaction ends nobody can rewind its database.
  */
 void
 gate_learn(void)
@@ -433,8 +437,8 @@ gate_close(Oid database)
 }
 
 /*
- * Send the message once more, for sessions that have come since.  For worker 0,
- * in a transaction.
+ * Send the message once more, for sessions that have connected since.  For
+ * worker 0, in a transaction.
  */
 void
 gate_remind(Oid database)
@@ -444,9 +448,9 @@ gate_remind(Oid database)
 }
 
 /*
- * Shut the gate, so that nobody passes it, or let those pass again who are in
- * the middle of a command.  What gate_look() says after this call is final, if
- * it is that nobody is in a transaction and new sessions are kept out.
+ * Shut the gate, so that nobody passes it, or let sessions in the middle of a
+ * command pass again.  If gate_look() finds nobody in a transaction after
+ * this call, and new sessions are kept out, that is final.
  */
 void
 gate_shut(Oid database, bool shut)
@@ -458,8 +462,8 @@ gate_shut(Oid database, bool shut)
 }
 
 /*
- * Does the process in this place of the array of PGPROCs wait at the gate of
- * that database?
+ * Report whether the process at this index of the array of PGPROCs waits at
+ * the gate of this database.
  */
 static bool
 is_parked(int place, Oid database)
@@ -469,7 +473,7 @@ is_parked(int place, Oid database)
 }
 
 /*
- * Wake those who wait at the gate of a database.
+ * Wake the sessions that wait at the gate of a database.
  */
 static void
 wake_parked(Oid database)
@@ -480,7 +484,7 @@ wake_parked(Oid database)
 }
 
 /*
- * Have all sessions of a database end, whose content is lost: those that wait
+ * Terminate all sessions of a database whose content is lost: those that wait
  * at its gate, which is shut, now; others at the start of their next
  * transaction.
  */
@@ -521,9 +525,9 @@ all_idle(Oid database)
 }
 
 /*
- * Does a process have temporary tables, or had it?  The fields of one that has
- * ended stay as they were, so it is looked for among those that are there.
- * ProcArrayLock is held.
+ * Report whether a process has, or had, temporary tables.  The fields of an
+ * exited process remain, so it must be among the running ones.  ProcArrayLock
+ * is held.
  */
 static bool
 has_temporary(PGPROC *proc)
@@ -533,7 +537,8 @@ has_temporary(PGPROC *proc)
 }
 
 /*
- * Report who is in a database.  Takes and releases ProcArrayLock.
+ * Count the sessions in a database by their state.  Takes and releases
+ * ProcArrayLock.
  */
 void
 gate_look(Oid database, GateView *view)
@@ -572,9 +577,9 @@ gate_holds_up(Oid database, int pid)
 }
 
 /*
- * Have those sessions of a database that have temporary tables end
- * themselves; its gate is closed.  The caller waits until gate_look() finds
- * none.  Takes and releases ProcArrayLock.
+ * Make the sessions of a database that have temporary tables terminate; its
+ * gate is closed.  The caller waits until gate_look() finds none.  Takes and
+ * releases ProcArrayLock.
  */
 void
 gate_end_temporary(Oid database)
@@ -591,8 +596,8 @@ gate_end_temporary(Oid database)
 }
 
 /*
- * Count one more rewind of a database, whose gate is shut: its sessions forget
- * what they have cached of sequences before they go on.
+ * Count a rewind of a database, whose gate is shut: its sessions forget their
+ * cached sequence values before they go on.
  */
 void
 gate_announce(Oid database)
@@ -601,8 +606,8 @@ gate_announce(Oid database)
 }
 
 /*
- * Open the gate of a database, and wake those who wait at it; how many have
- * waited.
+ * Open the gate of a database, and wake the sessions that wait at it.
+ * Returns the number of sessions that have waited.
  */
 uint32
 gate_open(Oid database)
@@ -622,7 +627,7 @@ gate_open(Oid database)
 }
 
 /*
- * Open the gates that are CLOSING, because worker 0 ends.
+ * Open the gates that are CLOSING, because worker 0 exits.
  */
 void
 gate_open_all(void)
@@ -639,8 +644,8 @@ gate_open_all(void)
 
 /*
  * Count this session as one that waits at the gate of its database.  Until
- * gate_unpark it must not touch anything of the database, nor accept
- * invalidation messages; it has no snapshot and no lock.
+ * gate_unpark it must neither access the database nor accept invalidation
+ * messages; it has no snapshot and no lock.
  */
 void
 gate_park(void)
@@ -651,7 +656,7 @@ gate_park(void)
 }
 
 /*
- * End that; gate_pass() must follow, before anything is touched.
+ * End that; gate_pass() must follow before anything is accessed.
  */
 void
 gate_unpark(void)

@@ -11,10 +11,10 @@
 #ifndef TESTDB_GATE_H
 #define TESTDB_GATE_H
 
-/* How many databases can have their gate closed at one time. */
+/* Maximum number of databases whose gate is closed at one time. */
 #define GATE_MAX		64
 
-/* Who is in a database, as gate_look() found it. */
+/* The sessions in a database, as found by gate_look(). */
 typedef struct GateView
 {
 	int			running;		/* in a transaction, and not at the gate */

@@ -1,26 +1,26 @@
 /*-------------------------------------------------------------------------
  *
  * guard.c
- *	  Keeping away from spares whoever finds them in pg_database.
+ *	  Protecting spares from sessions that find them in pg_database.
  *
  * Clients are refused as soon as they are authenticated, before they are in
  * the spare, so that they leave nothing there: no pages in shared buffers, no
- * hint bits.  (A background worker that tries is refused later, by core, and
- * the spare is TOUCHED then: see freshness.c.)
+ * hint bits.  (A background worker is refused later, by core, and the spare
+ * is TOUCHED then: see freshness.c.)
  *
- * What a command does to a spare never gets into somebody's clone.  A spare
- * is closed in its row (spare_row.c opens it), but its owner, a superuser,
- * and whoever may alter a role can still alter it by its name.  ALTER
- * DATABASE and ALTER ROLE ... IN DATABASE tell the object access hook of
- * freshness.c, which takes the spare away from those that can be handed out.
- * COMMENT, SECURITY LABEL and GRANT tell nobody; they are met here, and the
- * same is done.  What changes the row in other ways (DROP OWNED, UPDATE) is
- * found by its xmin when the spare is handed out.
+ * What a command does to a spare never reaches a clone that is handed out.  A
+ * spare is closed in its row (spare_row.c opens it), but its owner, a
+ * superuser, and whoever may alter a role can still alter it by its name.
+ * ALTER DATABASE and ALTER ROLE ... IN DATABASE call the object access hook
+ * of freshness.c, which withdraws the spare.  COMMENT, SECURITY LABEL and
+ * GRANT do not call it; they are caught here, with the same effect.  Other
+ * changes of the row (DROP OWNED, UPDATE) are detected by its xmin when the
+ * spare is handed out.
  *
- * A database that is just being handed out, restored or made has a state that
- * belongs to another process: there the command is refused.  One that begins
- * before a clone is dropped, and ends after, holds a lock on the database, or
- * its row's, which the worker that drops it waits for.
+ * While a database is being handed out, restored or created, its state
+ * belongs to another process, and the command is refused.  A command that
+ * begins before a clone is dropped, and ends after, holds a lock on the
+ * database or on its row, which the worker that drops it waits for.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -35,10 +35,10 @@
 #include "tcop/utility.h"
 
 /*
- * Port, without the headers of the libraries that the server was built with:
- * to build extensions they need not be there.  What they would define is a
- * pointer in any case, or comes last, so that Port's members are where they
- * are.
+ * Port, without the headers of the libraries that the server was built with,
+ * which building an extension does not require.  What they would define is a
+ * pointer in any case, or comes last, so the offsets of Port's members are
+ * the same.
  */
 #undef ENABLE_GSS
 #undef USE_OPENSSL
@@ -82,11 +82,11 @@ guard_client_authentication(Port *port, int status)
 }
 
 /*
- * Take the database of that name, if it is one that nobody has got, away from
- * those that can be handed out, until the end of the transaction; it is removed
- * then.  Nothing happens if there is no such database.
+ * Withdraw the database with this name, if it has not been handed out; it is
+ * removed at the end of the transaction.  Does nothing if there is no such
+ * database.
  *
- * Errors: 55000 if some process is at work on it.
+ * Errors: 55000 if another process has it in hand.
  */
 static void
 guard_database(const char *name)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard.h
- *	  Keeping away from spares whoever finds them in pg_database.
+ *	  Protecting spares from sessions that find them in pg_database.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -3,20 +3,20 @@
  * quota.c
  *	  How many clones and templates a role may have.
  *
- * A clone counts to testdb.max_clones_per_role for its payer: the role that
- * asked for it, whoever owns it now.  It does from the moment at which
+ * A clone counts toward testdb.max_clones_per_role for its payer: the role
+ * that requested it, even if another one owns it now.  It counts from when
  * registry_charge() allows it to be handed out, under the registry lock held
- * exclusively, so that no two calls are both the last, until it is dropped;
- * also while it is DROPPING, as that may be refused, and its replacement does
- * after a reset.  Spares have no payer: they make way for others.  A crash
- * leaves the owner that the lease has as the payer.  A database that CREATE
- * DATABASE made has none.
+ * exclusively, so that concurrent calls cannot exceed the limit, until it is
+ * dropped; also while it is DROPPING, as that may fail; after a reset its
+ * replacement counts.  Spares have no payer, since they make way for others.
+ * After a crash the owner in the lease is the payer.  A database created by
+ * CREATE DATABASE has none.
  *
  * The last eighth of testdb.max_clones and of testdb.max_templates, which is
- * none if that is below 8, is not for a role that is no superuser and that
- * has its fair share already: the limit divided by one more than the number
- * of roles that have clones, the caller being one of them.  Resets are
- * exempt.  A template counts to each role that has clones of it.
+ * zero if that is below 8, is not available to a role that is not a superuser
+ * and already has its fair share: the limit divided by one more than the
+ * number of roles that have clones, including the caller.  Resets are exempt.
+ * A template counts for each role that has clones of it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -28,13 +28,13 @@
 #include "quota.h"
 #include "registry_internal.h"
 
-/* How many roles are told apart when fair shares are counted. */
+/* Maximum number of roles distinguished when counting shares. */
 #define MAX_SHARERS			64
 
-/* Who has how many clones and templates, as count_shares finds it. */
+/* Clones and templates in use, as counted by count_shares. */
 typedef struct Shares
 {
-	int			nroles;			/* roles that have clones, or are the one meant */
+	int			nroles;			/* roles with clones, and the role itself */
 	Oid			roles[MAX_SHARERS];
 	int			clones;			/* of all */
 	int			own_clones;		/* of the role */
@@ -45,8 +45,8 @@ typedef struct Shares
 } Shares;
 
 /*
- * Does an entry count in shares, and to whom?  InvalidOid if not.  A spare does
- * only if another is asked for.
+ * Return the role for which an entry counts, or InvalidOid.  A spare counts
+ * only if another one is requested.
  */
 static Oid
 clone_sharer(const CloneEntry *entry, bool spare)
@@ -60,8 +60,8 @@ clone_sharer(const CloneEntry *entry, bool spare)
 }
 
 /*
- * Count what there is, and what the role has of it; spare as above.  The
- * registry lock is held exclusively.
+ * Count the clones and templates in use, in total and by the role; spare as
+ * above.  The registry lock is held exclusively.
  */
 static void
 count_shares(Oid role, bool spare, Shares *shares)
@@ -95,8 +95,8 @@ count_shares(Oid role, bool spare, Shares *shares)
 }
 
 /*
- * Is one more of what there are limit of, of which used are in use, not for a
- * role that has own of them?  If all are in use, that is another error.
+ * Report whether a role that has own of the used items, of at most limit, may
+ * not have one more.  False if all are in use, which is another error.
  */
 static bool
 exceeds_share(int used, int own, int limit, int nroles)
@@ -105,13 +105,13 @@ exceeds_share(int used, int own, int limit, int nroles)
 }
 
 /*
- * Raise an error, 53400, if a role that is no superuser has its fair share of
- * clones, or of templates if the one in question has no clones of anybody,
- * and only the last eighth is left; spare says that a spare is to be made.
- * Takes and releases the registry lock.
+ * Raise an error, 53400, if a role that is not a superuser has its fair share
+ * of clones, or of templates if this one has no clones yet, and only the last
+ * eighth is left; spare means that a spare is to be created.  Takes and
+ * releases the registry lock.
  *
- * Calls at the same time may each get one of the last eighth: there are no more
- * of them than workers.
+ * Concurrent calls may each get one of the last eighth; there are no more of
+ * them than workers.
  */
 void
 registry_check_share(Oid template_oid, Oid role, bool spare)
@@ -155,7 +155,8 @@ registry_check_share(Oid template_oid, Oid role, bool spare)
 }
 
 /*
- * How many clones count to a role.  The registry lock is held exclusively.
+ * Count the clones that a role pays for.  The registry lock is held
+ * exclusively.
  */
 static int
 count_paid(Oid role)
@@ -172,8 +173,7 @@ count_paid(Oid role)
 }
 
 /*
- * The same, for who has not begun to make one.  Takes and releases the registry
- * lock.
+ * The same, before a clone is begun.  Takes and releases the registry lock.
  */
 int
 registry_count_paid(Oid role)
@@ -188,9 +188,9 @@ registry_count_paid(Oid role)
 }
 
 /*
- * Let a clone that is about to be handed out count to a role, unless that has
- * limit of them already: *n is how many it has.  False, with nothing changed,
- * if so.  Takes and releases the registry lock.
+ * Charge a clone that is about to be handed out to a role.  False, with
+ * nothing changed, if the role has limit of them already; *n is how many it
+ * has.  Takes and releases the registry lock.
  */
 bool
 registry_charge(Oid oid, Oid role, int limit, int *n)

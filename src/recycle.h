@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * recycle.h
- *	  Making returned clones ready for their next life.
+ *	  Restoring returned clones for reuse.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -17,7 +17,7 @@ typedef enum RestoreResult
 {
 	RESTORE_DONE,				/* committed; the clone is LEASED */
 	RESTORE_NOT_BEGUN,			/* the clone is as it was */
-	RESTORE_FAILED				/* its content is neither the old nor the new */
+	RESTORE_FAILED				/* its content is partly restored */
 } RestoreResult;
 
 extern Oid	restore_owner(const TestdbClone *clone, Oid owner);

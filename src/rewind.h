@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rewind.h
- *	  Giving a clone its template's content again, under open sessions.
+ *	  Rewinding a clone to its template's content, under open sessions.
  *
  * Copyright (c) 2026, testdb contributors
  *

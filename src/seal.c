@@ -3,8 +3,9 @@
  * seal.c
  *	  Finishing a template that has been built.
  *
- * A template from testdb_template_begin (build.c) is a clone whose lease has a
- * name of a build.  testdb_template_finish makes it what others may clone:
+ * A template from testdb_template_begin (build.c) is a clone whose lease has
+ * the name of a build.  testdb_template_finish makes it a template that
+ * others may clone:
  *
  *	step								if the server crashes here
  *	1  VACUUM (FREEZE, ANALYZE) in it,	the database goes, as its builder's
@@ -15,14 +16,14 @@
  *	   session
  *	4  registry: the same				a finished template
  *
- * Step 1 is asked for by the session, so that no worker is kept from others for
- * as long as it takes; steps 2 to 4 are a worker's.
+ * Step 1 is started by the session, so that no worker is busy for as long as
+ * it takes; steps 2 to 4 are a worker's.
  *
  * Locks: the worker holds the database's AccessExclusiveLock in steps 2 and
- * 3, which are two transactions; in between nobody can connect to it.
- * Whoever takes the clone back, since its builder's session has ended, waits
- * for that lock, and has made it DROPPING before: then step 4 finds that, and
- * fails.
+ * 3, which are two transactions; in between nobody can connect to it.  A
+ * worker that drops the clone, since its builder's session has ended, waits
+ * for that lock, and has made it DROPPING before: then step 4 detects that,
+ * and fails.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -53,8 +54,8 @@ PGDLLEXPORT void testdb_vacuum_main(Datum main_arg);
 
 /*
  * Entry point of a background worker that vacuums a database, which can only
- * be done from within it.  What somebody has locked (a shared catalog, say)
- * is passed over.
+ * be done from within it.  Locked tables (for example a shared catalog) are
+ * skipped.
  */
 void
 testdb_vacuum_main(Datum main_arg)
@@ -80,8 +81,8 @@ testdb_vacuum_main(Datum main_arg)
 }
 
 /*
- * Have a process vacuum a database, and wait for its end; false if it could not
- * be started.  Whether it has succeeded is told by build_note_vacuumed.
+ * Have a process vacuum a database, and wait for its exit; false if it could
+ * not be started.  On success it calls build_note_vacuumed.
  */
 bool
 seal_vacuum(Oid database)
@@ -90,8 +91,8 @@ seal_vacuum(Oid database)
 }
 
 /*
- * Lock the template that a request means, and copy its entry to *clone; false
- * if it has gone in the meantime.  In a transaction.
+ * Lock the template of a request, and copy its entry to *clone; false if it
+ * was dropped concurrently.  In a transaction.
  */
 static bool
 lock_template(const RequestArgs *args, TestdbClone *clone, DatabaseInfo *info)
@@ -102,7 +103,7 @@ lock_template(const RequestArgs *args, TestdbClone *clone, DatabaseInfo *info)
 }
 
 /*
- * Step 2 at the head of this file, but for the commit.
+ * Step 2 at the head of this file, except for the commit.
  */
 static void
 close_row(const char *name)
@@ -118,12 +119,11 @@ close_row(const char *name)
 
 /*
  * Make a database that has been built a finished template: steps 2 to 4.
- * *result says if it has gone in the meantime, or if somebody is connected to
+ * Sets *result if it was dropped concurrently, or if somebody is connected to
  * it.
  *
- * Errors: 55P03 if it can't be locked; those of ALTER DATABASE; whatever the
- * file system says.  It is then as it was, or closed, and can be sealed
- * again.
+ * Errors: 55P03 if it cannot be locked; those of ALTER DATABASE and of the
+ * file system.  It is then as it was, or closed, and sealing can be retried.
  */
 void
 seal_template(const RequestArgs *args, RequestResult *result)

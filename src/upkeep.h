@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * upkeep.h
- *	  What workers do that nobody waits for.
+ *	  Background work of the workers.
  *
  * Copyright (c) 2026, testdb contributors
  *
