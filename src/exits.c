@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * exits.c
- *	  Who waits for the sessions in a database to leave it.
+ *	  Waking processes that wait for sessions to leave a database.
  *
- * A process that waits for that sets its watch, looks whether anybody is there,
- * and sleeps on its latch.  A session that has left sets the latches of those
- * that watch its database.  Sessions that freshness.c does not know leave
- * without a word, so who waits looks again from time to time.
+ * A process that waits for that sets its watch, checks whether there are
+ * sessions, and sleeps on its latch.  A session that has left sets the
+ * latches of the processes that watch its database.  Sessions unknown to
+ * freshness.c leave without that, so waiting processes check again from time
+ * to time.
  *
  * No lock is taken.
  *
@@ -26,10 +27,9 @@
 #include "exits.h"
 
 /*
- * For each process, by its place in the array of PGPROCs: the database whose
- * sessions it waits for to leave, or InvalidOid.  No lock: it is set before the
- * process looks who is there, and read by a session after it has gone from the
- * list of those.
+ * For each process, by its index in the array of PGPROCs: the database whose
+ * sessions it waits for, or InvalidOid.  No lock: it is set before the
+ * process checks for sessions, and read by a session that has left the array.
  */
 static pg_atomic_uint32 *exit_watches = NULL;
 
@@ -78,8 +78,8 @@ exits_watch(Oid database)
 }
 
 /*
- * Tell those who watch a database that this process, which was connected to it,
- * is no longer to be found there.  Needs no PGPROC.
+ * Wake the processes that watch a database that this process was connected
+ * to, and has left.  Needs no PGPROC.
  */
 void
 exits_announce(Oid database)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * exits.h
- *	  Who waits for the sessions in a database to leave it.
+ *	  Waking processes that wait for sessions to leave a database.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * expiry.c
- *	  When a lease ends.
+ *	  Expiry of leases.
  *
- * A clone may have a time at which it is to be dropped, or after which, if
- * nobody is in it.  next_due is the earliest of them, or earlier.  What could
- * not be dropped is tried again later, each time after twice as long.
+ * A clone may have a time at which it is to be dropped, or one after which it
+ * is to be dropped if nobody is in it.  next_due is the earliest of them, or
+ * earlier.  Failed drops are retried, with a delay that doubles each time.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -20,9 +20,9 @@
 #include "registry_internal.h"
 
 /*
- * When to try again to drop or remove a clone, in s: the first time, which
- * doubles with each failure, and the longest; and after how many s a failure
- * that is like the last one is logged again.
+ * Delays before dropping or removing a clone is retried, in s: the first one,
+ * which doubles with each failure, and the longest; and the interval at which
+ * the same failure is logged again, in s.
  */
 #define RETRY_FIRST			1
 
@@ -46,7 +46,8 @@ lower_next_due(TimestampTz due)
 }
 
 /*
- * When a clone is to be dropped, or to be looked at for that: 0 if never.
+ * Return the time when a clone is to be dropped, or checked for that: 0 if
+ * never.
  */
 TimestampTz
 clone_due(const TestdbClone *clone)
@@ -65,8 +66,8 @@ clone_due(const TestdbClone *clone)
 }
 
 /*
- * Fill in what a clone gets when it is handed out on these terms, now.  It is
- * the caller's copy, or an entry whose mutex is held exclusively.
+ * Fill in the fields of a clone that is handed out now with these terms.  It
+ * is the caller's copy, or an entry whose mutex is held exclusively.
  */
 void
 registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
@@ -85,8 +86,8 @@ registry_apply_terms(TestdbClone *clone, const LeaseTerms *terms)
 }
 
 /*
- * Make due, at once, the clones that were to be dropped with this session.
- * Takes and releases the registry lock and mutexes.
+ * Make the clones due that were to be dropped with this session.  Takes and
+ * releases the registry lock and mutexes.
  */
 void
 registry_end_session(int pid)
@@ -107,8 +108,8 @@ registry_end_session(int pid)
 }
 
 /*
- * Note that a clone is used now, if it is LEASED, and sealed or not; false if
- * it is not such a one.  Takes and releases the registry lock and a mutex.
+ * Record that a clone is used now, if it is LEASED and its sealed flag is as
+ * given; false if not.  Takes and releases the registry lock and a mutex.
  */
 static bool
 note_use(Oid oid, bool sealed)
@@ -130,9 +131,10 @@ note_use(Oid oid, bool sealed)
 }
 
 /*
- * Note that somebody is in a clone; false if that need not be noted again when
- * the session ends.  A finished template is not used by who is in it, which is
- * autovacuum.  Takes and releases the registry lock and a mutex.
+ * Record that a session is in a clone; false if that need not be recorded
+ * again when the session ends.  A session in a finished template is
+ * autovacuum, and is not a use.  Takes and releases the registry lock and a
+ * mutex.
  */
 bool
 registry_touch(Oid oid)
@@ -141,7 +143,7 @@ registry_touch(Oid oid)
 }
 
 /*
- * Note that somebody has asked for a finished template.  Takes and releases the
+ * Record that a finished template was requested.  Takes and releases the
  * registry lock and a mutex.
  */
 void
@@ -151,13 +153,12 @@ registry_note_build_used(Oid oid)
 }
 
 /*
- * Find a clone whose time is over and copy it to *clone: it becomes DROPPING.
- * False if there is none; *delay_ms is then lowered to the time until there may
- * be one.  Takes and releases the registry lock and mutexes.
+ * Find an expired clone and copy it to *clone: it becomes DROPPING.  If there
+ * is none, return false and lower *delay_ms to the time until there may be
+ * one.  Takes and releases the registry lock and mutexes.
  *
- * A clone that is used is not idle: the count of sessions is taken from the
- * server, without any lock, since who connects in this instant would be too
- * late by an instant.
+ * A clone that is used is not idle: its sessions are counted without a lock,
+ * since one that connects at this moment could as well be a moment too late.
  */
 bool
 registry_take_expired(TestdbClone *clone, long *delay_ms)
@@ -177,7 +178,7 @@ registry_take_expired(TestdbClone *clone, long *delay_ms)
 		return false;
 	}
 
-	/* What is handed out from now on lowers it again by itself. */
+	/* Clones handed out from now on lower it again. */
 	pg_atomic_write_u64(&registry->next_due, NEVER_DUE);
 	clone_scan_begin(&scan, LW_EXCLUSIVE);
 	while ((entry = clone_scan_next(&scan)) != NULL)
@@ -212,7 +213,7 @@ registry_take_expired(TestdbClone *clone, long *delay_ms)
 }
 
 /*
- * Try again to drop a clone in so many seconds.  Takes and releases the
+ * Retry to drop a clone in this many seconds.  Takes and releases the
  * registry lock and a mutex.
  */
 void
@@ -231,10 +232,10 @@ registry_extend(Oid oid, int seconds)
 }
 
 /*
- * Note that dropping or removing a clone has failed with an error of that
- * hash.  It is tried again in *delay seconds, later each time.  Should the
- * failure be logged?  Not if the last one was the same, unless that is long
- * ago.  Takes and releases the registry lock and a mutex.
+ * Record that dropping or removing a clone has failed with an error of this
+ * hash.  It is retried in *delay seconds, later each time.  Returns whether
+ * the failure should be logged: not if the last one was the same, unless that
+ * is long ago.  Takes and releases the registry lock and a mutex.
  */
 bool
 registry_note_failure(Oid oid, uint32 hash, int *delay)
@@ -265,8 +266,8 @@ registry_note_failure(Oid oid, uint32 hash, int *delay)
 }
 
 /*
- * Has dropping or removing a clone failed before?  Takes and releases the
- * registry lock and a mutex.
+ * Report whether dropping or removing a clone failed before.  Takes and
+ * releases the registry lock and a mutex.
  */
 bool
 registry_has_failed(Oid oid)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * expiry.h
- *	  When a lease ends.
+ *	  Expiry of leases.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * relfiles.c
- *	  Which relation a file of a template's snapshot belongs to.
+ *	  Finding the relation of a file of a template's snapshot.
  *
- * A file's name is the relation's relfilenode, and only pg_class says whose
- * that is.  A worker is connected to another database, so it reads the pages
- * of pg_class from the snapshot's files, as CREATE DATABASE does with those of
- * its template.  The snapshot was taken while nobody was in the template, so
- * that a row is valid if the transaction that made it has committed, and none
- * that deleted it has.  The pages are read into private memory: no hint bit is
- * set, and nothing of them gets into shared buffers.
+ * A file's name is the relation's relfilenode, and only pg_class says which
+ * relation has it.  A worker is connected to another database, so it reads
+ * the pages of pg_class from the snapshot's files, as CREATE DATABASE does
+ * with those of its template.  The snapshot was taken while nobody was in the
+ * template, so that a row is valid if its inserting transaction has
+ * committed, and no deleting one has.  The pages are read into private
+ * memory: no hint bit is set, and shared buffers are not used.
  *
- * What was found is kept in this process until another version of a snapshot
- * is asked for.
+ * The result is kept in this process until another version of a snapshot is
+ * needed.
  *
  * Locks: the snapshot is locked by the caller, as snapshot.c says.
  *
@@ -38,8 +38,8 @@
 #include "snapshot.h"
 
 /*
- * The templates whose files are remembered at one time: all that one batch of
- * rewinds can have, since they are asked for again after its commit, when the
+ * Maximum number of templates whose files are remembered: all that one batch
+ * of rewinds can have, since they are needed again after its commit, when the
  * snapshots are no longer locked.
  */
 #define MAX_REMEMBERED	GATE_MAX
@@ -47,7 +47,7 @@
 /* The files of one version of one snapshot, by number. */
 typedef struct RelFileList
 {
-	Oid			template_oid;	/* InvalidOid if the place is free */
+	Oid			template_oid;	/* InvalidOid if the entry is free */
 	uint64		version;
 	uint64		used;			/* the last use, counted */
 	RelFile    *files;			/* in TopMemoryContext */
@@ -59,7 +59,8 @@ static RelFileList lists[MAX_REMEMBERED];
 static uint64 nuses = 0;
 
 /*
- * Is a row valid, in a database in which no transaction was in progress?
+ * Report whether a row is valid, in a database in which no transaction was in
+ * progress.
  */
 static bool
 row_is_valid(HeapTupleHeader tuple)
@@ -75,7 +76,8 @@ row_is_valid(HeapTupleHeader tuple)
 }
 
 /*
- * Add what a row of pg_class says to a list; dir is the snapshot's directory.
+ * Add the files of a row of pg_class to a list; dir is the snapshot's
+ * directory.
  */
 static void
 add_row(RelFileList *list, Form_pg_class row, char *dir)
@@ -101,7 +103,7 @@ add_row(RelFileList *list, Form_pg_class row, char *dir)
 }
 
 /*
- * Add what the rows of a page of pg_class say.
+ * Add the files of the rows of a page of pg_class.
  */
 static void
 add_page(RelFileList *list, Page page, char *dir)
@@ -125,9 +127,10 @@ add_page(RelFileList *list, Page page, char *dir)
 }
 
 /*
- * Add what a file of pg_class says; false if there is no such file.
+ * Add the files of the rows of a file of pg_class; false if it does not
+ * exist.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 static bool
 add_file(RelFileList *list, const char *path, char *dir)
@@ -188,8 +191,8 @@ fill_list(RelFileList *list, const TestdbTemplate *template)
 }
 
 /*
- * The list of a template's files, of whatever version; if there is none, the
- * place of the one that has not been used for longest.
+ * Return the list of a template's files, of any version; if there is none,
+ * the least recently used entry.
  */
 static RelFileList *
 find_list(Oid template_oid)
@@ -207,8 +210,8 @@ find_list(Oid template_oid)
 }
 
 /*
- * Report whether the files of a template's snapshot have been found out, so
- * that relfiles_find does not read it.
+ * Report whether the files of a template's snapshot are known, so that
+ * relfiles_find need not read it.
  */
 bool
 relfiles_are_known(const TestdbTemplate *template)
@@ -219,12 +222,11 @@ relfiles_are_known(const TestdbTemplate *template)
 }
 
 /*
- * The relation that a file of a template's snapshot belongs to, by the number
- * in its name; NULL if there is none.  Good until the next call.  The
- * snapshot is locked.
+ * Return the relation of a file of a template's snapshot, by the number in
+ * its name; NULL if there is none.  Valid until the next call.  The snapshot
+ * is locked.
  *
- * Errors: whatever the file system says, when the snapshot's version is a new
- * one.
+ * Errors: those of the file system, if the snapshot's version is a new one.
  */
 const RelFile *
 relfiles_find(const TestdbTemplate *template, Oid number)

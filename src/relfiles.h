@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * relfiles.h
- *	  Which relation a file of a template's snapshot belongs to.
+ *	  Finding the relation of a file of a template's snapshot.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -12,7 +12,7 @@
 
 #include "registry.h"
 
-/* What is known of a file: the file's number, and whose it is. */
+/* A file: its number and its relation. */
 typedef struct RelFile
 {
 	Oid			number;			/* relfilenode, also of mapped relations */

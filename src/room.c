@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * room.c
- *	  How much room bringing a directory to the content of another takes.
+ *	  Computing the space needed to restore a directory from a snapshot.
  *
- * filesync.c removes what is extra, and then makes what is missing and
- * rewrites in place what differs.  So what it takes is what files that are
- * missing or shorter, or have holes, will occupy more than they do, less what
- * the extra ones occupy.  That a file becomes shorter is not counted: it may
- * be rewritten after another one that grows.
+ * filesync.c removes extra files, and then creates missing ones and rewrites
+ * in place those that differ.  So the space needed is the growth of files
+ * that are missing or shorter, or have holes, less the size of the extra
+ * ones.  A file that becomes shorter is not counted: it may be rewritten
+ * after another one that grows.
  *
- * The caller sees to it that nobody has an extra file open, which would go on
- * occupying its room; and that nobody writes to the directory.  A file that is
- * there under its name but was truncated, which PostgreSQL removes at the next
- * checkpoint, is counted as what it will be.
+ * The caller ensures that nobody has an extra file open, which would continue
+ * to occupy its space, and that nobody writes to the directory.  A truncated
+ * file, which PostgreSQL removes at the next checkpoint, is counted by its
+ * future size.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -28,13 +28,13 @@
 #include "filesync.h"
 #include "room.h"
 
-/* Files are counted as if file systems gave out room in blocks of this. */
+/* The assumed block size of the file system. */
 #define ROOM_BLOCK		4096
 
-/* What st_blocks counts. */
+/* The unit of st_blocks. */
 #define STAT_BLOCK		512
 
-/* What has been counted so far. */
+/* The counts so far. */
 typedef struct RoomCount
 {
 	const FilesyncManifest *manifest;
@@ -46,7 +46,7 @@ typedef struct RoomCount
 } RoomCount;
 
 /*
- * The room that a file of this size occupies, in bytes.
+ * Return the space that a file of this size occupies, in bytes.
  */
 static uint64_t
 round_up(int64_t size)
@@ -55,7 +55,8 @@ round_up(int64_t size)
 }
 
 /*
- * Count the file of this name, which the manifest has if wanted is not NULL.
+ * Count the file with this name, which is in the manifest if wanted is not
+ * NULL.
  */
 static void
 count_file(RoomCount *count, const char *name, const FilesyncFile *wanted)
@@ -82,8 +83,8 @@ count_file(RoomCount *count, const char *name, const FilesyncFile *wanted)
 }
 
 /*
- * Count all files of the directory that the manifest does not have.  False if
- * it can't be read.
+ * Count all files of the directory that are not in the manifest.  False if it
+ * cannot be read.
  */
 static bool
 count_extra(RoomCount *count)
@@ -138,10 +139,10 @@ count_all(RoomCount *count, const FilesyncNames *names)
 }
 
 /*
- * How many more bytes and files a directory will take when it has been
- * brought to the content that a manifest describes: by a look at the files
- * with these names, or at all if names is NULL, which takes a stat for each.
- * False, with errno set, if that can't be found out.
+ * Compute how many more bytes and files a directory will take when it has the
+ * content described by a manifest, from the files with these names, or from
+ * all if names is NULL, by one stat for each.  False, with errno set, on
+ * failure.
  */
 bool
 room_to_restore(const FilesyncManifest *manifest, const char *dir,
@@ -164,8 +165,8 @@ room_to_restore(const FilesyncManifest *manifest, const char *dir,
 }
 
 /*
- * The same where the directory is a copy with the manifest old.  Nothing but
- * the manifests is looked at.
+ * The same for a directory that is a copy with the manifest old, from the
+ * manifests only.
  */
 void
 room_to_refresh(const FilesyncManifest *manifest, const FilesyncManifest *old,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * room.h
- *	  How much room bringing a directory to the content of another takes.
+ *	  Computing the space needed to restore a directory from a snapshot.
  *
  * Copyright (c) 2026, testdb contributors
  *

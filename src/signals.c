@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * signals.c
- *	  What processes tell each other about the server as a whole.
+ *	  Server-wide flags and counters.
  *
- * Single flags and counters in shared memory that no lock guards: that
- * something was dropped with plain SQL, that some process does not answer
- * barriers, how much was written to shared catalogs, and that testdb has been
- * uninstalled.
+ * Flags and counters in shared memory, not protected by a lock: databases
+ * were dropped with plain SQL, a process does not answer barriers, the number
+ * of writes to shared catalogs, and testdb has been uninstalled.  Functions
+ * here take no lock, except registry_set_uninstalled.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -19,7 +19,7 @@
 #include "signals.h"
 
 /*
- * Raise the error that no databases may be made.
+ * Raise the error that no databases may be created.
  */
 void
 report_uninstalled(void)
@@ -32,8 +32,8 @@ report_uninstalled(void)
 }
 
 /*
- * Say that a clone or a template may have been dropped by plain SQL, so that
- * some worker should compare the registry with pg_database.
+ * Record that a clone or a template may have been dropped with plain SQL, so
+ * that a worker should compare the registry with pg_database.
  */
 void
 registry_set_recheck(void)
@@ -42,7 +42,8 @@ registry_set_recheck(void)
 }
 
 /*
- * Has registry_set_recheck been called since the last call of this function?
+ * Report whether registry_set_recheck has been called since the last call of
+ * this function.
  */
 bool
 registry_take_recheck(void)
@@ -52,9 +53,9 @@ registry_take_recheck(void)
 }
 
 /*
- * Say whether databases may be made, from now on.  If not, what nobody has
- * got becomes garbage: now, or when it would become a spare.  Takes and
- * releases the registry lock, which keeps everybody from all mutexes.
+ * Record whether testdb has been uninstalled.  If so, databases not handed
+ * out become garbage: now, or when they would become spares.  Takes and
+ * releases the registry lock, exclusively, so that no mutex is held.
  */
 void
 registry_set_uninstalled(bool uninstalled)
@@ -80,7 +81,7 @@ registry_set_uninstalled(bool uninstalled)
 }
 
 /*
- * May no databases be made?  Takes no lock; see the field.
+ * Report whether testdb has been uninstalled; see the field.
  */
 bool
 registry_is_uninstalled(void)
@@ -89,8 +90,8 @@ registry_is_uninstalled(void)
 }
 
 /*
- * Raise an error, 55000, if no databases may be made.  Not while a clone must
- * be restored whose rewinding was interrupted.  Takes no lock.
+ * Raise an error, 55000, if no databases may be created, except while a clone
+ * must be restored whose rewind was interrupted.
  */
 void
 registry_check_installed(void)
@@ -100,12 +101,12 @@ registry_check_installed(void)
 }
 
 /*
- * Say whether some process does not answer to a barrier, so that nothing can be
- * recycled or dropped: a client that has begun COPY FROM STDIN and sends
- * nothing, for example.  Takes no lock.
+ * Record whether a process does not answer a barrier, so that nothing can be
+ * recycled or dropped: for example, one whose client has begun COPY FROM
+ * STDIN and sends nothing.
  *
- * As long as that is so, clones are made from the snapshot, which needs no
- * barrier, and of dropped ones those gather that need one.
+ * As long as that is so, clones are copied from the snapshot, which needs no
+ * barrier, and dropped ones that need one are kept.
  */
 void
 registry_set_stuck(bool stuck)
@@ -114,7 +115,7 @@ registry_set_stuck(bool stuck)
 }
 
 /*
- * What was said.  Takes no lock.
+ * Report what was recorded.
  */
 bool
 registry_is_stuck(void)
@@ -123,8 +124,8 @@ registry_is_stuck(void)
 }
 
 /*
- * Count a transaction of a worker that changed shared catalogs, and so has left
- * a row in pg_database that nobody needs any more, or will.  Takes no lock.
+ * Count a transaction of a worker that changed shared catalogs, and so has
+ * left, or will leave, a dead row in pg_database.
  */
 void
 registry_count_write(void)
@@ -133,7 +134,7 @@ registry_count_write(void)
 }
 
 /*
- * Have there been that many since this was last true?  Takes no lock.
+ * Reset the counter and return true if it has reached n.
  */
 bool
 registry_take_writes(uint32 n)

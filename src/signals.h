@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * signals.h
- *	  What processes tell each other about the server as a whole.
+ *	  Server-wide flags and counters.
  *
  * Copyright (c) 2026, testdb contributors
  *

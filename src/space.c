@@ -1,29 +1,29 @@
 /*-------------------------------------------------------------------------
  *
  * space.c
- *	  Room in the data directory's file system: what copies in flight still need,
+ *	  Space in the data directory's file system: reservations of copies in flight,
  *	  and a reserve.
  *
- * How much there is, the file system says.  If it is one in memory, it may be
- * more than the machine or the container has left (memory.c), and the least
- * counts: who takes more is ended by the kernel.  Dropping something is not
- * kept from for want of memory: the checkpoint that it takes needs hardly
- * any.
+ * The free space is that of the file system.  If it is in memory, the machine
+ * or the container may have less left (memory.c), and the minimum counts,
+ * since the kernel kills processes that take more.  A lack of memory does not
+ * prevent a drop: its checkpoint needs hardly any.
  *
- * Whether there is room for a copy is asked of the file system before it is
- * begun.  Two workers that ask at the same time would both be told that there
- * is, where there is room for one.  So each says beforehand how much it is
- * going to need, and what others have said before counts as taken.  That is
- * too much by what they have written already: who asks at the limit may be
- * refused although the room would just do.
+ * The free space is checked before a copy is begun.  Two workers that check
+ * at the same time would both find space that suffices for one.  So each
+ * reserves what it is going to need, and space reserved by others counts as
+ * used.  This overestimates, since part of it may already have been written:
+ * close to the limit a copy may be refused although the space would suffice.
  *
- * To drop a database takes a checkpoint, and a checkpoint that finds no room
- * is a PANIC.  So that a full file system can be relieved by dropping
- * something, a few files without content lie in pg_testdb/reserve, which are
- * removed first.  They are made again when there is room.
+ * Dropping a database requires a checkpoint, and a checkpoint without free
+ * space is a PANIC.  So that databases can be dropped on a full file system,
+ * there are a few placeholder files in pg_testdb/reserve, which are removed
+ * first.  They are created again when there is space.
  *
- * Locks.  The space lock guards what is in shared memory, and is held for an
- * instant.  Of the reserve whoever comes first takes what there is.
+ * Locks.  The space lock protects SpaceSharedState, and is held for an
+ * instant.  Every function here that needs it takes and releases it, unless
+ * its comment says otherwise.  The reserve is taken without a lock, by the
+ * first worker that needs it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -62,7 +62,7 @@ typedef struct SpaceSharedState
 {
 	LWLock	   *lock;			/* the space lock; never changed */
 	SpaceNeed	needs[TESTDB_MAX_WORKERS];	/* by worker number */
-	bool		reserve;		/* is there a reserve, as far as is known? */
+	bool		reserve;		/* is there a reserve, as far as known? */
 } SpaceSharedState;
 
 static SpaceSharedState *space = NULL;
@@ -71,7 +71,7 @@ static SpaceSharedState *space = NULL;
 static int	place = -1;
 
 /*
- * Shared memory that is needed, in bytes.
+ * Return the size of the shared memory, in bytes.
  */
 Size
 space_shmem_size(void)
@@ -106,7 +106,7 @@ space_shmem_init(void)
 }
 
 /*
- * Say that this process is worker number index.
+ * Record that this process is worker number index.
  */
 void
 space_take_place(int index)
@@ -116,7 +116,7 @@ space_take_place(int index)
 }
 
 /*
- * What other workers' copies need.  The space lock is held.
+ * Sum up what other workers' copies need.  The space lock is held.
  */
 static void
 sum_others(uint64 *bytes, uint64 *files)
@@ -131,9 +131,8 @@ sum_others(uint64 *bytes, uint64 *files)
 }
 
 /*
- * Say what this worker's copy needs, until space_release; *other_bytes and
- * *other_files are what others had said by then.  Takes and releases the space
- * lock.
+ * Reserve what this worker's copy needs, until space_release; *other_bytes
+ * and *other_files are what others have reserved.
  */
 void
 space_reserve(uint64 bytes, uint64 files, uint64 *other_bytes, uint64 *other_files)
@@ -148,7 +147,7 @@ space_reserve(uint64 bytes, uint64 files, uint64 *other_bytes, uint64 *other_fil
 }
 
 /*
- * What other workers' copies need now.  Takes and releases the space lock.
+ * Get what other workers' copies need now.
  */
 void
 space_get_reserved(uint64 *bytes, uint64 *files)
@@ -159,8 +158,8 @@ space_get_reserved(uint64 *bytes, uint64 *files)
 }
 
 /*
- * This worker's copy is complete, or will never be.  Nothing happens if there
- * is none.  Takes and releases the space lock.
+ * Release the reservation, if any: this worker's copy is complete, or was
+ * given up.
  */
 void
 space_release(void)
@@ -174,8 +173,7 @@ space_release(void)
 }
 
 /*
- * Note whether there is a reserve; what was known before.  Takes and releases
- * the space lock.
+ * Record whether there is a reserve; return what was recorded before.
  */
 static bool
 note_reserve(bool there)
@@ -199,7 +197,7 @@ reserve_path(int number, char *path)
 }
 
 /*
- * Make one of the reserve's files; false if that is impossible.
+ * Create one of the reserve's files; false on failure.
  */
 static bool
 make_reserve_file(int number)
@@ -218,8 +216,8 @@ make_reserve_file(int number)
 }
 
 /*
- * Make the reserve, if there is none.  The caller knows that there is room for
- * it; failing all the same is no harm.  For worker 0.
+ * Create the reserve, if there is none.  The caller knows that there is space
+ * for it; a failure is harmless.  For worker 0.
  */
 void
 space_keep_reserve(void)
@@ -238,7 +236,7 @@ space_keep_reserve(void)
 }
 
 /*
- * Remove the reserve with its directory: none will be made.
+ * Remove the reserve and its directory: none will be created.
  */
 void
 space_remove_reserve(void)
@@ -265,41 +263,41 @@ space_give_reserve(void)
 	return found;
 }
 
-/* What a checkpoint should find free: bytes, files. */
+/* What a checkpoint should find free: bytes, inodes. */
 #define CHECKPOINT_SPACE	(2 * 1024 * 1024)
 
 #define CHECKPOINT_FILES	20
 
-/* How many files testdb leaves for others. */
+/* Number of inodes that testdb leaves free. */
 #define MIN_FREE_FILES		1000
 
 /*
- * For how long it is taken for granted how much memory is left, in ms, and
- * only if that is so many bytes more than is wanted.
+ * For how long the free memory is remembered, in ms, and how many bytes it
+ * must exceed the wanted amount for that.
  */
 #define MEMORY_AGE			100
 
 #define MEMORY_PLENTY		(INT64CONST(512) * 1024 * 1024)
 
-/* The types of file systems in memory, as statfs(2) tells them. */
+/* The types of file systems in memory, as returned by statfs(2). */
 #define TYPE_TMPFS			0x01021994
 
 #define TYPE_RAMFS			0x858458f6
 
-/* How much room there is, and what bounds it. */
+/* The free space, and its limit. */
 typedef struct SpaceRoom
 {
 	int64		bytes;			/* beyond testdb.min_free_space; may be negative */
 	int64		files;			/* beyond MIN_FREE_FILES */
-	bool		in_memory;		/* memory is what bounds it: */
+	bool		in_memory;		/* memory is the limit: */
 	MemoryRoom	memory;
 } SpaceRoom;
 
 static void get_space(SpaceRoom *room);
 
 /*
- * Is the data directory's file system so full that a checkpoint could fail,
- * which is a PANIC?
+ * Report whether the data directory's file system is so full that a
+ * checkpoint could fail, which is a PANIC.
  */
 bool
 database_is_full(void)
@@ -312,7 +310,7 @@ database_is_full(void)
 }
 
 /*
- * See that there is room for a checkpoint: if not, the reserve is given up.
+ * Ensure that there is space for a checkpoint: if not, give up the reserve.
  * False if that is not enough.
  */
 bool
@@ -323,10 +321,10 @@ database_make_checkpoint_room(void)
 }
 
 /*
- * How much more room there is in the data directory's file system than
- * testdb.min_free_space, in bytes, and how many more files it can take than
- * MIN_FREE_FILES; both negative if less.  A file system that does not count
- * its files, or its blocks, has room for any number.
+ * Get the free space of the data directory's file system beyond
+ * testdb.min_free_space, in bytes, and its free inodes beyond MIN_FREE_FILES;
+ * both negative if less.  A file system that does not count inodes, or
+ * blocks, has any number.
  */
 static void
 get_space(SpaceRoom *room)
@@ -346,7 +344,7 @@ get_space(SpaceRoom *room)
 }
 
 /*
- * Is the data directory in memory?
+ * Report whether the data directory is in memory.
  */
 static bool
 is_in_memory(void)
@@ -364,8 +362,8 @@ is_in_memory(void)
 }
 
 /*
- * How much memory is left, as of now if it may be less than so many bytes;
- * false if that is not known.
+ * Get the free memory, anew if it may be less than wanted bytes; false if it
+ * is unknown.
  */
 static bool
 get_memory(int64 wanted, MemoryRoom *memory)
@@ -388,7 +386,7 @@ get_memory(int64 wanted, MemoryRoom *memory)
 }
 
 /*
- * How much room there is, for a caller that wants so many bytes.
+ * Get the free space, for a caller that wants this many bytes.
  */
 static void
 get_room(uint64 wanted, SpaceRoom *room)
@@ -404,7 +402,8 @@ get_room(uint64 wanted, SpaceRoom *room)
 }
 
 /*
- * How much room there is, in bytes; negative if less than testdb.min_free_space.
+ * Return the free space beyond testdb.min_free_space, in bytes; negative if
+ * less.
  */
 int64
 space_get_free(void)
@@ -416,7 +415,7 @@ space_get_free(void)
 }
 
 /*
- * Where that comes from, in a sentence.
+ * Describe what limits that, in a sentence.
  */
 char *
 space_describe(void)
@@ -437,7 +436,8 @@ space_describe(void)
 }
 
 /*
- * Is there room for so many bytes and files, besides what others are copying?
+ * Report whether there is space for these bytes and files, in addition to
+ * what others are copying.
  */
 static bool
 fits(uint64 bytes, uint64 files, uint64 other_bytes, uint64 other_files)
@@ -450,8 +450,8 @@ fits(uint64 bytes, uint64 files, uint64 other_bytes, uint64 other_files)
 }
 
 /*
- * Is there room for a database of so many bytes and files, besides what other
- * workers are copying?
+ * Report whether there is space for a database of this size, in addition to
+ * what other workers are copying.
  */
 bool
 database_has_space(uint64 bytes, uint64 files)
@@ -464,8 +464,8 @@ database_has_space(uint64 bytes, uint64 files)
 }
 
 /*
- * The same; if there is, that room is this worker's until space_release, unless
- * the transaction fails.
+ * The same; if there is, reserve it until space_release, unless the
+ * transaction fails.
  */
 bool
 database_reserve_space(uint64 bytes, uint64 files)
@@ -481,7 +481,7 @@ database_reserve_space(uint64 bytes, uint64 files)
 }
 
 /*
- * What takes the room, in a sentence.
+ * Describe what uses the space, in a sentence.
  */
 static char *
 describe_use(void)
@@ -508,7 +508,8 @@ describe_use(void)
 }
 
 /*
- * What is free, for an error's detail, after what others will take.
+ * Describe the free space, without what others will take, for an error's
+ * detail.
  */
 static char *
 describe_free(const SpaceRoom *room, uint64 other_bytes)
@@ -526,7 +527,7 @@ describe_free(const SpaceRoom *room, uint64 other_bytes)
 }
 
 /*
- * What can be done about a lack of room, for an error's hint.
+ * Return a hint for an error about a lack of space.
  */
 static char *
 hint_room(const SpaceRoom *room)
@@ -539,9 +540,9 @@ hint_room(const SpaceRoom *room)
 }
 
 /*
- * The error, 53100, that there is no room for so many bytes and files: to
- * restore the database of that name, or for another one if it is NULL.  In
- * the current memory context.
+ * Build the error, 53100, that there is no space for these bytes and files:
+ * to restore the database with this name, or for another one if it is NULL.
+ * In the current memory context.
  */
 ErrorData *
 database_space_error(const char *name, uint64 bytes, uint64 files)
@@ -581,7 +582,7 @@ database_space_error(const char *name, uint64 bytes, uint64 files)
 }
 
 /*
- * Raise that error if there is no such room.  Else it is this worker's until
+ * Raise that error if there is not enough space; otherwise reserve it until
  * space_release, unless the transaction fails.
  */
 void

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * space.h
- *	  Room in the data directory's file system that copies in flight still need.
+ *	  Space in the data directory's file system: reservations and a reserve.
  *
  * Copyright (c) 2026, testdb contributors
  *

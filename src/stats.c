@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stats.c
- *	  What has been counted: for testdb_stats, for testdb_templates, and for tests.
+ *	  Statistics: for testdb_stats, testdb_templates, and tests.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -16,8 +16,8 @@
 #include "stats.h"
 
 /*
- * Add to what has been done for a template.  Takes and releases the registry
- * lock and a mutex.
+ * Add to the statistics of a template.  Takes and releases the registry lock
+ * and a mutex.
  */
 void
 registry_add_stats(Oid oid, const TemplateStats *stats)
@@ -52,8 +52,8 @@ registry_add_stats(Oid oid, const TemplateStats *stats)
 }
 
 /*
- * Count what the registry's counters and lists say there is, and what there is.
- * Nothing is changed meanwhile.  Takes and releases the registry lock.
+ * Compare the registry's counters and lists with its entries.  Takes and
+ * releases the registry lock, exclusively, so that nothing changes.
  */
 void
 registry_audit(RegistryAudit *audit)
@@ -108,9 +108,8 @@ registry_reset_stats(void)
 }
 
 /*
- * Remember an error that no session was told of, cut to what there is room
- * for; an empty string forgets it.  Takes and releases the registry lock and a
- * mutex.
+ * Record an error that was not reported to a session, truncated to fit; an
+ * empty string clears it.  Takes and releases the registry lock and a mutex.
  */
 void
 registry_note_error(Oid oid, const char *message)
@@ -141,8 +140,9 @@ registry_note_served(Oid oid)
 }
 
 /*
- * Count one that was passed on to core, and note why.  Nothing happens if the
- * template has no entry.  Takes and releases the registry lock and a mutex.
+ * Count one that was passed on to core, and record the reason.  Does nothing
+ * if the template has no entry.  Takes and releases the registry lock and a
+ * mutex.
  */
 void
 registry_note_passed_on(Oid oid, const char *reason)

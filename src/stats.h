@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stats.h
- *	  What has been counted.
+ *	  Statistics.
  *
  * Copyright (c) 2026, testdb contributors
  *

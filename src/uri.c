@@ -3,14 +3,14 @@
  * uri.c
  *	  Connection URIs for clones.
  *
- * A clone is on one server, and a client that has several to choose from has to
- * come back to that one.  The server knows what it is called from outside, by
- * testdb.uri; testdb_uri() puts a clone's name into that.
+ * A clone is on one server, and a client that uses several must connect to
+ * that one.  testdb.uri has the address by which clients reach the server;
+ * testdb_uri() puts a clone's name into it.
  *
- * The setting is everybody's to read, so it must have no password in it, nor
- * has the result.  It is examined when it is set (uri_check), by libpq's rules
- * where RFC 3986 leaves room, so that what is put together from its parts means
- * the same to every client.
+ * Everybody can read the parameter, so it must not contain a password, and
+ * neither does the result.  It is checked when it is set (uri_check), by
+ * libpq's rules where RFC 3986 leaves room, so that a URI built from its
+ * parts means the same to every client.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -32,7 +32,7 @@
 #include "testdb.h"
 #include "uri.h"
 
-/* What a URI is made of; the parts point into it and are not terminated. */
+/* The parts of a URI; they point into it and are not terminated. */
 typedef struct UriParts
 {
 	int			scheme_len;		/* with "://", from the URI's beginning */
@@ -67,7 +67,7 @@ is_one_of(const char *const *words, int n, const char *word, size_t len)
 }
 
 /*
- * Does this byte stand for itself in a name, wherever in a URI that is?
+ * Report whether this byte needs no encoding in a name, anywhere in a URI.
  */
 static bool
 is_unreserved(char c)
@@ -77,8 +77,8 @@ is_unreserved(char c)
 }
 
 /*
- * Is there nothing in it that may not be in a URI?  "#" may, but means nothing
- * to a server.
+ * Report whether all characters are allowed in a URI.  "#" is, but has no
+ * meaning for a server, and is refused.
  */
 static bool
 has_uri_characters(const char *uri)
@@ -99,8 +99,8 @@ has_uri_characters(const char *uri)
 }
 
 /*
- * Is there a comma in these bytes, written as it is or encoded?  To libpq that
- * separates servers.
+ * Report whether there is a comma in these bytes, literal or encoded, which
+ * separates servers for libpq.
  */
 static bool
 names_several(const char *hosts, int len)
@@ -115,7 +115,7 @@ names_several(const char *hosts, int len)
 }
 
 /*
- * What is wrong with a host and port, as a sentence; NULL if nothing is.
+ * Check a host and port: return an error as a sentence, or NULL.
  */
 static const char *
 check_host(const char *host, int len)
@@ -150,7 +150,7 @@ check_host(const char *host, int len)
 }
 
 /*
- * The same of one parameter.  Notes in *parts what it says.
+ * The same for one parameter, whose meaning is recorded in *parts.
  */
 static const char *
 check_parameter(const char *parameter, size_t len, UriParts *parts)
@@ -181,7 +181,7 @@ check_parameter(const char *parameter, size_t len, UriParts *parts)
 }
 
 /*
- * The same of all parameters.
+ * The same for all parameters.
  */
 static const char *
 check_query(UriParts *parts)
@@ -203,8 +203,7 @@ check_query(UriParts *parts)
 }
 
 /*
- * Find the parts of a URI; what is wrong with it, as a sentence, or NULL if
- * nothing is.
+ * Find the parts of a URI.  Returns an error as a sentence, or NULL.
  */
 static const char *
 parse_uri(const char *uri, UriParts *parts)
@@ -252,8 +251,8 @@ parse_uri(const char *uri, UriParts *parts)
 }
 
 /*
- * The check hook of testdb.uri: nothing, or a URI by which clients can find
- * this server.
+ * The check hook of testdb.uri: empty, or a URI by which clients reach this
+ * server.
  */
 bool
 uri_check(char **newval, void **extra pg_attribute_unused(),
@@ -286,9 +285,9 @@ append_encoded(StringInfo buf, const char *name)
 }
 
 /*
- * The URI of a database of that name on the server that uri means.  What stands
- * there for a database's name is replaced.  The user is the one that is named
- * there, or else the one that this session was opened by.
+ * Build the URI of a database with this name on the server of uri.  Replaces
+ * the name of a database in it.  The user is the one in it, or else the one
+ * that this session was opened by.
  */
 static char *
 put_together(const char *uri, const char *database)
@@ -318,9 +317,9 @@ put_together(const char *uri, const char *database)
 /*
  * testdb_uri(name text) returns text
  *
- * For the clone's owner and members of that role, as with testdb_drop.
- * Waits, at the server's start, until it is known what testdb made.  Nothing
- * is locked: that the clone is there is known of the moment of the call.
+ * For the clone's owner and members of that role, as with testdb_drop.  After
+ * a server start, waits until the registry has been rebuilt.  Nothing is
+ * locked: the clone may be dropped just after the check.
  *
  * Errors: 22004 and 42602 for the name; 3D000 if there is no such database;
  * 42809, 42501, 55000 from check_owned; 55000 if testdb.uri is empty.

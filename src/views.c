@@ -3,9 +3,9 @@
  * views.c
  *	  Set-returning functions behind the views.
  *
- * They show copies of what is in shared memory; the views join them with
- * pg_database, so that a clone that was renamed or dropped with plain SQL is
- * shown as it is now.
+ * They return copies of the entries in shared memory; the views join them
+ * with pg_database, so that a clone that was renamed or dropped with plain
+ * SQL is shown as it is now.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -36,7 +36,7 @@ SQL_FUNCTION(testdb_templates);
 SQL_FUNCTION(testdb_stats);
 SQL_FUNCTION(testdb_audit);
 
-/* How many sessions a database has. */
+/* The number of sessions of a database. */
 typedef struct SessionCount
 {
 	Oid			database;		/* hash key */
@@ -44,8 +44,8 @@ typedef struct SessionCount
 } SessionCount;
 
 /*
- * Count the sessions in every database, in one pass over the server's table of
- * them: a hash table of SessionCount in the current memory context.
+ * Count the sessions of every database, in one pass over the backend status
+ * array.  Returns a hash table of SessionCount in the current memory context.
  */
 static HTAB *
 count_sessions(void)
@@ -77,7 +77,7 @@ count_sessions(void)
 }
 
 /*
- * A time, or NULL if it is 0.
+ * Put a time, or NULL if it is 0.
  */
 static void
 put_time(Datum *value, bool *null, TimestampTz time)
@@ -87,7 +87,8 @@ put_time(Datum *value, bool *null, TimestampTz time)
 }
 
 /*
- * May the current user see what a clone is used for?  As in pg_stat_activity.
+ * Report whether the current user may see what a clone is used for, by the
+ * rules of pg_stat_activity.
  */
 static bool
 may_see(const TestdbClone *clone)
@@ -101,8 +102,8 @@ may_see(const TestdbClone *clone)
 }
 
 /*
- * testdb_clones(): one row per database that testdb made.  After the server's
- * start it waits until that is known.
+ * testdb_clones(): one row per database created by testdb.  After a server
+ * start it waits until the registry has been rebuilt.
  */
 Datum
 testdb_clones(PG_FUNCTION_ARGS)
@@ -155,7 +156,7 @@ testdb_clones(PG_FUNCTION_ARGS)
 }
 
 /*
- * What can be said of a template's snapshot, in a word.
+ * Return the state of a template's snapshot, in a word.
  */
 static const char *
 describe_state(const TestdbTemplate *template)
@@ -172,7 +173,8 @@ describe_state(const TestdbTemplate *template)
 }
 
 /*
- * How a template is cloned, as a value of testdb.method.
+ * Return the method by which a template is cloned, as a value of
+ * testdb.method.
  */
 static const char *
 method_in_use(const TestdbTemplate *template)
@@ -183,7 +185,7 @@ method_in_use(const TestdbTemplate *template)
 }
 
 /*
- * testdb_templates(): one row per template that is known.
+ * testdb_templates(): one row per known template.
  */
 Datum
 testdb_templates(PG_FUNCTION_ARGS)
@@ -236,7 +238,7 @@ testdb_templates(PG_FUNCTION_ARGS)
 }
 
 /*
- * Microseconds as the milliseconds that a statistics view shows.
+ * Convert microseconds to the milliseconds of a statistics view.
  */
 static Datum
 milliseconds(int64 us)
@@ -245,7 +247,7 @@ milliseconds(int64 us)
 }
 
 /*
- * testdb_stats(): one row per template that is known.
+ * testdb_stats(): one row per known template.
  */
 Datum
 testdb_stats(PG_FUNCTION_ARGS)
@@ -291,10 +293,10 @@ testdb_stats(PG_FUNCTION_ARGS)
 }
 
 /*
- * testdb_audit() returns text: do the places in shared memory add up?  Each
- * pair is what a counter or list says, and what there is.
+ * testdb_audit() returns text: a check of shared memory.  Each pair is the
+ * value of a counter or list, and the number of entries found.
  *
- * The extension does not declare it; a test, or who looks into a trouble, can.
+ * The extension does not declare it; tests, and debugging sessions, can.
  */
 Datum
 testdb_audit(PG_FUNCTION_ARGS pg_attribute_unused())

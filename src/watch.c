@@ -1,13 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * watch.c
- *	  Which files of a clone have changed.
+ *	  Watching which files of a clone change.
  *
- * Known from inotify, if the clone was restored before by this very process:
- * a directory is watched from then on, and the names of what is written, made
- * or removed are collected.  Whatever breaks that (another worker 0, too many
- * events, no more watches) leads to a comparison of all files by size and
- * time.
+ * This is known from inotify, if this process has restored the clone before:
+ * from then on it watches the directory, and collects the names of files
+ * written, created or removed.  If that fails (another worker 0, too many
+ * events, no more watches), all files are compared by size and time.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -21,7 +20,7 @@
 #include "compat.h"
 #include "watch.h"
 
-/* Where the watch of a clone is. */
+/* The watch of a clone. */
 typedef struct WatchIndex
 {
 	Oid			oid;			/* hash key */
@@ -61,7 +60,7 @@ watch_init(void)
 }
 
 /*
- * The watch of a clone, or NULL.
+ * Return the watch of a clone, or NULL.
  */
 Watch *
 watch_find(Oid oid)
@@ -75,7 +74,7 @@ watch_find(Oid oid)
 }
 
 /*
- * Start to watch a clone's directory; if that is impossible, its files will be
+ * Start to watch a clone's directory; if that fails, its files will be
  * compared.
  */
 static void
@@ -136,8 +135,8 @@ watch_break_all(void)
 }
 
 /*
- * For filesync_watch_drain: collect what has happened.  A directory that has
- * gone belonged to a clone that was dropped.
+ * For filesync_watch_drain: collect an event.  A removed directory belonged
+ * to a clone that was dropped.
  */
 static void
 watch_note(int wd, FilesyncEvent event, const char *name,
@@ -165,7 +164,7 @@ watch_note(int wd, FilesyncEvent event, const char *name,
 }
 
 /*
- * Read all events that are there.
+ * Read all pending events.
  */
 void
 watch_drain(void)
@@ -177,8 +176,8 @@ watch_drain(void)
 }
 
 /*
- * The names of the files that changed in a clone since it was last restored to
- * this version, or NULL if that is not known.
+ * Return the names of the files that changed in a clone since it was last
+ * restored to this version, or NULL if that is not known.
  */
 const FilesyncNames *
 watch_names(const TestdbClone *clone, const TestdbTemplate *template)
@@ -192,8 +191,8 @@ watch_names(const TestdbClone *clone, const TestdbTemplate *template)
 }
 
 /*
- * After restoring: forget what the restoring itself has changed, and watch
- * what has not been watched.  Nobody is in the clone yet.
+ * After a restore: forget the changes made by the restore itself, and start
+ * to watch if that was not done yet.  Nobody is in the clone.
  */
 void
 watch_restart(Oid oid)
@@ -213,7 +212,8 @@ watch_restart(Oid oid)
 }
 
 /*
- * Is it known which files of a clone have changed since it was restored?
+ * Report whether it is known which files of a clone have changed since it was
+ * restored.
  */
 bool
 is_watched(Oid oid)
@@ -224,8 +224,8 @@ is_watched(Oid oid)
 }
 
 /*
- * The names of the files that have changed in a clone since it was restored, or
- * NULL if that is not known.
+ * Return the names of the files that have changed in a clone since it was
+ * restored, or NULL if that is not known.
  */
 const FilesyncNames *
 watch_current(Oid oid)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * watch.h
- *	  Which files of a clone have changed.
+ *	  Watching which files of a clone change.
  *
  * Copyright (c) 2026, testdb contributors
  *
