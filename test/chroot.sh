@@ -89,7 +89,9 @@ find_chroot() {
     find_mirror
     folder=$chroot.new
     rm -rf --one-file-system "$cache/$name"-????????.new
-    step "Debian's $(suite_of "$major") with PostgreSQL $major${2:+, to build packages}" make_chroot "$major" "$folder" || return
+    # mmdebstrap has a shell write to a file that it has opened, and dash knows no number above 9. So what was open before is closed.
+    step "Debian's $(suite_of "$major") with PostgreSQL $major${2:+, to build packages}" make_chroot "$major" "$folder" \
+        3>&- 4>&- 5>&- 6>&- 7>&- 8>&- || return
     rm -rf --one-file-system "$cache/$name"-????????
     mv "$folder/root" "$chroot"
     rm -rf --one-file-system "$folder"
