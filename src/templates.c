@@ -226,6 +226,8 @@ registry_forget_template(Oid oid)
 	entry = template_find(oid);
 	if (entry != NULL)
 	{
+		/* Who waits for a spare looks at the list with the mutex alone. */
+		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
 		entry->template.dropped = true;
 		discard_spares(entry);
@@ -238,6 +240,7 @@ registry_forget_template(Oid oid)
 				clone_set_state(clone, CLONE_GARBAGE);
 			nleft += is_left_over(&clone->clone);
 		}
+		LWLockRelease(entry->mutex);
 		if (template_is_unused(entry))
 		{
 			entry->template.oid = InvalidOid;

@@ -152,7 +152,8 @@ find_template_victim(bool *held)
 
 /*
  * Take one of the clones of a template that gives way, as
- * registry_take_template_victim says.  The registry lock is held exclusively.
+ * registry_take_template_victim says.  The registry lock and the mutex are held
+ * exclusively.
  */
 static bool
 take_clone_of(TemplateEntry *template, TestdbClone *clone)
@@ -209,7 +210,10 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 			needed = false;
 	if (needed && (victim = find_template_victim(held)) != NULL)
 	{
+		/* Who waits for a spare looks at the list with the mutex alone. */
+		LWLockAcquire(victim->mutex, LW_EXCLUSIVE);
 		found = take_clone_of(victim, clone);
+		LWLockRelease(victim->mutex);
 		*coming = true;
 	}
 	LWLockRelease(registry->lock);
