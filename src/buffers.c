@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * buffers.c
- *	  What shared buffers and the statistics hold of a database.
+ *	  A database's pages in shared buffers, and its cumulative statistics.
  *
- * Pages of a database whose files are replaced must be dropped before, or
- * they would be written over the new files.  Sets of relations say which;
- * they are found in the names of files that have changed, and by looking at
- * all buffer headers, without a lock: what is dirty may change at once, so
- * that the callers look when nobody can be in the database.
+ * Before the files of a database are replaced its pages must be dropped, or
+ * they would be written over the new files.  A set of relations tells which;
+ * it is collected from the names of changed files, and from all buffer
+ * headers, read without a lock: since pages may become dirty at any time,
+ * callers do that when nobody can be in the database.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -32,7 +32,7 @@ typedef struct RelationKey
 	Oid			relation;		/* the number in its files' names */
 } RelationKey;
 
-/* One of a set of relations; the key comes first. */
+/* An entry of a set of relations; the key comes first. */
 typedef struct RelationEntry
 {
 	RelationKey key;
@@ -49,7 +49,8 @@ typedef struct DatabaseList
 } DatabaseList;
 
 /*
- * For pgstat_drop_matching_compat: is this an entry of one of these databases?
+ * For pgstat_drop_matching_compat: report whether this is an entry of one of
+ * these databases.
  */
 static bool
 is_entry_of(PgStatShared_HashEntry *entry, Datum arg)
@@ -61,11 +62,11 @@ is_entry_of(PgStatShared_HashEntry *entry, Datum arg)
 }
 
 /*
- * Drop the cumulative statistics of databases, which nobody is in, so that they
+ * Drop the cumulative statistics of databases without sessions, so that they
  * start from zero.
  *
- * DROP DATABASE does that, too, by a pass through those of the whole server.
- * Here it is one pass for all of these databases.
+ * DROP DATABASE does that by a pass over those of the whole server.  Here one
+ * pass serves all of these databases.
  */
 void
 database_drop_statistics(const Oid *oids, int n)
@@ -80,9 +81,9 @@ database_drop_statistics(const Oid *oids, int n)
 }
 
 /*
- * For pgstat_reset_matching_entries: is this an entry of one of these
- * databases, and of an object that it had when it was made?  What was made in
- * it has a larger OID than the database.
+ * For pgstat_reset_matching_entries: report whether this is an entry of one
+ * of these databases, and of an object of its template.  Objects created in
+ * the clone have a larger OID than the database.
  */
 static bool
 is_of_template(PgStatShared_HashEntry *entry, Datum arg)
@@ -91,7 +92,7 @@ is_of_template(PgStatShared_HashEntry *entry, Datum arg)
 }
 
 /*
- * For pgstat_drop_matching_compat: is it of another object?
+ * For pgstat_drop_matching_compat: report whether it is of another object.
  */
 static bool
 is_of_clone(PgStatShared_HashEntry *entry, Datum arg)
@@ -100,13 +101,13 @@ is_of_clone(PgStatShared_HashEntry *entry, Datum arg)
 }
 
 /*
- * Let the cumulative statistics of databases start from zero that sessions stay
- * in, none of which is in a transaction, while the databases are rewound.
+ * Reset the cumulative statistics of databases that are rewound, whose
+ * sessions stay, none of which is in a transaction.
  *
- * An entry that is dropped stays, marked so, until all sessions have let go
- * of it.  If its object comes back by the rewind and is dropped once more
- * meanwhile, older minor releases fail after the commit, which is a PANIC.
- * So entries of objects that come back are reset, and used anew if they are
+ * A dropped entry remains, marked as dropped, until all sessions have
+ * released it.  If its object reappears by the rewind and is dropped again
+ * before that, older minor releases fail after the commit, which is a PANIC.
+ * So entries of the template's objects are reset, and reused if they are
  * marked; those of other objects are dropped.
  */
 void
@@ -153,13 +154,14 @@ database_reset_statistics(const Oid *oids, int n)
 }
 
 /*
- * Is a checkpoint in progress that began before this call?
+ * Report whether a checkpoint that began before this call is in progress.
  *
  * Recovery that starts from there applies WAL to the files as that checkpoint
- * leaves them.  A dirty page that was dropped from shared buffers before it was
- * written would be missing: unless WAL has images of full pages, recovery would
- * meet an older page than it expects, and PANIC.  Once the checkpoint is
- * complete, or if it begins after the last change of the page, all is well.
+ * left them.  A dirty page that was dropped from shared buffers before it was
+ * written would be missing: unless WAL has images of full pages, recovery
+ * would meet an older page than it expects, and PANIC.  Once the checkpoint
+ * is complete, or if it begins after the last change of the page, all is
+ * well.
  *
  * A checkpoint sets the redo pointer when it begins, and enters it into
  * pg_control when it is complete.  Our own copy of the former is as new as our
@@ -174,7 +176,7 @@ database_is_checkpointing(void)
 	bool		crc_ok;
 	bool		result;
 
-	/* A record must hold something. */
+	/* A record must not be empty. */
 	XLogBeginInsert();
 	XLogRegisterData(&nothing, sizeof(nothing));
 	(void) XLogInsert(RM_XLOG_ID, XLOG_NOOP);
@@ -189,9 +191,9 @@ database_is_checkpointing(void)
 }
 
 /*
- * Forget what of a database is in shared buffers, and what the checkpointer
- * was to do with its files, as dropdb() does.  No session is in it or can come
- * to it.  Its files may be changed after the next checkpoint has been
+ * Drop a database's pages from shared buffers, and the checkpointer's pending
+ * requests for its files, as dropdb() does.  No session is in it or can
+ * connect to it.  Its files may be changed when the next checkpoint has
  * completed, and every process has closed them.
  */
 void
@@ -202,7 +204,7 @@ database_discard_buffers(Oid oid)
 }
 
 /*
- * A set of relations of any databases, empty; it lives in the current memory
+ * Create an empty set of relations, of any databases, in the current memory
  * context.
  */
 HTAB *
@@ -219,7 +221,7 @@ database_relations_create(void)
 }
 
 /*
- * Add a relation to such a set, unless it is there; its entry.
+ * Add a relation to such a set, unless it is in it; return its entry.
  */
 static RelationEntry *
 add_relation(HTAB *relations, const RelationKey *key)
@@ -237,9 +239,9 @@ add_relation(HTAB *relations, const RelationKey *key)
 }
 
 /*
- * The number of the relation that a file in a database's directory is of,
- * whichever fork or segment; InvalidOid if it is of none, or of a temporary
- * one, which only the session opens that made it.
+ * Extract the relfilenode from the name of a file in a database's directory,
+ * of any fork or segment; InvalidOid if it has none, or is of a temporary
+ * relation, which only its own session opens.
  */
 Oid
 database_relation_of_file(const char *file)
@@ -254,8 +256,7 @@ database_relation_of_file(const char *file)
 }
 
 /*
- * Add the relation that a file in a database's directory is of, if it is of
- * one.
+ * Add the relation of a file in a database's directory, if it is of one.
  */
 void
 database_relations_add_file(HTAB *relations, Oid oid, const char *file)
@@ -267,8 +268,9 @@ database_relations_add_file(HTAB *relations, Oid oid, const char *file)
 }
 
 /*
- * Add the relations of these databases that have dirty pages in shared buffers.
- * Sorts oids.  No session is in them, so that there will be no more such pages.
+ * Add the relations of these databases that have dirty pages in shared
+ * buffers.  Sorts oids.  No session is in them, so no more pages become
+ * dirty.
  */
 void
 database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
@@ -287,15 +289,15 @@ database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
 		{
 			RelationEntry *entry = add_relation(relations, &key);
 
-			/* If another page has come there meanwhile, this one is in a file. */
+			/* If another page has replaced it, this one is in its file. */
 			entry->lsn = Max(entry->lsn, PageGetLSN((Page) BufferGetBlock(i + 1)));
 		}
 	}
 }
 
 /*
- * The relations of a database in such a set, *n of them, in the current memory
- * context.
+ * Return the relations of a database in such a set, *n of them, in the
+ * current memory context.
  */
 RelationChange *
 database_relations_list(HTAB *relations, Oid oid, int *n)
@@ -318,8 +320,8 @@ database_relations_list(HTAB *relations, Oid oid, int *n)
 }
 
 /*
- * Drop all pages of these relations from shared buffers, except of those where
- * that has been done already.
+ * Drop all pages of these relations from shared buffers, except those already
+ * dropped.
  */
 void
 database_relations_discard(HTAB *relations)
@@ -346,9 +348,9 @@ database_relations_discard(HTAB *relations)
 }
 
 /*
- * Compare every page of a database that is in shared buffers with its file.
- * Nobody is in the database, so that all of them are clean; that they are the
- * same is what the next life relies on.
+ * Compare every page of a database in shared buffers with its file.  Nobody
+ * is in the database, so all of them are clean; reuse relies on them being
+ * equal.
  */
 void
 database_check_buffers(Oid oid)
@@ -385,7 +387,7 @@ database_check_buffers(Oid oid)
 		if (fd >= 0)
 			CloseTransientFile(fd);
 
-		/* It may have made way for another meanwhile. */
+		/* It may have been replaced by another one. */
 		if (!same && buffer_relation_compat(i, &now, &rel, &dirty) && now == oid)
 			elog(PANIC, "page %u of file \"%s\" is another one in shared buffers",
 				 number, path);
@@ -393,7 +395,7 @@ database_check_buffers(Oid oid)
 }
 
 /*
- * Bring to disk what this transaction has written to WAL so far.
+ * Flush this transaction's WAL so far.
  */
 void
 database_flush(void)

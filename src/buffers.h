@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * buffers.h
- *	  What shared buffers and the statistics hold of a database.
+ *	  A database's pages in shared buffers, and its cumulative statistics.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,21 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * database.c
- *	  Making and removing a database.
+ *	  Creating and dropping a database through core.
  *
  * Everything here runs in a worker, inside a transaction that the worker
- * starts and ends, unless it says otherwise, and knows nothing of requests.
+ * starts and ends, unless its comment says otherwise, and does not depend on
+ * requests.
  *
  * The work itself is done by core's createdb() and dropdb().  Around them,
  * two things are done differently from CREATE and DROP DATABASE:
  *
- * - Whether the template is in use is found out under the lock that keeps new
- *   sessions out, and without waiting.  createdb() then never finds anybody,
- *   and never sleeps; who waits for the template to be left is the caller,
- *   not the worker.
- * - Sessions in a database to be dropped are ended and waited for beforehand,
- *   so that dropdb() finds none: it would sleep 100 ms if only one of them,
- *   just disconnected by its client, was still on its way out.
+ * - Whether the template is in use is determined under the lock that keeps new
+ *   sessions out, and without waiting.  createdb() then never finds a session,
+ *   and never sleeps; the caller, not the worker, waits until the template is
+ *   not in use.
+ * - Sessions in a database to be dropped are terminated and waited for
+ *   beforehand, so that dropdb() finds none: it would sleep 100 ms even if
+ *   only one of them, just disconnected by its client, was still exiting.
  *
  * Locks.  Heavyweight locks only, on the database objects, as core takes them:
  * ShareLock on a template, AccessExclusiveLock on a database to be dropped;
@@ -62,16 +63,16 @@
 /* How long dropdb() may take, besides waiting for a lock, in ms. */
 #define DROP_TIMEOUT		5000
 
-/* Is this process in dropdb()? */
+/* True while this process is in dropdb(). */
 static bool in_dropdb = false;
 
-/* The database that this process has last locked, or tried to. */
+/* The database that this process last locked, or tried to lock. */
 static Oid	last_locked = InvalidOid;
 
-/* The transaction for whose changes of it this process has waited since. */
+/* The transaction that has changed it and was waited for since, if any. */
 static TransactionId last_changer = InvalidTransactionId;
 
-/* Has it been refused to wait for that? */
+/* True if this process was not allowed to wait for that. */
 static bool lock_refused = false;
 
 /*
@@ -98,8 +99,8 @@ database_lookup(Oid oid, DatabaseInfo *info)
  * Choose an OID that no database has, and no directory in the default
  * tablespace.
  *
- * The OID is needed before the database is made, so that what is about to be
- * made can be recorded first.  createdb() makes its own checks again.
+ * The OID is needed before the database is created, in order to record it
+ * first.  createdb() repeats these checks.
  */
 Oid
 database_choose_oid(void)
@@ -122,7 +123,7 @@ database_choose_oid(void)
 }
 
 /*
- * Tell the autovacuum workers in a database to end.
+ * Terminate the autovacuum workers in a database.
  */
 void
 database_end_autovacuum(Oid oid)
@@ -131,9 +132,9 @@ database_end_autovacuum(Oid oid)
 }
 
 /*
- * Begin to wait for a lock on a database, or its row, unless this is the last
- * worker that does not wait for one: 55P03 then, and database_lock_was_refused
- * says so once.
+ * Begin to wait for a lock on a database, or its row, unless all other
+ * workers are waiting for one: 55P03 then, which database_lock_was_refused
+ * reports once.
  */
 static void
 begin_wait_or_refuse(Oid oid)
@@ -151,11 +152,11 @@ begin_wait_or_refuse(Oid oid)
 }
 
 /*
- * Lock a database until the end of the transaction.  The last worker that does
- * not wait for a lock does not begin to; database_lock_was_refused then says so
- * once.
+ * Lock a database until the end of the transaction.  If all other workers are
+ * waiting for locks, it is not waited for, which database_lock_was_refused
+ * reports once.
  *
- * Errors: 55P03 after lock_timeout, or at once.
+ * Errors: 55P03 after lock_timeout, or immediately.
  */
 static void
 lock_or_refuse(Oid oid, LOCKMODE mode)
@@ -183,10 +184,10 @@ lock_or_refuse(Oid oid, LOCKMODE mode)
 }
 
 /*
- * The transaction in progress, other than this one, that has changed a
+ * Return the transaction in progress, other than this one, that has changed a
  * setting of a database (ALTER DATABASE ... SET, ALTER ROLE ... IN DATABASE
- * ... SET), or InvalidTransactionId.  These commands let go of their lock on
- * the database when they end, not with the transaction.
+ * ... SET), or InvalidTransactionId.  These commands release their lock on
+ * the database at their end, not at that of the transaction.
  */
 TransactionId
 database_find_settings_changer(Oid oid)
@@ -209,8 +210,9 @@ database_find_settings_changer(Oid oid)
 }
 
 /*
- * The transaction in progress, other than this one, that has changed or locked
- * the row of a database, or changed its settings, or InvalidTransactionId.
+ * Return the transaction in progress, other than this one, that has changed
+ * or locked the row of a database, or changed its settings, or
+ * InvalidTransactionId.
  */
 static TransactionId
 find_row_changer(Oid oid)
@@ -262,11 +264,11 @@ wait_for_transaction(TransactionId xid)
 }
 
 /*
- * Wait for whoever has changed a database's row or settings, as GRANT and
- * ALTER DATABASE do without a lock on the database; the same rule as in
- * lock_or_refuse.  The database is locked.
+ * Wait for a transaction that has changed a database's row or settings, as
+ * GRANT and ALTER DATABASE do without a lock on the database; the same rule
+ * as in lock_or_refuse.  The database is locked.
  *
- * Errors: 55P03 after lock_timeout, or at once.
+ * Errors: 55P03 after lock_timeout, or immediately.
  */
 static void
 wait_for_row_or_refuse(Oid oid)
@@ -282,14 +284,13 @@ wait_for_row_or_refuse(Oid oid)
 }
 
 /*
- * Lock a template so that no session can connect to it, and find out whether
- * one is in it already; true if not.  *nprepared is the number of prepared
- * transactions that are in the way.  name is what the caller called it, for
- * the error.
+ * Lock a template so that no session can connect to it, and check that it has
+ * no sessions; true if not.  *nprepared is the number of its prepared
+ * transactions.  name is the name used by the caller, for the error.
  *
  * The ShareLock is kept until the transaction's end.
  *
- * Errors: 3D000 if the template has gone; 55P03 after lock_timeout.
+ * Errors: 3D000 if the template no longer exists; 55P03 after lock_timeout.
  */
 bool
 database_lock_idle(Oid oid, const char *name, int *nprepared)
@@ -314,8 +315,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 }
 
 /*
- * The same without waiting for the lock; false also if it is not to be had at
- * once.
+ * The same without waiting for the lock; false also if it is not available.
  */
 bool
 database_try_lock_idle(Oid oid)
@@ -338,7 +338,7 @@ database_try_lock_idle(Oid oid)
 }
 
 /*
- * Make a database with the given OID, name and owner from a template, which
+ * Create a database with the given OID, name and owner from a template, which
  * database_lock_idle has locked.
  *
  * Errors: those of CREATE DATABASE.
@@ -353,7 +353,7 @@ database_create(Oid oid, const char *name, Oid owner,
 	Node	   *template_arg = (Node *) makeString(pstrdup(template_name));
 	Node	   *strategy_arg = (Node *) makeString(pstrdup(strategy));
 
-	/* A Float is how the grammar passes integers beyond the range of int. */
+	/* The grammar passes integers beyond the range of int as a Float. */
 	Node	   *oid_arg = (Node *) makeFloat(psprintf("%u", oid));
 
 	stmt->dbname = pstrdup(name);
@@ -379,8 +379,8 @@ database_lock(Oid oid, DatabaseInfo *info)
 }
 
 /*
- * The same without waiting; false if somebody else has locked the database or
- * changed its row or settings.  *changer is the transaction that has done the
+ * The same without waiting; false if another process has locked the database
+ * or changed its row or settings.  *changer is the transaction that did the
  * latter, if any; the database is locked then.
  */
 bool
@@ -400,14 +400,14 @@ database_try_lock(Oid oid, TransactionId *changer)
 }
 
 /*
- * See that a database has an entry in the cumulative statistics that can be
- * dropped.
+ * Ensure that a database has an entry in the cumulative statistics that can
+ * be dropped.
  *
- * An entry that was dropped stays, marked so, while any process still refers
- * to it; it is given new life when statistics of the same OID are reported.  A
- * clone keeps its OID.  If nothing was reported of its last life, and somebody
- * still refers to an earlier one, dropping its statistics would be an error,
- * and since that happens after the commit, a PANIC.
+ * A dropped entry remains, marked as dropped, while any process refers to it;
+ * it is reused when statistics of the same OID are reported.  A clone keeps
+ * its OID.  If nothing was reported since it was last recycled, and a process
+ * still refers to the dropped entry, dropping it again would be an error, and
+ * since that happens after the commit, a PANIC.
  */
 static void
 make_statistics_droppable(Oid oid)
@@ -416,16 +416,16 @@ make_statistics_droppable(Oid oid)
 }
 
 /*
- * Drop a database, ending whatever is connected to it; false if it does not
- * exist (any more).
+ * Drop a database, terminating its sessions; false if it does not exist (any
+ * more).
  *
- * dropdb() waits until every process has closed its files, which one that waits
- * for its client in the middle of a COPY does not do.
+ * dropdb() waits until every process has closed its files, which a process
+ * that waits for its client in the middle of a COPY does not do.
  *
  * Errors: those of DROP DATABASE; 53100 if the file system is full and the
- * reserve used up; 55006 as database_end_sessions; 55P03 after lock_timeout;
- * 57014 if dropdb() takes longer than that and DROP_TIMEOUT, after which the
- * database may be marked as invalid.
+ * reserve is used up; 55006 as in database_end_sessions; 55P03 after
+ * lock_timeout; 57014 if dropdb() takes longer than that and DROP_TIMEOUT,
+ * after which the database may be marked as invalid.
  */
 bool
 database_drop(Oid oid)
@@ -457,7 +457,8 @@ database_drop(Oid oid)
 }
 
 /*
- * Has database_drop just failed in dropdb()?  Forgets it; for error handling.
+ * Report whether database_drop has just failed in dropdb(), and reset that
+ * state; for error handling.
  */
 bool
 database_end_drop(void)
@@ -469,8 +470,8 @@ database_end_drop(void)
 }
 
 /*
- * Report whether this process was refused to wait for a lock, since the last
- * call.
+ * Report whether this process was not allowed to wait for a lock, since the
+ * last call.
  */
 bool
 database_lock_was_refused(void)
@@ -482,8 +483,8 @@ database_lock_was_refused(void)
 }
 
 /*
- * The database that this process has last locked, or tried to; for error
- * handling.
+ * Return the database that this process last locked, or tried to lock; for
+ * error handling.
  */
 Oid
 database_last_locked(void)
@@ -492,8 +493,8 @@ database_last_locked(void)
 }
 
 /*
- * The transaction for whose changes of that database's row or settings this
- * process waited last, or InvalidTransactionId.
+ * Return the transaction that changed that database's row or settings and was
+ * waited for last, or InvalidTransactionId.
  */
 TransactionId
 database_last_changer(void)
@@ -503,8 +504,8 @@ database_last_changer(void)
 
 /*
  * Remove the directories of a database that has no row in pg_database, in
- * every tablespace: the leftovers of a crash, or of a copy that failed.  WAL
- * says so on disk when this returns.
+ * every tablespace: the leftovers of a crash, or of a failed copy.  The WAL
+ * records of that are flushed on return.
  */
 void
 database_remove_files(Oid oid)
@@ -543,8 +544,8 @@ database_remove_files(Oid oid)
 }
 
 /*
- * The name of a tablespace other than the default one in which a database has
- * files, or NULL.
+ * Return the name of a tablespace other than the default one in which a
+ * database has files, or NULL.
  */
 static char *
 find_other_tablespace(Oid oid)
@@ -574,8 +575,8 @@ find_other_tablespace(Oid oid)
 }
 
 /*
- * Why a database can't be cloned by the native method, in a few words, or NULL
- * if it can.
+ * Return the reason why a database cannot be cloned by the native method, in
+ * a few words, or NULL if it can.
  */
 char *
 database_obstacle(Oid oid)
@@ -601,7 +602,8 @@ database_obstacle(Oid oid)
 }
 
 /*
- * How core should make databases where the native method can't be used.
+ * Return the method by which core creates databases if the native method
+ * cannot be used.
  */
 TestdbMethod
 database_core_method(void)
@@ -610,8 +612,8 @@ database_core_method(void)
 }
 
 /*
- * The OIDs of the databases that depend on a role: by their owner, by what was
- * granted on them, or by anything in them.  Any session may call it.
+ * Return the OIDs of the databases that depend on a role: by their owner, by
+ * privileges on them, or by objects in them.  Any session may call it.
  */
 List *
 database_list_dependents(Oid role)
@@ -642,12 +644,12 @@ database_list_dependents(Oid role)
 }
 
 /*
- * Can a clone that is being dropped have another life?  Not if core would do
- * more for it than what database_reset_row does.
+ * Report whether a clone that is being dropped can be recycled: not if core
+ * would do more for it than database_reset_row does.
  *
- * Nor if those who follow WAL might meet, in a recovery of their own, changes
- * of a former life on pages of the next one: full-page images keep them apart.
- * Here the checkpoint before the restore does (recycle.c).
+ * Nor if WAL consumers, in a recovery of their own, might apply earlier
+ * changes to pages of the restored files: full-page images prevent that.  On
+ * this server the checkpoint before the restore does (recycle.c).
  */
 bool
 database_is_recyclable(Oid oid)
@@ -674,8 +676,8 @@ database_is_recyclable(Oid oid)
 }
 
 /*
- * Raise the error, 55006, with which dropdb() would refuse to drop a database
- * that nobody is in, if it would.
+ * Raise the error, 55006, if dropdb() would refuse to drop a database without
+ * sessions.
  */
 void
 database_check_droppable(Oid oid, const char *name)
@@ -692,7 +694,8 @@ database_check_droppable(Oid oid, const char *name)
 }
 
 /*
- * Is a database marked as invalid, by an interrupted DROP DATABASE or restore?
+ * Report whether a database is marked as invalid, by an interrupted DROP
+ * DATABASE or restore.
  */
 bool
 database_is_invalid(Oid oid)
@@ -709,10 +712,10 @@ database_is_invalid(Oid oid)
 }
 
 /*
- * Set what the transactions of a worker rely on, whatever ALTER DATABASE ...
- * SET or ALTER ROLE ... SET say: nothing of the database's owner may keep the
- * worker from its work, or lend it another role.  It waits for each lock so
- * many ms at most.
+ * Set the configuration parameters that a worker relies on, overriding ALTER
+ * DATABASE ... SET and ALTER ROLE ... SET: the database's owner must not be
+ * able to block the worker, or to change its role.  It waits at most
+ * lock_timeout_ms for each lock.
  */
 void
 database_secure_session(int lock_timeout_ms)
@@ -742,8 +745,7 @@ database_secure_session(int lock_timeout_ms)
 }
 
 /*
- * Raise the error, 53400, that a role has as many clones as it may have, which
- * is n.
+ * Raise the error, 53400, that a role has as many clones as it may have, n.
  */
 void
 database_report_role_limit(Oid role, int n)

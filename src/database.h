@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * database.h
- *	  Making and removing a database.
+ *	  Creating and dropping a database through core.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -3,8 +3,8 @@
  * debug.c
  *	  Named points at which a process can be made to fail, for tests.
  *
- * Whatever testdb does is a sequence of steps, and a process can end between
- * any two of them.  debug_point("name") stands there.  With
+ * testdb's operations are sequences of steps, and a process can exit between
+ * any two of them.  There is a debug_point("name") in these places.  With
  *
  *		testdb.debug_point = 'name kill'
  *
@@ -56,8 +56,8 @@ debug_define(void)
 }
 
 /*
- * What should happen at this point: the rest of the setting, if it is the one
- * that is set, else NULL.
+ * Return the action at this point: the rest of the setting, if it is for this
+ * point, else NULL.
  */
 static const char *
 action_at(const char *name)
@@ -72,7 +72,7 @@ action_at(const char *name)
 }
 
 /*
- * Is this where to wait?
+ * Report whether to wait at this point.
  */
 static bool
 waits_at(const char *name)
@@ -83,7 +83,7 @@ waits_at(const char *name)
 }
 
 /*
- * Wait at a point until it is not the one that is set.
+ * Wait at a point until it is no longer set.
  */
 static void
 wait_at(const char *name)
@@ -93,7 +93,7 @@ wait_at(const char *name)
 	ereport(LOG, (errmsg("debug point \"%s\" was reached", name)));
 	while (waits_at(name))
 	{
-		/* Whoever was waiting before may have reset the latch that the reload set. */
+		/* An earlier wait may have reset the latch that the reload set. */
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;

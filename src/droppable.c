@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * droppable.c
- *	  Making a database droppable, and describing what is in the way.
+ *	  Making a database droppable, and describing what prevents that.
  *
- * dropdb() refuses to drop a database that somebody has marked as a template,
- * or that has a subscription.  A clone may be both: its owner can do that to
- * it.  Whoever drops it wants it gone all the same, so these are undone
- * first:
+ * dropdb() refuses to drop a database that is marked as a template, or has a
+ * subscription.  A clone's owner can do both.  The drop is wanted
+ * nevertheless, so these are undone first:
  *
  *	what							how								after a crash
  *	1  is_template					in place in the row, for good	the lease says
@@ -25,14 +24,14 @@
  * before, as all others in the database.  Until the drop is committed the
  * launcher starts no new ones: the database is locked.
  *
- * What can't be undone is what a live process holds.  Errors name it: who holds
- * a lock, which prepared transactions are left, and who has not accepted the
- * barrier that dropdb() waits for.  The last is known only to core, which logs
- * it in the waiting process after 5 s; a hook in that process reads it from
- * there.  If it has not come to that, the processes are listed that are known
- * to accept none in their present state: those that wait for a client in the
- * middle of a statement, and background workers of others, many of which sleep
- * without looking.
+ * What a live process holds cannot be undone.  Errors name it: the holders of
+ * a lock, the prepared transactions that are left, and the process that has
+ * not accepted the barrier that dropdb() waits for.  The last is known only
+ * to core, which logs it in the waiting process after 5 s; a hook in that
+ * process reads it from there.  If it was not logged yet, the processes that
+ * accept no barrier in their present state are listed: those that wait for a
+ * client in the middle of a statement, and background workers of other
+ * extensions, many of which sleep without processing interrupts.
  *
  * Everything here runs in a worker, in a transaction.
  *
@@ -71,10 +70,10 @@
 #include "compat.h"
 #include "droppable.h"
 
-/* How many processes, or transactions, a detail names. */
+/* Maximum number of processes, or transactions, named in a detail. */
 #define MAX_DESCRIBED		5
 
-/* What core logs of a process that keeps it waiting. */
+/* What core logs about a process that it waits for. */
 #define BARRIER_MESSAGE		"to accept ProcSignalBarrier"
 
 static emit_log_hook_type previous_log_hook = NULL;
@@ -118,7 +117,7 @@ change_row(Oid oid, const int *limit)
 	}
 	table_close(rel, RowExclusiveLock);
 
-	/* dropdb() looks at it in the catalog cache. */
+	/* dropdb() reads it from the catalog cache. */
 	CommandCounterIncrement();
 	AcceptInvalidationMessages();
 }
@@ -170,7 +169,7 @@ drop_origins(Oid subscription)
 }
 
 /*
- * Remove the subscriptions of a database, which nobody is in, without a word to
+ * Remove the subscriptions of a database without sessions, without contacting
  * their publishers.
  *
  * Errors: 55P03 after lock_timeout; those of drop_origins.
@@ -211,8 +210,8 @@ detach_subscriptions(Oid oid)
 }
 
 /*
- * Undo what would make dropdb() refuse to drop a database, which nobody is in,
- * and which the caller drops in this transaction.
+ * Undo what would make dropdb() refuse to drop a database without sessions,
+ * which the caller drops in this transaction.
  *
  * Errors: 55P03 after lock_timeout, 55006.
  */
@@ -244,7 +243,7 @@ append_process(StringInfo buf, int pid, Oid userid, const char *application,
 }
 
 /*
- * Column number i (from 1) of a row of an SPI query as text, or NULL.
+ * Return column number i (from 1) of a row of an SPI query as text, or NULL.
  */
 static char *
 get_column(int row, int i)
@@ -253,8 +252,8 @@ get_column(int row, int i)
 }
 
 /*
- * Run a query with one parameter; its rows are in SPI_tuptable until
- * SPI_finish().  The number of rows.
+ * Run a query with one parameter, and return the number of rows, which are in
+ * SPI_tuptable until SPI_finish().
  */
 static int
 run_query(const char *query, Oid type, Datum parameter)
@@ -266,15 +265,15 @@ run_query(const char *query, Oid type, Datum parameter)
 }
 
 /*
- * Describe who holds a lock that conflicts with dropping a database, for the
- * detail of an error; NULL if nobody does any more.
+ * Describe the processes that hold a lock that conflicts with dropping a
+ * database, for the detail of an error; NULL if there are none any more.
  *
  * The transaction changer comes first, if it is valid: the one that was
- * waited for since it has changed the database's row or settings.  Then comes
- * the database's own lock; only if nobody has it, those who lock a shared
- * catalog, and only then those who have just written to pg_database.  No
- * catalog is read besides those of roles: one of the others may be what is
- * locked.
+ * waited for since it has changed the database's row or settings.  Then come
+ * the holders of the database's own lock; if there are none, those of a lock
+ * on a shared catalog, and if there are none, those that have just written to
+ * pg_database.  No catalog is read besides those of roles: one of the others
+ * may be what is locked.
  */
 char *
 droppable_describe_lockers(Oid oid, TransactionId changer)
@@ -335,8 +334,9 @@ droppable_describe_lockers(Oid oid, TransactionId changer)
 }
 
 /*
- * Count those who lock a database, or are the transaction changer, from within:
- * open transactions of sessions that are connected to it, and prepared ones.
+ * Count the transactions within a database that lock it, or are the
+ * transaction changer: open ones of sessions that are connected to it, and
+ * prepared ones.
  */
 void
 droppable_count_lockers_within(Oid oid, TransactionId changer, int *nsessions,
@@ -399,8 +399,8 @@ droppable_describe_prepared(const char *name)
 }
 
 /*
- * For emit_log_hook: note the process that core is waiting for.  The message
- * may be translated; the ID is the only number in it.
+ * For emit_log_hook: remember the process that core is waiting for.  The
+ * message may be translated; the ID is the only number in it.
  */
 static void
 note_barrier(ErrorData *edata)
@@ -418,7 +418,7 @@ note_barrier(ErrorData *edata)
 }
 
 /*
- * From now on, note which process keeps this one waiting at a barrier, until
+ * Begin to remember the process that this one waits for at a barrier, until
  * droppable_end_barrier.
  */
 void
@@ -433,7 +433,8 @@ droppable_watch_barrier(void)
 }
 
 /*
- * Is this one of the processes that are known to accept no barrier as they are?
+ * Report whether a process is known to accept no barrier in its present
+ * state.
  */
 static bool
 ignores_barriers(const PgBackendStatus *status)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * droppable.h
- *	  Making a database droppable, and describing what is in the way.
+ *	  Making a database droppable, and describing what prevents that.
  *
  * Copyright (c) 2026, testdb contributors
  *

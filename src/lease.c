@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * lease.c
- *	  What is on disk about each database that testdb made.
+ *	  The leases: what is on disk about each database created by testdb.
  *
- * A file pg_testdb/clones/<oid> per database says that testdb made it, from
- * what, for whom, and how far it has come.  It is what allows testdb to drop
- * a database: without it, nothing is ever dropped.  It is written before the
- * thing that it announces is done:
+ * A file pg_testdb/clones/<oid> per database records that testdb created it,
+ * from which template, for whom, and its state.  testdb only drops databases
+ * that have one.  It is written before the action that it announces:
  *
  *	CREATING	before the database's directory and row are made
  *	HELD		when it is complete, before its name is handed out
@@ -16,20 +15,19 @@
  *				until they are: found at start-up, that is done again
  *	(removed)	after the removal of its row was committed
  *
- * After a crash, then: CREATING and UNWANTED mean that whatever there is of
- * the database must go, and that nobody has its name (or nobody wants it any
- * more); HELD means that it lives on, or, if it has no row, that somebody
- * dropped it with plain SQL.  A file that cannot be understood protects its
- * database: testdb then never touches it, and says so.
+ * After a crash, then: CREATING and UNWANTED mean that whatever exists of the
+ * database must be removed, and that its name was not handed out (or is no
+ * longer used); HELD means that it is kept, or, if it has no row, that it was
+ * dropped with plain SQL.  An invalid file protects its database: testdb then
+ * never touches it, and logs that.
  *
  * Each file is one fixed-size struct with a checksum, small enough to be
  * written by a single system call within one sector.  Only one process writes
- * the file of a given database at a time: the one that brought its entry in
- * the registry into a state that is another's no longer.  LEASED is nobody's:
- * whoever changes the terms, or begins to take it back, holds a lock on the
- * database, from before it looks at the entry until the file is written, which
- * conflicts with itself: ShareUpdateExclusiveLock and AccessExclusiveLock.
- * No lock is taken here.
+ * the file of a given database at a time: the owner of its entry in the
+ * registry.  LEASED has no owner: a process that changes the terms, or begins
+ * a drop, holds a self-conflicting lock on the database,
+ * ShareUpdateExclusiveLock or AccessExclusiveLock, from before it reads the
+ * entry until the file is written.  No lock is taken here.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -90,7 +88,7 @@ typedef struct KeptLease
 static KeptLease kept[16];		/* by oid modulo their number */
 
 /*
- * The checksum that a file's content should have.
+ * Compute the checksum of a file's content.
  */
 static pg_crc32c
 lease_checksum(const LeaseFile *file)
@@ -113,16 +111,16 @@ lease_path(Oid oid, char *path)
 	static const char folder[] = TESTDB_LEASE_DIR "/";
 	int			length = sizeof(folder) - 1;
 
-	/* Each clone that is handed out comes by here: snprintf takes far longer. */
+	/* Called for each clone handed out: snprintf is far slower. */
 	memcpy(path, folder, length);
 	length += pg_ultoa_n(oid, path + length);
 	path[length] = '\0';
 }
 
 /*
- * Make the directories that testdb keeps its files in, if they are not there.
+ * Create the directories of testdb's files, if they do not exist.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 void
 lease_make_directories(void)
@@ -168,12 +166,11 @@ lease_fill(LeaseFile *file, const TestdbClone *clone, LeaseState state)
 }
 
 /*
- * Open the file of a database, or return it as this process has opened it
- * before; -1 with errno set if it cannot be opened.
+ * Open the file of a database, or return it if this process has it open; -1
+ * with errno set if it cannot be opened.
  *
- * A recycled database keeps its OID, and a session that takes one after the
- * other meets the same few again and again.  What has been unlinked meanwhile
- * is closed and opened anew.
+ * A recycled database keeps its OID, so a session gets the same few again and
+ * again.  A file that was unlinked is closed and opened again.
  */
 static File
 lease_open_kept(Oid oid, const char *path)
@@ -200,7 +197,7 @@ lease_open_kept(Oid oid, const char *path)
  * as lease_write does, but the file is there, and stays open in this process.
  * Durable on return, if fsync is on.
  *
- * Errors: whatever the file system says; the old record may then be lost.
+ * Errors: those of the file system; the old record may then be lost.
  */
 void
 lease_hold(const TestdbClone *clone)
@@ -237,7 +234,7 @@ lease_hold(const TestdbClone *clone)
  * Record a database in the given state, instead of what was recorded before.
  * Durable on return, if fsync is on.
  *
- * Errors: whatever the file system says; the old record may then be lost.
+ * Errors: those of the file system; the old record may then be lost.
  */
 void
 lease_write(const TestdbClone *clone, LeaseState state)
@@ -248,7 +245,7 @@ lease_write(const TestdbClone *clone, LeaseState state)
 
 	lease_fill(&file, clone, state);
 	lease_path(clone->oid, path);
-	/* To open one that is there takes less time without O_CREAT. */
+	/* Opening an existing one is faster without O_CREAT. */
 	fd = OpenTransientFile(path, O_WRONLY | PG_BINARY);
 	if (fd < 0 && errno == ENOENT)
 		fd = OpenTransientFile(path, O_CREAT | O_WRONLY | PG_BINARY);
@@ -263,7 +260,7 @@ lease_write(const TestdbClone *clone, LeaseState state)
 		/* if write didn't set errno, assume problem is no disk space */
 		int			save_errno = errno ? errno : ENOSPC;
 
-		/* There may be no transaction whose end would do that. */
+		/* There may be no transaction that would do that at its end. */
 		CloseTransientFile(fd);
 		errno = save_errno;
 		ereport(ERROR,
@@ -283,8 +280,8 @@ lease_write(const TestdbClone *clone, LeaseState state)
 }
 
 /*
- * Report whether the file of a database is there and has nothing in it, which
- * is how a crash before the first lease_write() was done leaves it.
+ * Report whether the file of a database exists and is empty, as left by a
+ * crash during the first lease_write().
  */
 bool
 lease_is_empty(Oid oid)
@@ -297,10 +294,10 @@ lease_is_empty(Oid oid)
 }
 
 /*
- * Read what is recorded about a database into *clone and *state; false if
- * nothing is, or nothing that can be understood (which is logged).  The
- * clone's own state in the registry is not set.  For the server's start: the
- * session that a clone was to end with has ended, so that nobody wants it.
+ * Read the record of a database into *clone and *state; false if there is
+ * none, or an invalid one (which is logged).  The clone's state in the
+ * registry is not set.  For server start: clones of a session's scope are
+ * UNWANTED, since the session has ended.
  */
 bool
 lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
@@ -357,9 +354,9 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 }
 
 /*
- * Remove what is recorded about a database; nothing happens if nothing is.
+ * Remove the record of a database, if there is one.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 void
 lease_remove(Oid oid)
@@ -375,10 +372,10 @@ lease_remove(Oid oid)
 }
 
 /*
- * List the OIDs of the databases that something is recorded about.  Names
- * that are no number are not ours and passed over.
+ * List the OIDs of the databases that have a record.  Names that are not
+ * numbers are skipped.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 List *
 lease_list(void)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lease.h
- *	  What is on disk about each database that testdb made.
+ *	  The leases: what is on disk about each database created by testdb.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -17,12 +17,12 @@
 #define TESTDB_DIR			"pg_testdb"
 #define TESTDB_LEASE_DIR	TESTDB_DIR "/clones"
 
-/* How far a database has come.  The numbers are on disk: never reuse one. */
+/* The state of a database.  The numbers are on disk: never reuse one. */
 typedef enum LeaseState
 {
 	LEASE_CREATING = 1,			/* its row may or may not be committed */
 	LEASE_HELD = 2,				/* complete, handed out */
-	LEASE_UNWANTED = 3,			/* nobody has it; its content is of no use */
+	LEASE_UNWANTED = 3,			/* nobody has it; to be removed */
 	LEASE_REWINDING = 4			/* handed out, but must be restored */
 } LeaseState;
 

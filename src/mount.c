@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * mount.c
- *	  What is mounted where, and with what options.
+ *	  Mounts and their options.
  *
- * Plain POSIX, as it has no need of a server.  The table is Linux's
+ * Plain POSIX, independent of a server.  The table is Linux's
  * /proc/self/mountinfo; see proc_pid_mountinfo(5).  A line:
  *
  *	36 35 98:0 /root /mnt rw,noatime shared:1 - tmpfs none rw,huge=always
@@ -27,7 +27,7 @@
 #include "mount.h"
 
 /*
- * Is this word in a list that is separated by commas?
+ * Report whether a word is in a comma-separated list.
  */
 static bool
 has_word(const char *list, const char *word)
@@ -46,8 +46,8 @@ has_word(const char *list, const char *word)
 }
 
 /*
- * Does a line of the table say of the device that it is of this type and has
- * this option?  The line is changed.
+ * Report whether a line of the table is about this device, with this type and
+ * this option.  The line is changed.
  */
 static bool
 line_has_option(char *line, dev_t device, const char *type, const char *option)
@@ -74,8 +74,8 @@ line_has_option(char *line, dev_t device, const char *type, const char *option)
 }
 
 /*
- * Does the table of mounts, a file, say that the device is a file system of
- * this type that has this option?  False if there is no such table.
+ * Report whether, in the table of mounts, a file, the device is a file system
+ * of this type that has this option.  False if there is no such table.
  */
 bool
 mount_has_option(const char *table, dev_t device, const char *type,
@@ -96,8 +96,8 @@ mount_has_option(const char *table, dev_t device, const char *type,
 }
 
 /*
- * Replace what the table writes for white space and backslashes, three octal
- * digits after a backslash, by what it stands for.
+ * Replace the table's escapes for white space and backslashes, three octal
+ * digits after a backslash, by their characters.
  */
 static void
 unescape(char *path)
@@ -120,9 +120,9 @@ unescape(char *path)
 }
 
 /*
- * If a line of the table says that a file system of this type is mounted,
- * with this option unless it is NULL, put what of it is mounted into root and
- * the place into point (PATH_MAX bytes each).  The line is changed.
+ * If a line of the table is a mount of a file system of this type, with this
+ * option unless it is NULL, put its root within the file system into root and
+ * the mount point into point (PATH_MAX bytes each).  The line is changed.
  */
 static bool
 read_mount(char *line, const char *type, const char *option, char *root, char *point)

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * sessions.c
- *	  Who is in a database: waiting for them, ending them, naming them.
+ *	  The sessions in a database: waiting, terminating, describing.
  *
- * Whoever waits here checks for interrupts, and is woken by the sessions that
- * leave (exits_watch).  No lock is taken.
+ * Waits here check for interrupts, and are ended by the sessions that leave
+ * (exits_watch).  No lock is taken.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -23,8 +23,8 @@
 #include "sessions.h"
 
 /*
- * How long sessions may take to leave by themselves, when to look again if none
- * has said that it has left (not all do), and when to tell them to end once
+ * How long sessions may take to leave by themselves, the interval of checks
+ * for sessions that leave without notice, and when to terminate them once
  * more, in ms.
  */
 #define LEAVE_TIME			2
@@ -34,20 +34,21 @@
 #define END_INTERVAL		100
 
 /* How long a client may take to get from the lock on its database to its first
- * command before it is told to end, too, in ms. */
+ * command before it is told to end, too, in ms.  */
 #define START_TIME			1000
 
-/* How many sessions an error's detail names. */
+/* Maximum number of sessions named in an error's detail. */
 #define MAX_DESCRIBED		5
 
 /*
- * Tell the processes in a database to end: all, or only the autovacuum workers.
- * createdb() and dropdb() end those, too: they come back by themselves.
+ * Terminate the processes in a database: all, or only the autovacuum workers.
+ * createdb() and dropdb() terminate those, too: the launcher restarts them.
  *
- * If spare_starting, a client is not told that is still connecting, since it
- * would hear that it was refused; true if there is one.
+ * If spare_starting, a client that is still connecting is left alone, since
+ * its connection would fail; returns true if there is one.
  *
- * Who is so new that it is not in the table of sessions is told the next time.
+ * A backend too new to appear in the backend status array is terminated on
+ * the next pass.
  */
 bool
 tell_to_end(Oid oid, bool all, bool spare_starting)
@@ -71,7 +72,7 @@ tell_to_end(Oid oid, bool all, bool spare_starting)
 			continue;
 		}
 
-		/* With what it has started itself, as pg_terminate_backend() does. */
+		/* Including its child processes, as pg_terminate_backend() does. */
 #ifdef HAVE_SETSID
 		(void) kill(-status->st_procpid, SIGTERM);
 #else
@@ -82,7 +83,7 @@ tell_to_end(Oid oid, bool all, bool spare_starting)
 }
 
 /*
- * The number of prepared transactions in a database, or in all if name is NULL.
+ * Count the prepared transactions in a database, or in all if name is NULL.
  */
 int
 database_count_prepared(const char *name)
@@ -97,7 +98,7 @@ database_count_prepared(const char *name)
 	if (max_prepared_xacts == 0)
 		return 0;
 
-	/* Kept, since to plan it takes longer than the drop of a database. */
+	/* Kept, since planning it takes longer than dropping a database. */
 	SPI_connect();
 	if (plan == NULL)
 	{
@@ -118,7 +119,7 @@ database_count_prepared(const char *name)
 }
 
 /*
- * How long ago that was, in ms, whatever happens to the clock.
+ * Return the milliseconds elapsed since start, on a monotonic clock.
  */
 static double
 elapsed_ms(instr_time start)
@@ -131,7 +132,7 @@ elapsed_ms(instr_time start)
 }
 
 /*
- * Wait until no session is in a database, but no longer than so many ms.
+ * Wait until no session is in a database, at most timeout_ms.
  */
 static void
 await_exits(Oid oid, int timeout_ms)
@@ -153,12 +154,12 @@ await_exits(Oid oid, int timeout_ms)
 }
 
 /*
- * Give the sessions in a database time to leave by themselves, LEAVE_TIME at
- * most: those whose clients have just disconnected are on their way out, and
- * telling them to end would fill the server log.
+ * Give the sessions in a database time to leave by themselves, at most
+ * LEAVE_TIME: those whose clients have just disconnected are exiting, and
+ * terminating them would fill the server log.
  *
- * In a session, too, without a lock: whoever is going to ask a worker to end
- * them calls this first, and the worker can serve others meanwhile.
+ * A session that is about to request their termination calls this first,
+ * without a lock, so that the worker can serve others.
  */
 void
 database_let_leave(Oid oid)
@@ -167,12 +168,14 @@ database_let_leave(Oid oid)
 }
 
 /*
- * End all sessions in a database, which is locked against new ones, and wait
- * until they have gone.  let_left says that they have had their time to leave.
+ * Terminate all sessions in a database, which is locked against new ones, and
+ * wait for their exit.  let_left means that they have had their time to
+ * leave.
  *
- * Returns false if prepared transactions are left in it, as dropdb() refuses.
+ * Returns false if prepared transactions are left in it: dropdb() would
+ * refuse.
  *
- * Errors: 55006 if a session has not ended after testdb.lock_timeout.
+ * Errors: 55006 if a session has not exited after testdb.lock_timeout.
  */
 bool
 database_end_sessions(Oid oid, const char *name, bool let_left)
@@ -213,10 +216,10 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 }
 
 /*
- * Say who is connected to a database, for the detail of an error; NULL if
- * nobody is.  Any process may call it.
+ * Describe the sessions in a database, for the detail of an error; NULL if
+ * there are none.  Any process may call it.
  *
- * It says what pg_stat_activity shows to everybody: process ID, user,
+ * It contains what pg_stat_activity shows to everybody: process ID, user,
  * application.
  */
 char *

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sessions.h
- *	  Who is in a database: waiting for them, ending them, naming them.
+ *	  The sessions in a database: waiting, terminating, describing.
  *
  * Copyright (c) 2026, testdb contributors
  *

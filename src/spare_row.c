@@ -3,8 +3,9 @@
  * spare_row.c
  *	  Opening a spare: its row in pg_database.
  *
- * A database that nobody has got is closed in its row, so that what loops over
- * pg_database (vacuumdb --all, pg_dumpall, exporters, scripts) passes it over:
+ * A database that has not been handed out is closed in its row, so that tools
+ * that loop over pg_database (vacuumdb --all, pg_dumpall, exporters, scripts)
+ * skip it:
  *
  *	datallowconn	false
  *	datconnlimit	DATCONNLIMIT_CLOSED, which no command can set, so that it is
@@ -14,16 +15,16 @@
  *
  * While it is being restored it is marked as invalid as well (database.c).
  *
- * It is opened by whoever hands it out: a session that finds it ready, in its
- * own process, or a worker.  That is an update in place, as VACUUM makes them,
- * since there is no time for a transaction ID and a commit: it holds whatever
- * becomes of the transaction, leaves no dead row, and works in a transaction of
- * any isolation level.  Who connects reads the row afresh, and sees it.
+ * It is opened by the process that hands it out: a session that finds it
+ * ready, or a worker.  That is an update in place, like VACUUM's, since there
+ * is no time for a transaction ID and a commit: it persists whether or not
+ * the transaction commits, leaves no dead row, and works in a transaction of
+ * any isolation level.  A connecting session reads the row anew, and sees it.
  *
- * Its owner is the role that it was made for, all the time, so that pg_shdepend
- * is right at every moment.  If the row is not as testdb has left it (by its
- * xmin and place), somebody has changed it: then the spare is not opened but
- * removed.  What else can be done to a spare is met by guard.c.
+ * Its owner is always the role that it was created for, so that pg_shdepend
+ * is always right.  If the row is not as testdb has left it (by its xmin and
+ * ctid), somebody has changed it: then the spare is not opened but removed.
+ * See guard.c for other changes.
  *
  * After a crash:
  *
@@ -61,8 +62,8 @@
 #include "spare_row.h"
 
 /*
- * Note in *clone how its row is, as this transaction sees it, for spare_open.
- * False if there is none.
+ * Record in *clone the present state of its row, as seen by this transaction,
+ * for spare_open.  False if there is none.
  */
 bool
 spare_note_row(TestdbClone *clone)
@@ -115,8 +116,8 @@ release_buffer(void *arg)
 /*
  * Pin a block of pg_database; InvalidBuffer if it has none of that number.
  *
- * Mostly it is in the buffer where this process has last seen it: to find that
- * out takes less time than asking how long the file is.
+ * Mostly it is in the buffer where this process has last seen it: checking
+ * that is faster than getting the length of the file.
  */
 static Buffer
 pin_block(Relation rel, BlockNumber block)
@@ -132,8 +133,8 @@ pin_block(Relation rel, BlockNumber block)
 }
 
 /*
- * Open a clone by the place that its row had.  False, with nothing done, if it
- * is not there any more, or somebody is at work on it.
+ * Open a clone by the ctid that its row had.  False, with nothing done, if
+ * the row is no longer there, or is being changed.
  */
 static bool
 open_at_place(Relation rel, const TestdbClone *clone, int32 limit)
@@ -149,7 +150,7 @@ open_at_place(Relation rel, const TestdbClone *clone, int32 limit)
 	if (!TransactionIdIsValid(clone->row_xmin) || offset == InvalidOffsetNumber)
 		return false;
 
-	/* As long as it is pinned, what is found in it stays where it is. */
+	/* While it is pinned, its tuples are not moved. */
 	buffer = pin_block(rel, block);
 	if (!BufferIsValid(buffer))
 		return false;
@@ -259,8 +260,8 @@ spare_is_closed(Oid oid)
 }
 
 /*
- * At the server's start: open a clone that was handed out just before a crash,
- * when its row was not on disk yet.
+ * At server start: open a clone that was handed out just before a crash, when
+ * its row was not on disk yet.
  */
 void
 spare_repair(const TestdbClone *clone)

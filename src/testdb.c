@@ -4,8 +4,8 @@
  *	  Hands out copies of template databases to test suites.
  *
  * This file only wires the parts together: settings, shared memory, hooks,
- * workers.  What each part does stands at the head of its file; request.c is
- * a good place to begin.
+ * workers.  The head of each file describes it; request.c is a good place to
+ * begin.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -43,7 +43,7 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 static bool preloaded = false;
 
 /*
- * shmem_request_hook: say how much shared memory and which locks are needed.
+ * shmem_request_hook: request shared memory and locks.
  */
 static void
 testdb_shmem_request(void)
@@ -61,7 +61,7 @@ testdb_shmem_request(void)
 }
 
 /*
- * shmem_startup_hook: create what is in shared memory, or attach to it.
+ * shmem_startup_hook: create the shared memory, or attach to it.
  */
 static void
 testdb_shmem_startup(void)
@@ -81,9 +81,9 @@ testdb_shmem_startup(void)
 }
 
 /*
- * Raise an error, 55000, if the library was not preloaded: there is then no
- * shared memory, and no worker; or if the extension that the function belongs
- * to is of another version.
+ * Raise an error, 55000, if the library was not preloaded, so that there is
+ * neither shared memory nor a worker; or if the extension that the function
+ * belongs to has another version.
  */
 void
 testdb_check_library(void)
@@ -100,8 +100,8 @@ testdb_check_library(void)
 /*
  * Called when the library is loaded.
  *
- * Loaded by a single session, it defines nothing, so that its functions can
- * say what is missing.
+ * If loaded by a single session, it defines nothing, so that its functions
+ * can report what is missing.
  */
 void
 _PG_init(void)

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * uninstall.c
- *	  Clearing a server of what testdb keeps ready, before it is removed.
+ *	  Removing spares and snapshots from a server, before testdb is removed.
  *
  * A server that is started without the library knows nothing of spares and
- * snapshots: they would lie there for ever.  testdb_uninstall() drops them
- * beforehand, and sees that there will be no others:
+ * snapshots: they would remain forever.  testdb_uninstall() drops them
+ * beforehand, and ensures that no others are created:
  *
  *	step								if the server crashes after it
  *	1  pg_testdb/uninstalled written	spares and snapshots are removed at the
@@ -17,29 +17,29 @@
  *	4  snapshots and reserve removed	the same
  *	5  the clones that are left are reported
  *
- * So the file, the mark, is what lasts; the registry's flag is what it says, in
- * memory.  Worker 0 reads it at the server's start, before anything is served.
- * If the call fails at any step the mark stays, and the call can be repeated.
+ * So the file, the mark, is the durable state; the registry's flag is its
+ * copy in memory.  Worker 0 reads it at server start, before anything is
+ * served.  If the call fails at any step the mark stays, and the call can be
+ * repeated.
  *
- * While it stands no clone and no spare is made, and no snapshot taken: those
- * who begin one find the flag under the registry lock (registry_add) or under
+ * While it exists no clone, spare or snapshot is created: processes that
+ * begin one check the flag under the registry lock (registry_add) or under
  * the snapshot's lock (snapshot.c), and what was begun before is waited for.
- * So after step 4 there are none.  A rewind that was interrupted by a crash is
- * exempt: its clone is in use, and must get its content.
+ * So after step 4 there are none.  A rewind that was interrupted by a crash
+ * is exempt: its clone is in use, and must get its content.
  *
  * Clones in use stay: they are ordinary databases for a server without testdb.
  * They can be kept and dropped, which does not make them spares, but not reset
  * or rewound, which takes a snapshot.
  *
  * The mark is removed by testdb_install(), and by CREATE EXTENSION testdb in
- * any database, where the library is loaded: whoever creates it wants to use
- * it.  It outlives a server that is started without the library, and a
- * restart with it, which must not bring everything back before the
- * configuration is changed.
+ * any database, if the library is loaded: its creator wants to use it.  It
+ * remains if the server is started without the library, or restarted with it,
+ * which must not undo the removal before the configuration is changed.
  *
- * Locks.  Who writes or removes the mark holds a lock on pg_extension as a
- * shared object, so that mark and flag agree; it takes none of the others
- * before it.
+ * Locks.  A process that writes or removes the mark holds a lock on
+ * pg_extension as a shared object, so that mark and flag agree; it takes none
+ * of the others before it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -83,7 +83,7 @@
 
 #define MARK_FILE		TESTDB_DIR "/uninstalled"
 
-/* How long to wait before what is left is counted again, in ms. */
+/* Interval at which the remaining databases are counted, in ms. */
 #define POLL_PAUSE		20
 
 SQL_FUNCTION(testdb_uninstall);
@@ -92,7 +92,7 @@ SQL_FUNCTION(testdb_install);
 /*
  * Write the mark.  Durable on return, if fsync is on.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 static void
 write_mark(void)
@@ -117,7 +117,7 @@ write_mark(void)
 /*
  * Remove the mark, if it is there.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 static void
 remove_mark(void)
@@ -131,8 +131,8 @@ remove_mark(void)
 }
 
 /*
- * At the server's start, in worker 0, when the registry has been rebuilt: go on
- * as the mark says.  In a transaction.
+ * At server start, in worker 0, when the registry has been rebuilt: restore
+ * the state recorded by the mark.  In a transaction.
  */
 void
 uninstall_restore(void)
@@ -153,10 +153,10 @@ uninstall_restore(void)
 }
 
 /*
- * Remove the mark, and use testdb again.  In a transaction, whose end does not
- * matter for it.
+ * Remove the mark, and use testdb again.  In a transaction, but does not
+ * depend on its commit.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 void
 uninstall_undo(void)
@@ -204,8 +204,8 @@ lock_within_timeout(Oid class, Oid object, uint16 subobject)
 }
 
 /*
- * Count the databases that testdb made and nobody has got, or that are on their
- * way to or from somebody; *oid is one of them.
+ * Count the databases created by testdb that are not handed out, or are being
+ * handed out or dropped; *oid is one of them.
  */
 static int
 count_unsettled(Oid *oid)
@@ -226,7 +226,7 @@ count_unsettled(Oid *oid)
 }
 
 /*
- * Wait until workers have removed what nobody has got.
+ * Wait until workers have removed the databases that are not handed out.
  *
  * Errors: 55006 after the deadline.
  */
@@ -263,10 +263,10 @@ wait_until_settled(TimestampTz deadline)
 }
 
 /*
- * Remove all snapshots: those that are known, each under its lock, and whatever
- * else lies there.
+ * Remove all snapshots: the known ones, each under its lock, and whatever
+ * else is in the directory.
  *
- * Errors: 55P03; 58030 and the like if something can't be removed.
+ * Errors: 55P03; 58030 and the like if something cannot be removed.
  */
 static void
 remove_snapshots(void)

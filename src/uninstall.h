@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * uninstall.h
- *	  Clearing a server of what testdb keeps ready, before it is removed.
+ *	  Removing spares and snapshots from a server, before testdb is removed.
  *
  * Copyright (c) 2026, testdb contributors
  *

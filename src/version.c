@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * version.c
- *	  Whether the library fits the extension in a database.
+ *	  Checking that the library and the extension have the same version.
  *
  * The library is loaded when the server starts, and serves every database.
- * Which functions there are, with which arguments, is recorded in each database
- * that has the extension, when CREATE EXTENSION or ALTER EXTENSION UPDATE runs
- * a script.  After an upgrade the one may be ahead of the other, until the
- * server has been restarted and the extension updated; what happened then, if
- * nobody looked, would be anybody's guess.  So both must have the same version.
- * The library's is TESTDB_VERSION, which the Makefile takes from the control
- * file.
+ * Which functions there are, with which arguments, is recorded in each
+ * database that has the extension, when CREATE EXTENSION or ALTER EXTENSION
+ * UPDATE runs a script.  After an upgrade the one may be ahead of the other,
+ * until the server has been restarted and the extension updated; calling into
+ * a mismatched library would be undefined.  So both must have the same
+ * version.  The library's is TESTDB_VERSION, which the Makefile takes from
+ * the control file.
  *
- * That is asked in three places:
+ * That is checked in three places:
  *
  *	- Each function asks it when it is called.  The answer is remembered until
  *	  an extension is created, altered or dropped in the session's database.
@@ -56,15 +56,16 @@
 static object_access_hook_type prev_object_access_hook = NULL;
 
 /*
- * Of this session: how often something may have happened to extensions, and
- * how often that was when the extension was last found to fit.
+ * The number of possible changes of extensions seen by this session, and that
+ * number when the versions were last found to be the same.
  */
 static uint64 nchanges = 1;
 static uint64 fits_as_of = 0;
 
 /*
- * The version of the extension testdb in this database, palloc'd, as a snapshot
- * sees it (NULL: a current one); NULL if it has none.  Sets *oid to its OID.
+ * Return the version of the extension testdb in this database, palloc'd, as
+ * seen by a snapshot (NULL: a current one); NULL if it has none.  Sets *oid
+ * to its OID.
  */
 static char *
 read_extension_version(Snapshot snapshot, Oid *oid)
@@ -97,8 +98,8 @@ read_extension_version(Snapshot snapshot, Oid *oid)
 }
 
 /*
- * Is a version newer than the library's?  Numbers are compared as such, from
- * left to right, whatever stands between them.
+ * Report whether a version is newer than the library's.  Numbers are compared
+ * as such, from left to right, whatever separates them.
  */
 static bool
 is_newer(const char *version)
@@ -150,7 +151,7 @@ version_check(void)
 	char	   *version;
 	Oid			oid;
 
-	/* A session in a transaction may not have asked for a while. */
+	/* A session in a transaction may not have accepted any for a while. */
 	AcceptInvalidationMessages();
 	as_of = nchanges;
 	if (fits_as_of == as_of)
@@ -163,12 +164,12 @@ version_check(void)
 		pfree(version);
 	}
 
-	/* What has happened while it was being read counts as later. */
+	/* Changes made while it was being read count as later. */
 	fits_as_of = as_of;
 }
 
 /*
- * A relation cache callback: what is known of extensions may have changed.
+ * A relation cache callback: extensions may have changed.
  */
 static void
 version_relcache_callback(Datum arg pg_attribute_unused(), Oid relid)
@@ -178,7 +179,7 @@ version_relcache_callback(Datum arg pg_attribute_unused(), Oid relid)
 }
 
 /*
- * Is that a function which the catalog says to be in the library?
+ * Report whether a function is in the library according to the catalog.
  */
 static bool
 is_library_function(Oid oid)
@@ -213,8 +214,8 @@ is_library_function(Oid oid)
  * object_access_hook: see the head of this file.
  *
  * For an extension it is called after the row in pg_extension is written, and
- * before the script runs.  pg_upgrade makes rows without running any script:
- * functions will complain.
+ * before the script runs.  pg_upgrade inserts rows without running any
+ * script: functions check it later.
  */
 static void
 version_object_access(ObjectAccessType access, Oid class_id, Oid object_id,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * version.h
- *	  Whether the library fits the extension in a database.
+ *	  Checking that the library and the extension have the same version.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -3,7 +3,7 @@
  * visitor.c
  *	  Short-lived workers that connect to a database.
  *
- * What can only be done from within a database, such as rolling back its
+ * Work that is only possible from within a database, such as rolling back its
  * prepared transactions, is done by a background worker of its own, started
  * and waited for by a testdb worker.
  *
@@ -28,9 +28,10 @@
 PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
 
 /*
- * Have a background worker connect to a database, run one of our functions
- * there, and wait for its end; false if it could not be started.  The database
- * must not be locked, and the caller be in no transaction that others wait for.
+ * Have a background worker connect to a database and run one of our functions
+ * there, and wait for its exit; false if it could not be started.  The
+ * database must not be locked, and the caller not be in a transaction that
+ * others wait for.
  */
 bool
 database_visit(Oid oid, const char *function, const char *name)
@@ -54,8 +55,8 @@ database_visit(Oid oid, const char *function, const char *name)
 }
 
 /*
- * Connect a visitor to its database.  It does not wait long for a lock, since a
- * worker waits for it, where the deadlock detector does not see that.
+ * Connect a visitor to its database.  It does not wait long for a lock, since
+ * a worker waits for it, which the deadlock detector cannot see.
  */
 void
 database_init_visitor(Oid oid)
@@ -64,7 +65,7 @@ database_init_visitor(Oid oid)
 
 	snprintf(timeout, sizeof(timeout), "%d", VISITOR_LOCK_TIMEOUT);
 	SetConfigOption("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE);
-	/* Where it is safe, and not wherever the signal finds us. */
+	/* Exit where that is safe, not inside the signal handler. */
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid,
@@ -89,7 +90,7 @@ testdb_rollback_main(Datum main_arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	/* Not the view, which is the clone's own, and may have been dropped there. */
+	/* Not the view, which the clone may have dropped. */
 	snprintf(query, sizeof(query),
 			 "SELECT gid FROM pg_catalog.pg_prepared_xact()"
 			 " WHERE dbid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", database);
@@ -116,8 +117,8 @@ testdb_rollback_main(Datum main_arg)
 }
 
 /*
- * Roll back all prepared transactions of a database.  What is left of them is
- * for the caller to find; false if no process could be started that does it.
+ * Roll back all prepared transactions of a database; false if no process
+ * could be started for that.  The caller checks whether any are left.
  */
 bool
 database_rollback_prepared(Oid oid)

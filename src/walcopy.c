@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * walcopy.c
- *	  What WAL says of databases that are copied, and who consumes it.
+ *	  WAL records of copied databases, and the consumers of WAL.
  *
- * With wal_level above minimal somebody may follow WAL some day: a standby, an
- * archive, a slot.  He makes the same clone from what WAL says, by copying the
- * template.  Where somebody does so now, the native method is not used.
+ * With wal_level above minimal there may be WAL consumers in the future: a
+ * standby, an archive, a slot.  They create the same clone when they replay
+ * the WAL record, by copying the template.  While there is a consumer, the
+ * native method is not used.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -23,8 +24,8 @@
 #include "walcopy.h"
 
 /*
- * Who follows WAL now, in a few words, or NULL: a standby or a base backup, for
- * which a WAL sender or a slot stands, or an archive.
+ * Describe a present WAL consumer, in a few words, or return NULL: a standby
+ * or a base backup, according to WAL senders and slots, or an archive.
  */
 const char *
 find_follower(void)
@@ -59,8 +60,8 @@ find_follower(void)
 }
 
 /*
- * Could somebody follow WAL some day, and so must be told of what is done to a
- * database's files behind its back?
+ * Report whether there may be WAL consumers in the future, so that changes of
+ * a database's files must be logged.
  */
 bool
 database_is_logged(void)
@@ -69,12 +70,13 @@ database_is_logged(void)
 }
 
 /*
- * Does somebody follow WAL now?
+ * Report whether there is a WAL consumer now.
  *
- * To him every database comes through core's CREATE DATABASE and WAL_LOG.
- * The record of database_log_copy would do as long as he does not crash: if he
- * does, and the template has changed meanwhile, he copies some of it as it was
- * later.  So it is with the strategy FILE_COPY.
+ * While WAL is being consumed, databases are created by core's CREATE
+ * DATABASE with the strategy WAL_LOG.  Replaying the record of
+ * database_log_copy is safe only if the consumer does not crash: if it does,
+ * and the template has changed, it copies parts of a later state.  The same
+ * is true of the strategy FILE_COPY.
  */
 bool
 database_is_followed(void)
@@ -83,8 +85,8 @@ database_is_followed(void)
 }
 
 /*
- * Write to WAL that the directory of a database in a tablespace is removed, as
- * DROP DATABASE does; the position of the record.
+ * Log the removal of a database's directory in a tablespace, as DROP DATABASE
+ * does; return the position of the record.
  */
 static XLogRecPtr
 log_drop(Oid oid, Oid tablespace)
@@ -100,9 +102,9 @@ log_drop(Oid oid, Oid tablespace)
 }
 
 /*
- * The same of a directory that was made for a database which was never
- * committed, and flush it: WAL may have the record that makes it, since the
- * last checkpoint, and recovery would make it again.  Its lease may be
+ * The same for the directory of a database that was never committed, and
+ * flush the record: WAL may have a record that creates the directory, since
+ * the last checkpoint, so recovery would create it again.  Its lease may be
  * removed then.
  */
 void
@@ -112,18 +114,18 @@ database_log_removal(Oid oid, Oid tablespace)
 }
 
 /*
- * Tell those who may follow WAL some time to copy the template's directory to
- * the clone's, as CREATE DATABASE with the strategy FILE_COPY does, in place of
- * what they have there if again says that the clone is not new.  Here the files
- * are complete.
+ * Log a copy of the template's directory to the clone's, for future WAL
+ * consumers, as CREATE DATABASE with the strategy FILE_COPY does; if again is
+ * set, the clone is not new, and its directory is replaced.  On this server
+ * the files are complete.
  *
- * What they copy is the template as WAL has left it at this point, so it must
- * be what the clone has: the caller has locked the template, with nobody in it
- * and unchanged since the snapshot, and calls database_end_log before that
- * lock is released.
+ * Consumers copy the template as of this point in WAL, so it must equal the
+ * clone: the caller has locked the template, with nobody in it and unchanged
+ * since the snapshot, and calls database_end_log before that lock is
+ * released.
  *
- * A page of a former life that is in their shared buffers goes with the record
- * of DROP DATABASE, as do their sessions in the clone.
+ * The record of DROP DATABASE removes old pages from their shared buffers,
+ * and their sessions in the clone.
  */
 void
 database_log_copy(Oid oid, Oid template_oid, bool again)
@@ -143,8 +145,9 @@ database_log_copy(Oid oid, Oid template_oid, bool again)
 }
 
 /*
- * See that recovery here will never act on the records of database_log_copy:
- * it would copy the template of a later time.  createdb() says more of that.
+ * Ensure that recovery on this server never replays the records of
+ * database_log_copy: it would copy a later state of the template.  See
+ * createdb().
  */
 void
 database_end_log(void)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * walcopy.h
- *	  What WAL says of databases that are copied, and who consumes it.
+ *	  WAL records of copied databases, and the consumers of WAL.
  *
  * Copyright (c) 2026, testdb contributors
  *
