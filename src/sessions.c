@@ -34,7 +34,7 @@
 #define END_INTERVAL		100
 
 /* How long a client may take to get from the lock on its database to its first
- * command before it is told to end, too, in ms.  */
+ * command before it is told to end, too, in ms. */
 #define START_TIME			1000
 
 /* Maximum number of sessions named in an error's detail. */

@@ -139,7 +139,7 @@ for my $method ('file_copy', 'native')
 		  . 'Process '
 		  . $client->pid
 		  . qq{ of user "regress_user" (application "stubborn") is connected to it.\n}
-		  . 'They were told to end, but have not within 200 ms. See "testdb.lock_timeout".',
+		  . 'They were terminated, but did not exit within 200 ms. See "testdb.lock_timeout".',
 		'a session that does not end');
 	kill 'CONT', $client->pid;
 	is(run($admin, "SELECT testdb_drop('$name')"), 't', 'the clone can be dropped when it has');

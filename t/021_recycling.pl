@@ -641,7 +641,7 @@ is($complaints, '', 'the server log has no complaint');
 	};
 	my $says = sub {
 		my ($what) = @_;
-		return poll(sub { slurp_file($node->logfile, $position) =~ /testdb $what/ });
+		return poll(sub { slurp_file($node->logfile, $position) =~ /LOG:  $what/ });
 	};
 	my $live = sub {
 		my ($statement) = @_;

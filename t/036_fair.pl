@@ -91,7 +91,7 @@ for my $way ('clones', 'spares')
 	my $mark = -s $node->logfile;
 	$_->do(q{SELECT testdb_clone('regression_template')}) for ($greedy, $modest, $admin) x 10;
 	poll(sub { is_idle($admin) }) or die 'not idle';
-	my @lines = slurp_file($node->logfile, $mark) =~ /could not make a database ahead/g;
+	my @lines = slurp_file($node->logfile, $mark) =~ /could not create a spare/g;
 	cmp_ok(scalar(@lines), '<=', 1, "$way: the log is not filled");
 	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 }
