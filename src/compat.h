@@ -118,7 +118,7 @@ pgstat_drop_matching_compat(bool (*matches) (PgStatShared_HashEntry *, Datum),
 		if (entry->dropped || !matches(entry, arg))
 			continue;
 
-		/* Who refers to it lets go of it when it is told to look. */
+		/* Processes that refer to it release it when they notice. */
 		entry->dropped = true;
 		if (pg_atomic_sub_fetch_u32(&entry->refcount, 1) == 0)
 		{

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * filecopy.c
-	  The content of one file, copied to or compared with another, for filesync.c.
+ *	  Copying and comparing the content of single files, for filesync.c.
  *
- * By the fastest way that there is: extents are shared where the file system
- * can, else the kernel copies, else a buffer serves.  Plain POSIX.
+ * By the fastest way available: extents are shared if the file system can,
+ * else the kernel copies, else a buffer is used.  Plain POSIX.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -36,14 +36,14 @@
 /* Larger buffers than this were no faster, and leave the CPU's cache. */
 #define BUFFER_SIZE (256 * 1024)
 
-/* Bytes to copy in the kernel before asking whether to go on. */
+/* Bytes to copy in the kernel between calls of the check. */
 #define KERNEL_COPY_SIZE (32 * 1024 * 1024)
 
 #define DEFAULT_CHECK_EVERY 64
 
 /*
- * Ask the caller, after so many files or pieces of files, whether to go on.
- * Returns false with the error set if not.
+ * Call the caller's check, if this many more files or pieces of files make it
+ * due.  Returns false with the error set if it says to stop.
  */
 bool
 check_point(SyncRun *run, uint32_t files)
@@ -62,8 +62,8 @@ check_point(SyncRun *run, uint32_t files)
 }
 
 /*
- * The buffer for copying and comparing.  NULL, with the error set, if there is
- * no memory.
+ * Return the buffer for copying and comparing.  NULL, with the error set, if
+ * there is no memory.
  */
 static char *
 run_buffer(SyncRun *run)
@@ -78,8 +78,9 @@ run_buffer(SyncRun *run)
 #ifdef __linux__
 
 /*
- * Whether the error of an attempt to share or to copy in the kernel says that
- * it never works here.  EPERM comes from sandboxes that don't know the call.
+ * Report whether the error of an attempt to share or to copy in the kernel
+ * means that it never works here.  EPERM comes from sandboxes that do not
+ * know the call.
  */
 static bool
 errno_is_unsupported(void)
@@ -91,9 +92,9 @@ errno_is_unsupported(void)
 #endif
 
 /*
- * Share the source's extents, where the file system can.  Sets copied to the
- * size that this made, or leaves it if it can't.  Returns false with the error
- * set.
+ * Share the source's extents, if the file system can.  Sets copied to the
+ * resulting size, or leaves it unchanged if it cannot.  Returns false with
+ * the error set.
  */
 static bool
 clone_content(SyncRun *run, Transfer *t)
@@ -122,10 +123,10 @@ clone_content(SyncRun *run, Transfer *t)
 }
 
 /*
- * Copy inside the kernel, from and to where the descriptors stand, until size
- * bytes are copied or it can't be done.  Asks for one byte more than there
- * should be, to see a source that has grown.  Counts in copied.  Returns
- * false with the error set.
+ * Copy inside the kernel, at the descriptors' positions, until size bytes are
+ * copied or it fails.  Requests one byte more than expected, to detect a
+ * source that has grown.  Counts in copied.  Returns false with the error
+ * set.
  */
 static bool
 kernel_copy(SyncRun *run, Transfer *t)
@@ -156,7 +157,7 @@ kernel_copy(SyncRun *run, Transfer *t)
 }
 
 /*
- * Same with read() and write(), which always can.
+ * The same with read() and write(), which always work.
  */
 static bool
 buffer_copy(SyncRun *run, Transfer *t)
@@ -188,8 +189,8 @@ buffer_copy(SyncRun *run, Transfer *t)
 }
 
 /*
- * Copy a file's content, by the fastest way there is.  Returns false with the
- * error set: EAGAIN if the source hasn't got the size that its manifest says.
+ * Copy a file's content, by the fastest way available.  Returns false with
+ * the error set: EAGAIN if the source does not have the size in its manifest.
  */
 bool
 copy_content(SyncRun *run, Transfer *t)
@@ -208,8 +209,8 @@ copy_content(SyncRun *run, Transfer *t)
 }
 
 /*
- * Read two open files side by side, to see whether both have the same size
- * bytes and no more.  Returns false with the error set.
+ * Compare two open files: *same is set if both have the same size bytes and
+ * no more.  Returns false with the error set.
  */
 bool
 compare_content(SyncRun *run, const Transfer *t, bool *same)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fileio.c
-	  Files and directories, and errors about them, for filesync.c.
+ *	  Files and directories, and errors about them, for filesync.c.
  *
  * Plain POSIX, as filesync.c is; what is common to it and the files beside it.
  *
@@ -29,12 +29,12 @@
 /* Times beyond this, in either direction, are taken as unknown. */
 #define TIME_LIMIT INT64_C(8000000000000000000)
 
-/* Room for a path in an error's message, which has a few words besides. */
+/* Space for a path in an error's message. */
 #define MESSAGE_PATH_SIZE 1200
 
 /*
- * Append a name to a message of the given size, what isn't printable ASCII as
- * \xNN, since a file's name need not be text in anybody's encoding.
+ * Append a name to a message of the given size, with all but printable ASCII
+ * as \xNN, since a file's name need not be text in any encoding.
  */
 static void
 append_name(char *message, size_t size, const char *name)
@@ -54,7 +54,7 @@ append_name(char *message, size_t size, const char *name)
 
 /*
  * Put the path of a file, or of the directory if name is NULL, into a buffer,
- * cut off where it doesn't fit.
+ * truncated to fit.
  */
 static void
 format_path(char *path, size_t size, const char *dir, const char *name)
@@ -80,8 +80,7 @@ fs_fail(FilesyncError *error, int errnum, const char *what, const char *dir,
 }
 
 /*
- * Set the error for what is wrong with a file: file "dir/name" <what>.
- * Returns false.
+ * Set the error about a file: file "dir/name" <what>.  Returns false.
  */
 bool
 fs_fail_file(FilesyncError *error, int errnum, const char *dir, const char *name,
@@ -119,8 +118,8 @@ fs_fail_memory(FilesyncError *error)
 }
 
 /*
- * Say of the error that was just set that the source is to blame for it, unless
- * this process or the system is short of something.  Returns false.
+ * Mark the error just set as the source's fault, unless this process or the
+ * system lacks a resource.  Returns false.
  */
 bool
 fs_blame_source(FilesyncError *error)
@@ -131,7 +130,7 @@ fs_blame_source(FilesyncError *error)
 }
 
 /*
- * Close what was only read from: there is nothing to be lost by a failure.
+ * Close a descriptor that was only read from, so a failure is harmless.
  * Keeps errno.
  */
 void
@@ -145,7 +144,8 @@ fs_close_quietly(int fd)
 }
 
 /*
- * Now, in nanoseconds.  0 if there is no clock, which makes all files racy.
+ * Return the current time, in nanoseconds.  0 if there is no clock, which
+ * makes all files racy.
  */
 int64_t
 fs_current_time(void)
@@ -158,7 +158,8 @@ fs_current_time(void)
 }
 
 /*
- * A file's mtime in nanoseconds, at most TIME_LIMIT in either direction.
+ * Return a file's mtime in nanoseconds, at most TIME_LIMIT in either
+ * direction.
  */
 int64_t
 fs_stat_mtime(const struct stat *st)
@@ -177,9 +178,9 @@ fs_stat_mtime(const struct stat *st)
 }
 
 /*
- * Whether a file with this mtime might be written after now without getting
- * another.  Kernels stamp files with a clock that lags by a tick of up to
- * 10 ms, file systems may keep whole seconds or two of them only.
+ * Report whether a file with this mtime might be written after now and keep
+ * it.  Kernels stamp files with a clock that lags by a tick of up to 10 ms,
+ * and file systems may keep only whole seconds, or every other one.
  */
 bool
 fs_mtime_is_racy(int64_t mtime, int64_t now)
@@ -192,7 +193,7 @@ fs_mtime_is_racy(int64_t mtime, int64_t now)
 }
 
 /*
- * Whether a name can be that of a file in a directory.
+ * Report whether a name can be that of a file in a directory.
  */
 bool
 fs_name_is_valid(const char *name)
@@ -217,7 +218,7 @@ fs_open_directory(const char *dir, FilesyncError *error)
 }
 
 /*
- * Refuse what is no regular file.  Returns false with the error set.
+ * Refuse a file that is not regular.  Returns false with the error set.
  */
 bool
 fs_fail_not_regular(FilesyncError *error, const char *dir, const char *name,
@@ -253,7 +254,7 @@ walk_entry(const Walk *walk, const char *name)
 	RETRY(rc, fstatat(walk->fd, name, &st, AT_SYMLINK_NOFOLLOW));
 	if (rc < 0)
 	{
-		/* Removed since readdir() saw it: as if it had never been there. */
+		/* Removed since readdir() saw it: ignore it. */
 		if (errno == ENOENT)
 			return true;
 		return fs_fail(walk->error, errno, "stat file", walk->dir, name);
@@ -264,11 +265,11 @@ walk_entry(const Walk *walk, const char *name)
 }
 
 /*
- * Call back for each file of an open directory.  The names that the options'
- * filter refuses, if there is one, are passed over whatever they are.  The
- * marker is passed over too, and walk->unfinished says whether it is there.
- * The callback may change files, but not the directory: what readdir() makes
- * of that is undefined.  Returns false with the error set, here or by the
+ * Call back for each file of an open directory.  Names refused by the
+ * options' filter, if there is one, are skipped whatever they are.  The
+ * marker is skipped, too, and walk->unfinished tells whether it exists.  The
+ * callback may change files, but not the directory, since the effect on
+ * readdir() is undefined.  Returns false with the error set, here or by the
  * callback.
  */
 bool
@@ -281,7 +282,7 @@ fs_walk_directory(Walk *walk)
 	struct dirent *entry;
 
 	walk->unfinished = false;
-	/* The stream needs its own, since closedir() closes it. */
+	/* The stream needs its own descriptor, since closedir() closes it. */
 	RETRY(walk_fd, openat(walk->fd, ".", O_RDONLY | O_DIRECTORY | OPEN_FLAGS));
 	if (walk_fd < 0)
 		return fs_fail(walk->error, errno, "open directory", walk->dir, NULL);

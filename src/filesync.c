@@ -5,22 +5,23 @@
  *
  * The directories are flat, as a database's is: a subdirectory, a symbolic
  * link or anything else that is no regular file is an error.  Nothing here
- * knows PostgreSQL, so that all of it can be tested without a server.
+ * knows PostgreSQL, so all of it can be tested without a server.
  *
  * There are three kinds of directories, and a chain between them:
  *
  *		template  ->  snapshot  ->  clone
  *
  * Others write to templates and clones at any time; the snapshot is private.
- * Which files of a copy still equal their source is known without reading
- * them, from times of last modification.  A write to a file moves its mtime
- * to the clock's now, so an mtime that was set to a value long past cannot
- * come back by itself.
+ * Whether a file of a copy still equals its source is known without reading
+ * it, from times of last modification.  A write to a file sets its mtime to
+ * the current time, so an mtime that was set to a value long past cannot
+ * reappear by itself.
  *
  * Clone and snapshot.  A file of the snapshot with mtime S has a copy in the
  * clone with mtime S - FILESYNC_MTIME_OFFSET.  The two are equal if and only
- * if their sizes are, and their mtimes are that far apart.  This needs S to
- * stand for one content of that file for ever; see below how S is chosen.
+ * if their sizes are, and their mtimes are that far apart.  This requires
+ * that S always identifies one content of that file; see below how S is
+ * chosen.
  *
  * Snapshot and template.  A file of the template with mtime T might be
  * written once more within the same tick of the clock after it was copied,
@@ -29,52 +30,53 @@
  * was not racy when it was copied, and FILESYNC_ORIGIN_UNKNOWN if it was.
  * Unchanged means: same size, and origin = T.
  *
- * The choice of S.  If the source was not racy, S = T - FILESYNC_MTIME_OFFSET:
- * T stands for one content, so S does, and taking the snapshot anew leads to
- * the same S.  If it was racy, T won't do, and S is the time of the copying
- * minus one and a half offsets: no two copies share it, and it never meets a
- * time of the first kind.  Either way S is long past, so that a file of the
- * snapshot is never racy itself, and every file of a clone can be marked.
+ * The choice of S.  If the source was not racy, S = T -
+ * FILESYNC_MTIME_OFFSET: T identifies one content, so S does, and a new
+ * snapshot gets the same S.  If it was racy, T cannot be used, and S is the
+ * time of the copy minus one and a half offsets: no two copies share it, and
+ * it never equals a time of the first kind.  Either way S is long past, so a
+ * file of the snapshot is never racy itself, and every file of a clone can be
+ * marked.
  *
  * A template is mostly flushed just before its first snapshot, which makes
- * most of its files racy.  filesync_refresh() settles that later: it reads
- * files that only seem to differ, and where the content is the same it keeps
- * the snapshot's file and S, and so the clones, and records the origin.
+ * most of its files racy.  filesync_refresh() resolves that later: it reads
+ * files that may differ, and if the content is the same it keeps the
+ * snapshot's file and S, and so the clones, and records the origin.
  *
  * A template that nobody can write to needs no snapshot: filesync_adopt()
- * makes a manifest of its own files, and gives those that are racy an mtime
- * half an offset ago, which no write and no other copy gives them.  A clone
- * copied from the template itself, with mtime_steps = 2, carries the marks
- * that a copy of a snapshot taken then would have carried.
+ * makes a manifest of its own files, and gives racy ones an mtime half an
+ * offset ago, which no write and no other copy sets.  A clone copied from the
+ * template itself, with mtime_steps = 2, carries the marks that a copy of a
+ * snapshot taken then would have carried.
  *
- * Damage.  A snapshot is private, but no more than a directory: somebody
- * cleans up old files, restores a backup, or makes a mistake.  So the
- * manifest of a copy also has the mtime that the file system showed for each
- * file when that was written, rounded or not.  Before a file of the snapshot
- * is read, its size and this time must be those of the manifest; what is
- * missing, can't be read or is another file is the source's fault, and the
- * error says so.  What is not read is not looked at, except by
- * filesync_is_intact().
+ * Damage.  A snapshot is private, but an ordinary directory: somebody may
+ * clean up old files, restore a backup, or make a mistake.  So the manifest
+ * of a copy also has the mtime that the file system showed for each file
+ * after writing it, possibly rounded.  Before a file of the snapshot is read,
+ * its size and this time must be those of the manifest; if it is missing,
+ * unreadable or another file, the error blames the source.  Files that are
+ * not read are only checked by filesync_is_intact().
  *
- * All this needs file systems that keep nanoseconds.  On others, and while the
- * clock is far behind, files are copied more often than needed: never less.
+ * All this needs file systems that keep nanoseconds.  On others, and while
+ * the clock is far behind, files are copied more often than needed, never
+ * less often.
  *
- * The change set.  inotify tells the names that changed in a clone, so that
- * not even a stat per file is needed.  Whatever breaks the watch is reported,
- * and the caller makes a full comparison.
+ * The change set.  inotify reports the names that changed in a clone, so not
+ * even a stat per file is needed.  If the watch breaks, that is reported, and
+ * the caller makes a full comparison.
  *
  * Crashes and errors.  Any error leaves the target unusable, until a full
- * restore.  With FILESYNC_MARK the directory says so
- * itself: FILESYNC_UNFINISHED is made before the first change and removed
- * after the last.  The marker costs two system calls per call that changes
+ * restore.  With FILESYNC_MARK the directory records that itself:
+ * FILESYNC_UNFINISHED is created before the first change and removed after
+ * the last.  The marker costs two system calls per call that changes
  * anything; a caller that keeps a durable record of its own can do without.
  * One of the two is needed with FILESYNC_FSYNC: a file's mark may reach the
  * disk before its content does.
  *
  * Memory comes from malloc(); what a function returns belongs to the caller.
- * There is no state but what is passed in.  Descriptors are not inherited by
- * a program that is executed, and links are never followed: the last component
- * of a directory's path is opened as a directory, all else relative to it.
+ * There is no global state.  Descriptors are not inherited by a program that
+ * is executed, and links are never followed: the last component of a
+ * directory's path is opened as a directory, all else relative to it.
  *
  * Beside this file: manifest.c has manifests and sets of names, filecopy.c
  * the content of single files, inotify.c the change set, fileio.c what all of
@@ -99,7 +101,7 @@
 #include "filesync_internal.h"
 
 /*
- * The mtime that the copy of a file gets.  See the head of this file.
+ * Return the mtime for the copy of a file.  See the head of this file.
  */
 static int64_t
 copy_mtime(const SyncRun *run, const FileRecord *source)
@@ -112,7 +114,8 @@ copy_mtime(const SyncRun *run, const FileRecord *source)
 }
 
 /*
- * Whether a file of the target, by its size and mtime, is an unchanged copy.
+ * Report whether a file of the target, by its size and mtime, is an unchanged
+ * copy.
  */
 static bool
 mark_matches(const SyncRun *run, const FileRecord *source,
@@ -144,7 +147,7 @@ run_init(SyncRun *run, const FilesyncTask *task)
 }
 
 /*
- * Release all that a run holds, except for the copy's manifest.
+ * Release everything that a run holds, except the copy's manifest.
  */
 static void
 run_end(SyncRun *run)
@@ -189,8 +192,8 @@ open_source_dir(SyncRun *run)
 }
 
 /*
- * Note a file to be made or rewritten.  Returns the change, good until the
- * next, or NULL with the error set.
+ * Plan to create or rewrite a file.  Returns the change, valid until the next
+ * one, or NULL with the error set.
  */
 static Change *
 plan_change(SyncRun *run, uint32_t index)
@@ -217,7 +220,7 @@ plan_change(SyncRun *run, uint32_t index)
 }
 
 /*
- * Note a file to be made.  Returns false with the error set.
+ * Plan to create a file.  Returns false with the error set.
  */
 static bool
 plan_create(SyncRun *run, uint32_t index)
@@ -231,8 +234,8 @@ plan_create(SyncRun *run, uint32_t index)
 }
 
 /*
- * Note a file to be rewritten, with the size it has now.  Returns false with
- * the error set.
+ * Plan to rewrite a file, with the size it has now.  Returns false with the
+ * error set.
  */
 static bool
 plan_rewrite(SyncRun *run, uint32_t index, int64_t old_size, bool compare)
@@ -247,7 +250,7 @@ plan_rewrite(SyncRun *run, uint32_t index, int64_t old_size, bool compare)
 }
 
 /*
- * Note a file to be removed.  Returns false with the error set.
+ * Plan to remove a file.  Returns false with the error set.
  */
 static bool
 plan_remove(SyncRun *run, const char *name)
@@ -260,7 +263,7 @@ plan_remove(SyncRun *run, const char *name)
 }
 
 /*
- * Walk callback: see what is to be done about one file of the target.
+ * Walk callback: plan the changes of one file of the target.
  */
 static bool
 plan_file(const char *name, const struct stat *st, void *arg)
@@ -280,7 +283,7 @@ plan_file(const char *name, const struct stat *st, void *arg)
 }
 
 /*
- * See what is to be done about all of the target, by one stat per file.  Sets
+ * Plan the changes of the whole target, by one stat per file.  Sets
  * run->marked if an earlier run left the marker.
  */
 static bool
@@ -306,7 +309,7 @@ plan_directory(SyncRun *run)
 }
 
 /*
- * See what is to be done about one name, whether or not there is such a file.
+ * Plan the changes of one name, whether or not such a file exists.
  */
 static bool
 plan_name(SyncRun *run, const char *name)
@@ -330,8 +333,8 @@ plan_name(SyncRun *run, const char *name)
 }
 
 /*
- * Make the marker before the first change, if it is wanted, and durable if the
- * changes are to be.  Returns false with the error set.
+ * Create the marker before the first change, if requested, and make it
+ * durable if the changes are to be.  Returns false with the error set.
  */
 static bool
 begin_changes(SyncRun *run)
@@ -356,8 +359,8 @@ begin_changes(SyncRun *run)
 }
 
 /*
- * Remove one file of the target; it may be gone.  Returns false with the error
- * set.
+ * Remove one file of the target; it may not exist.  Returns false with the
+ * error set.
  */
 static bool
 remove_file(SyncRun *run, const char *name)
@@ -389,9 +392,9 @@ open_source_file(SyncRun *run, const char *name)
 }
 
 /*
- * See that a file of the source still is what the manifest says, if nobody
- * but us writes to it.  in is its descriptor, or -1 if it is not open.
- * Returns false with the error set: EAGAIN if it is another.
+ * Check that a file of the source is still as the manifest says, if nobody
+ * else writes to it.  in is its descriptor, or -1 if it is not open.  Returns
+ * false with the error set: EAGAIN if it is not.
  */
 static bool
 check_source_file(SyncRun *run, int in, const char *name,
@@ -420,8 +423,8 @@ check_source_file(SyncRun *run, int in, const char *name,
 }
 
 /*
- * Open a file of the target for writing, or make it.  Returns the descriptor,
- * or -1 with the error set.
+ * Open a file of the target for writing, or create it.  Returns the
+ * descriptor, or -1 with the error set.
  */
 static int
 open_target_file(SyncRun *run, const char *name, bool create)
@@ -461,8 +464,8 @@ set_mtime(SyncRun *run, int fd, const char *name, int64_t mtime)
 }
 
 /*
- * Let the copy's manifest, if there is one, say what mtime an open file of the
- * target has.  Returns false with the error set.
+ * Record the mtime of an open file of the target in the copy's manifest, if
+ * there is one.  Returns false with the error set.
  */
 static bool
 note_kept(SyncRun *run, int fd, uint32_t index)
@@ -479,8 +482,8 @@ note_kept(SyncRun *run, int fd, uint32_t index)
 }
 
 /*
- * Make an open file of the target what its source is, times included.  in is
- * -1 if the source is empty.  Returns false with the error set.
+ * Make an open file of the target equal to its source, including its times.
+ * in is -1 if the source is empty.  Returns false with the error set.
  */
 static bool
 fill_file(SyncRun *run, int in, int out, const Change *change)
@@ -499,7 +502,7 @@ fill_file(SyncRun *run, int in, int out, const Change *change)
 	if (in >= 0 && !copy_content(run, &transfer))
 		return false;
 #ifdef SYNC_FILE_RANGE_WRITE
-	/* Start writing now what sync_changes() will wait for. */
+	/* Start the writing that sync_changes() will wait for. */
 	if ((run->options->flags & FILESYNC_FSYNC) && record->size > 0)
 		(void) sync_file_range(out, 0, 0, SYNC_FILE_RANGE_WRITE);
 #endif
@@ -508,9 +511,8 @@ fill_file(SyncRun *run, int in, int out, const Change *change)
 }
 
 /*
- * Make or rewrite one file of the target.  A rewritten one keeps its inode:
- * whoever has it open goes on seeing the file of that name.  Returns false
- * with the error set.
+ * Create or rewrite one file of the target.  A rewritten one keeps its inode,
+ * so open descriptors remain valid.  Returns false with the error set.
  */
 static bool
 sync_file(SyncRun *run, const Change *change)
@@ -533,8 +535,8 @@ sync_file(SyncRun *run, const Change *change)
 }
 
 /*
- * Let the copy's manifest say that a file of the target keeps its mtime, as it
- * was set and as the file system shows it.
+ * Record in the copy's manifest that a file of the target keeps its mtime, as
+ * it was set and as the file system shows it.
  */
 static void
 keep_mtime(SyncRun *run, uint32_t index)
@@ -547,8 +549,8 @@ keep_mtime(SyncRun *run, uint32_t index)
 }
 
 /*
- * See whether a file that is to be rewritten has the right content already, in
- * which case it keeps its mtime.  Returns false with the error set.
+ * Check whether a file that is to be rewritten already has the right content,
+ * in which case it keeps its mtime.  Returns false with the error set.
  */
 static bool
 keep_if_same(SyncRun *run, const Change *change, bool *same)
@@ -578,9 +580,9 @@ keep_if_same(SyncRun *run, const Change *change, bool *same)
 }
 
 /*
- * fsync() every file that was made or rewritten.  Only after all are written:
- * a file system with a journal then does most of the work in the first call.
- * Returns false with the error set.
+ * fsync() every file that was created or rewritten.  Only after all are
+ * written: a journaling file system then does most of the work in the first
+ * call.  Returns false with the error set.
  */
 static bool
 sync_changes(SyncRun *run)
@@ -631,8 +633,8 @@ sync_target_dir(SyncRun *run)
 }
 
 /*
- * After the last change: make it all durable, if wanted, then take the marker
- * away.  Returns false with the error set.
+ * After the last change: make everything durable, if requested, then remove
+ * the marker.  Returns false with the error set.
  */
 static bool
 end_changes(SyncRun *run)
@@ -651,7 +653,7 @@ end_changes(SyncRun *run)
 }
 
 /*
- * Remove the files that are to go.  First, since it makes room for the others.
+ * Remove the extra files.  First, since that frees space for the others.
  * Returns false with the error set.
  */
 static bool
@@ -671,7 +673,7 @@ remove_extra(SyncRun *run)
 }
 
 /*
- * Do what is planned.  Returns false with the error set.
+ * Execute the planned changes.  Returns false with the error set.
  */
 static bool
 apply_changes(SyncRun *run)
@@ -706,8 +708,8 @@ apply_changes(SyncRun *run)
 }
 
 /*
- * Make the manifest of the target as it will be if all goes well.  Returns
- * false with the error set.
+ * Build the manifest that the target will have on success.  Returns false
+ * with the error set.
  */
 static bool
 make_copy_manifest(SyncRun *run)
@@ -736,7 +738,7 @@ make_copy_manifest(SyncRun *run)
 }
 
 /*
- * Pass the copy's manifest on to a caller who wants it, if all went well; else
+ * Pass the copy's manifest to a caller that requested it, on success; else
  * free it.
  */
 static void
@@ -766,8 +768,8 @@ refuse_file(const char *name, const struct stat *st, void *arg)
 }
 
 /*
- * Make the target's directory, or accept an empty one, and open it.  Returns
- * false with the error set.
+ * Create the target's directory, or accept an empty one, and open it.
+ * Returns false with the error set.
  */
 static bool
 make_target_dir(SyncRun *run)
@@ -793,7 +795,8 @@ make_target_dir(SyncRun *run)
 }
 
 /*
- * Plan to make all files of the manifest.  Returns false with the error set.
+ * Plan to create all files of the manifest.  Returns false with the error
+ * set.
  */
 static bool
 plan_everything(SyncRun *run)
@@ -813,13 +816,13 @@ plan_everything(SyncRun *run)
  * Copy a directory to one that does not exist or is empty.
  *
  * If the task has no manifest, the source is scanned first, through the
- * options' filter.  The files are opened by the manifest's names, and one that
- * is gone by then is an error (ENOENT), as is one of another size (EAGAIN): a
- * manifest of what is no longer there is no good to the caller either.
- * If copy is not NULL, it gets the target's manifest, to be freed.
+ * options' filter.  The files are opened by the manifest's names.  A missing
+ * one is an error (ENOENT), as is one of another size (EAGAIN): the caller
+ * could not use the manifest either.  If copy is not NULL, it gets the
+ * target's manifest, to be freed.
  *
- * Returns false with the error set.  Then the target is missing, empty, or the
- * beginning of a copy, with the marker if it was wanted.
+ * Returns false with the error set.  Then the target is missing, empty, or an
+ * incomplete copy, with the marker if requested.
  */
 bool
 filesync_copy_dir(const FilesyncTask *task, FilesyncManifest **copy)
@@ -838,7 +841,7 @@ filesync_copy_dir(const FilesyncTask *task, FilesyncManifest **copy)
 	}
 	ok = ok && (copy == NULL || make_copy_manifest(&run)) &&
 		plan_everything(&run) && make_target_dir(&run) && apply_changes(&run);
-	/* Nothing was made in it if that succeeds. */
+	/* This succeeds only if nothing was created in it. */
 	if (!ok && run.made_target)
 		(void) rmdir(run.target);
 	give_copy_manifest(&run, ok, copy);
@@ -847,10 +850,10 @@ filesync_copy_dir(const FilesyncTask *task, FilesyncManifest **copy)
 }
 
 /*
- * Report whether the files of a private directory, by one stat of each, are
- * what its manifest says, which a copy into it gave: those with these names,
- * or all if names is NULL.  False, with the error set, if not, or if that
- * can't be found out; error->source tells which.
+ * Report whether the files of a private directory are as in its manifest,
+ * which was made by a copy into it, by one stat for each: those with these
+ * names, or all if names is NULL.  False, with the error set, if not, or if
+ * that cannot be determined; error->source distinguishes these.
  */
 bool
 filesync_is_intact(const char *dir, const FilesyncManifest *manifest,
@@ -915,16 +918,16 @@ plan_refresh(SyncRun *run)
 
 /*
  * Bring a snapshot up to date with its template, whose manifest has just been
- * scanned.  old_copy is the snapshot's own, as it is on disk: no file of the
- * snapshot is looked at that these say is unchanged.  A file that might have
- * changed but is as large as before is read first, and left alone if it is the
+ * scanned.  old_copy is the snapshot's own, as on disk: files of the snapshot
+ * that are unchanged according to these are not accessed.  A file that might
+ * have changed but has the same size is read first, and kept if it is the
  * same: if the counters then say that nothing was copied, created or removed,
  * the snapshot's content is what it was, with fewer files of unknown origin.
  *
  * copy gets the new manifest, to be freed; old_copy is left as it was.
- * Returns false with the error set.  Then the snapshot is good for nothing,
- * unless the counters say that nothing was copied, created or removed, and it
- * hasn't got the marker.
+ * Returns false with the error set.  Then the snapshot cannot be used, unless
+ * the counters say that nothing was copied, created or removed, and it does
+ * not have the marker.
  */
 bool
 filesync_refresh(const FilesyncTask *task, const FilesyncManifest *old_copy,
@@ -947,12 +950,12 @@ filesync_refresh(const FilesyncTask *task, const FilesyncManifest *old_copy,
 
 /*
  * Bring a directory to the content of another with a manifest, by one stat
- * per file of the target: what differs is rewritten in place, what is missing
- * is made, what is extra is removed.  A marker of an earlier run doesn't
- * matter, and is gone afterwards.  Nobody may write to either directory.
+ * per file of the target: files that differ are rewritten in place, missing
+ * ones created, extra ones removed.  A marker of an earlier run is ignored,
+ * and removed in the end.  Nobody may write to either directory.
  *
- * Whoever watches the target sees all of this, too: drain the watch afterwards
- * and forget what it tells.
+ * A watch of the target reports all of this, too: drain it afterwards and
+ * discard the events.
  *
  * Returns false with the error set.  Then the target is unusable, unless this
  * succeeds on it.
@@ -972,10 +975,10 @@ filesync_restore_full(const FilesyncTask *task)
 }
 
 /*
- * The same, but only the files with these names are looked at: all that may
- * have changed since the target last had the manifest's content.  A target
- * with the marker is refused (EBUSY), since the names can't tell what an
- * earlier run left undone.
+ * The same, but only for the files with these names: all that may have
+ * changed since the target last had the manifest's content.  A target with
+ * the marker is refused (EBUSY), since the names do not include what an
+ * earlier run left unfinished.
  */
 bool
 filesync_restore_changed(const FilesyncTask *task, const FilesyncNames *names)

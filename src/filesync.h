@@ -18,9 +18,9 @@
 #include <sys/types.h>
 
 /*
- * Name of the file that says that its directory is neither the old content
- * nor the new.  Empty and without a dot: pg_checksums reads every file of a
- * database's directory, and gives up on a suffix that is no segment number.
+ * Name of the file that marks its directory as partly changed.  Empty and
+ * without a dot: pg_checksums reads every file of a database's directory, and
+ * fails on a suffix that is not a segment number.
  */
 #define FILESYNC_UNFINISHED "testdb_unfinished"
 
@@ -41,7 +41,7 @@
 #define FILESYNC_MARK		0x02	/* keep FILESYNC_UNFINISHED while changing */
 #define FILESYNC_NO_CLONE	0x04	/* share no extents with the source */
 
-/* Why something failed; filled when a function says that it did. */
+/* Why a function failed; filled when it returns failure. */
 typedef struct FilesyncError
 {
 	int			saved_errno;	/* never 0 */
@@ -63,8 +63,9 @@ typedef struct FilesyncStats
 
 /*
  * Both are called between files, and must return: a longjmp (an ereport, a
- * CHECK_FOR_INTERRUPTS) would leak descriptors and memory.  So a check says
- * whether an interrupt is pending, and the caller of filesync deals with it.
+ * CHECK_FOR_INTERRUPTS) would leak descriptors and memory.  So a check
+ * reports whether an interrupt is pending, and the caller of filesync handles
+ * it.
  */
 typedef bool (*FilesyncFilter) (const char *name, void *arg);
 typedef bool (*FilesyncCheck) (void *arg);
@@ -95,7 +96,7 @@ typedef struct FilesyncFile
 typedef struct FilesyncManifest FilesyncManifest;
 typedef struct FilesyncNames FilesyncNames;
 
-/* What a directory is to be made, and how. */
+/* What to make of a directory, and how. */
 typedef struct FilesyncTask
 {
 	const char *source;			/* the directory that has the content */
@@ -106,12 +107,12 @@ typedef struct FilesyncTask
 	FilesyncError *error;
 } FilesyncTask;
 
-/* What a watched directory has to tell. */
+/* The events of a watched directory. */
 typedef enum FilesyncEvent
 {
 	FILESYNC_NAME,				/* the file of this name may have changed */
 	FILESYNC_ENTRY,				/* so has the name: made, removed, renamed */
-	FILESYNC_GONE,				/* no more is heard of this directory */
+	FILESYNC_GONE,				/* no more events of this directory */
 	FILESYNC_OVERFLOW			/* changes of any directory were lost */
 } FilesyncEvent;
 

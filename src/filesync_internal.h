@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * filesync_internal.h
-	  What the files that belong to filesync.c share.
+ *	  Declarations shared by filesync.c and the files beside it.
  *
  * Plain POSIX: no header of PostgreSQL here.  Functions of fileio.c have
  * names in fs_; those that can fail return false, or -1, with the error set.
@@ -23,7 +23,7 @@
 
 /*
  * Flags of every open.  O_NONBLOCK does nothing to a regular file, but keeps
- * us from waiting for ever for the other side of a pipe that took its place.
+ * us from waiting forever for the other side of a pipe that replaced it.
  */
 #define OPEN_FLAGS (O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
 
@@ -62,7 +62,7 @@ struct FilesyncNames
 	NameTable	table;
 };
 
-/* What a manifest knows of a file; part of the file format. */
+/* A file in a manifest; part of the file format. */
 typedef struct FileRecord
 {
 	int64_t		size;
@@ -86,7 +86,7 @@ struct FilesyncManifest
 	uint64_t	tag;
 };
 
-/* A file to be made or rewritten. */
+/* A file to be created or rewritten. */
 typedef struct Change
 {
 	uint32_t	index;			/* in the manifest */

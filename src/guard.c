@@ -9,8 +9,8 @@
  * is TOUCHED then: see freshness.c.)
  *
  * What a command does to a spare never reaches a clone that is handed out.  A
- * spare is closed in its row (spare_row.c opens it), but its owner, a
- * superuser, and whoever may alter a role can still alter it by its name.
+ * spare is closed in its row (spare_row.c opens it), but its owner,
+ * superusers, and roles that may alter a role can still alter it by its name.
  * ALTER DATABASE and ALTER ROLE ... IN DATABASE call the object access hook
  * of freshness.c, which withdraws the spare.  COMMENT, SECURITY LABEL and
  * GRANT do not call it; they are caught here, with the same effect.  Other

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * inotify.c
-	  Which names of a directory have changed, as the kernel tells it.
+ *	  Names changed in a directory, as reported by the kernel.
  *
- * Plain POSIX but for inotify itself; watch.c collects what is told here.
+ * Plain POSIX except inotify itself; watch.c collects the events.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -27,16 +27,17 @@
 #ifdef __linux__
 
 /*
- * What to hear of a directory.  Every way to change a file's content through
- * a system call is an IN_MODIFY: write, pwrite, writev, truncation, fallocate,
- * copying and sharing in the kernel.  It has to be IN_MODIFY and not only
- * IN_CLOSE_WRITE, because the server's processes keep files open.  The others
- * are about names.  IN_ATTRIB is left out: owners and permissions are no
- * content.  (Linux calls it an IN_MODIFY if only the mtime is set.)
+ * The events to watch for in a directory.  Every way to change a file's
+ * content through a system call is an IN_MODIFY: write, pwrite, writev,
+ * truncation, fallocate, copying and sharing in the kernel.  It has to be
+ * IN_MODIFY and not only IN_CLOSE_WRITE, because the server's processes keep
+ * files open.  The others are about names.  IN_ATTRIB is omitted: owners and
+ * permissions are not content.  (Linux reports IN_MODIFY if only the mtime is
+ * set.)
  *
- * Not heard of are writes through a shared mapping, which PostgreSQL doesn't
- * make of relation files, writes through a hard link in another directory, and
- * writes by another host.  The full comparison sees these.
+ * Not reported are writes through a shared mapping, which PostgreSQL does not
+ * use for relation files, writes through a hard link in another directory,
+ * and writes by another host.  The full comparison detects these.
  */
 #define WATCH_MASK \
 	(IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | \
@@ -60,11 +61,11 @@ filesync_watch_open(FilesyncError *error)
 }
 
 /*
- * Watch a directory.  What is written to it from now on is told; so bring it
- * to a known content afterwards, or make sure that nobody writes until then.
- * Returns the number that the directory's events will carry, or -1 with the
- * error set: ENOSPC if the user has too many of them already.  Numbers are not
- * used again while fd is open.
+ * Watch a directory.  Writes are reported from now on; so bring it to a known
+ * content afterwards, or ensure that nobody writes until then.  Returns the
+ * number that the directory's events will carry, or -1 with the error set:
+ * ENOSPC if the user has too many of them already.  Numbers are not reused
+ * while fd is open.
  */
 int
 filesync_watch_add(int fd, const char *dir, FilesyncError *error)
@@ -78,9 +79,9 @@ filesync_watch_add(int fd, const char *dir, FilesyncError *error)
 }
 
 /*
- * Stop watching a directory.  Events that are under way may still arrive, so
- * the caller ignores those with a number that it doesn't know.  Nothing to do
- * is fine: the directory may be gone, and the watch with it.
+ * Stop watching a directory.  Pending events may still arrive, so the caller
+ * ignores those with an unknown number.  It is not an error if there is
+ * nothing to do: the directory may have been removed, and the watch with it.
  * Returns false with the error set.
  */
 bool
@@ -111,19 +112,19 @@ tell_event(const struct inotify_event *event, const char *name,
 }
 
 /*
- * Pass on all that happened before this call, and perhaps a little more.  A
- * write is told by the time that write() returns, so call this when those who
- * write have ended.  What the callback must make of the events:
+ * Pass on all events before this call, and perhaps some later ones.  A write
+ * is reported by the time that write() returns, so call this when the writing
+ * processes have finished.  The meaning of the events:
  *
- * FILESYNC_NAME: the name belongs to the change set of wd.
- * FILESYNC_ENTRY: so it does, and what has this name now may be another file
- * than before, or none.
- * FILESYNC_GONE: the change set of wd is of no use any more.  The directory was
- * removed, renamed or unmounted, or it is the echo of filesync_watch_remove().
- * May come more than once.
- * FILESYNC_OVERFLOW: no change set is of use any more (wd is -1).
+ *	FILESYNC_NAME: the name belongs to the change set of wd.
+ *	FILESYNC_ENTRY: the same, and the name may now be that of another file, or
+ *		of none.
+ *	FILESYNC_GONE: the change set of wd is invalid.  The directory was removed,
+ *		renamed or unmounted, or filesync_watch_remove() was called.  May be
+ *		passed more than once.
+ *	FILESYNC_OVERFLOW: all change sets are invalid (wd is -1).
  *
- * Returns false with the error set; all change sets are of no use then.
+ * Returns false with the error set; all change sets are invalid then.
  */
 bool
 filesync_watch_drain(int fd, FilesyncWatchCallback callback, void *arg,
@@ -131,7 +132,7 @@ filesync_watch_drain(int fd, FilesyncWatchCallback callback, void *arg,
 {
 	int			pending = 0;
 
-	/* Not until it is empty: others may go on writing for ever. */
+	/* Not until it is empty: others may continue to write forever. */
 	if (ioctl(fd, FIONREAD, &pending) < 0)
 		return fs_fail_text(error, errno, "could not query inotify: %s",
 						 strerror(errno));

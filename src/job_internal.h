@@ -26,7 +26,7 @@ typedef struct WorkerJob
 	bool		unrestored;		/* DROPPING: its content is to be restored; its
 								 * lease on disk is REWINDING */
 	bool		damaged;		/* a snapshot was found to be damaged: the same
-								 * again takes it anew */
+								 * again takes a new one */
 	bool		entering;		/* the clone is being entered into the registry */
 	bool		had_room;		/* when make_room() ended, the registry had a
 								 * place for one more clone, or a spare for it */

@@ -8,11 +8,11 @@
  * that have one.  It is written before the action that it announces:
  *
  *	CREATING	before the database's directory and row are made
- *	HELD		when it is complete, before its name is handed out
- *	UNWANTED	before the first irreversible step of its removal, or of its
- *				being made ready for the next caller; also while it is ready
- *	REWINDING	from before the files of a clone that somebody has are restored
- *				until they are: found at start-up, that is done again
+ *	HELD		when it is complete, before it is handed out
+ *	UNWANTED	before the first irreversible step of its removal, or of
+ *				its recycling; also while it is a spare
+ *	REWINDING	from before the files of a clone in use are restored until they
+ *				are; if found at server start, the restore is repeated
  *	(removed)	after the removal of its row was committed
  *
  * After a crash, then: CREATING and UNWANTED mean that whatever exists of the

@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * manifest.c
-	  What is known of the files of a directory.
+ *	  Manifests: the files of a directory with their sizes and times.
  *
- * A manifest has, of each file, the size and the times that filesync.c
- * compares, and is kept in a file of its own.  Sets of names, which the lists
- * of what has changed are, are here too: both find a name by its hash.  Plain
- * POSIX.
+ * A manifest has the size of each file and the times that filesync.c compares,
+ * and is kept in a file of its own.  Sets of names, such as those of changed
+ * files, are here, too: both find a name by its hash.  Plain POSIX.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -30,8 +29,8 @@
 
 /*
  * A manifest's file: this header, the records, and the names in their order,
- * each with its NUL.  All in the byte order of the machine, which the magic
- * number shows.
+ * each with its NUL.  All in the machine's byte order, which the magic number
+ * identifies.
  */
 typedef struct ManifestHeader
 {
@@ -56,7 +55,7 @@ typedef struct ScanState
 } ScanState;
 
 /*
- * The name of the given index.
+ * Return the name with this index.
  */
 const char *
 table_name(const NameTable *table, uint32_t index)
@@ -65,8 +64,8 @@ table_name(const NameTable *table, uint32_t index)
 }
 
 /*
- * The slot that holds a name, or the empty one that it would get.  There must
- * be one: nslots > count.
+ * Return the slot that holds a name, or the empty one that it would get.
+ * There must be one: nslots > count.
  */
 static uint32_t *
 table_slot(const NameTable *table, const char *name)
@@ -89,7 +88,7 @@ table_slot(const NameTable *table, const char *name)
 }
 
 /*
- * The index of a name, or NO_INDEX.
+ * Return the index of a name, or NO_INDEX.
  */
 uint32_t
 table_find(const NameTable *table, const char *name)
@@ -121,8 +120,8 @@ table_rehash(NameTable *table)
 }
 
 /*
- * Make room for one more name of len bytes, NUL included.  False if there is
- * no memory; the table is good either way.
+ * Make room for one more name of len bytes, including NUL.  False if there is
+ * no memory; the table remains valid.
  */
 static bool
 table_reserve(NameTable *table, size_t len)
@@ -151,7 +150,8 @@ table_reserve(NameTable *table, size_t len)
 }
 
 /*
- * Add a name that may be there already.  False if there is no memory.
+ * Add a name, which may be in the table already.  False if there is no
+ * memory.
  */
 bool
 table_add(NameTable *table, const char *name)
@@ -184,8 +184,8 @@ table_free(NameTable *table)
 }
 
 /*
- * A new, empty set of names, for filesync_names_free().  NULL if there is no
- * memory.
+ * Create an empty set of names, to be freed by filesync_names_free().  NULL
+ * if there is no memory.
  */
 FilesyncNames *
 filesync_names_create(void)
@@ -206,9 +206,9 @@ filesync_names_free(FilesyncNames *names)
 }
 
 /*
- * Add a copy of a name to a set, which may have it already.  False, with errno
- * set, if it can't be the name of a file (EINVAL) or there is no memory: the
- * set isn't complete any more, and a full comparison is needed.
+ * Add a copy of a name to a set, which may have it already.  False, with
+ * errno set, if it cannot be the name of a file (EINVAL) or there is no
+ * memory: the set is no longer complete, and a full comparison is needed.
  */
 bool
 filesync_names_add(FilesyncNames *names, const char *name)
@@ -227,7 +227,7 @@ filesync_names_add(FilesyncNames *names, const char *name)
 }
 
 /*
- * The number of names in a set.
+ * Return the number of names in a set.
  */
 uint32_t
 filesync_names_count(const FilesyncNames *names)
@@ -236,8 +236,8 @@ filesync_names_count(const FilesyncNames *names)
 }
 
 /*
- * One name of a set, in order of arrival; index is less than the count.  Good
- * until the set is changed.
+ * Return a name of a set, in order of arrival; index is less than the count.
+ * Valid until the set is changed.
  */
 const char *
 filesync_names_get(const FilesyncNames *names, uint32_t index)
@@ -259,7 +259,7 @@ filesync_names_clear(FilesyncNames *names)
 }
 
 /*
- * A new, empty manifest.  NULL if there is no memory.
+ * Create an empty manifest.  NULL if there is no memory.
  */
 FilesyncManifest *
 manifest_create(void)
@@ -268,8 +268,8 @@ manifest_create(void)
 }
 
 /*
- * Add a file that the manifest doesn't have.  False if it has it, or if there
- * is no memory.
+ * Add a file to a manifest.  False if it is there already, or if there is no
+ * memory.
  */
 bool
 manifest_add(FilesyncManifest *manifest, const char *name,
@@ -310,7 +310,7 @@ filesync_manifest_free(FilesyncManifest *manifest)
 }
 
 /*
- * The number of files in a manifest.
+ * Return the number of files in a manifest.
  */
 uint32_t
 filesync_manifest_count(const FilesyncManifest *manifest)
@@ -319,8 +319,8 @@ filesync_manifest_count(const FilesyncManifest *manifest)
 }
 
 /*
- * The bytes that a copy occupies on a file system with blocks of this many
- * bytes, not counting what it needs for the files themselves (inodes, names).
+ * Return the bytes that a copy occupies on a file system with blocks of this
+ * many bytes, not counting inodes and names.
  */
 uint64_t
 filesync_manifest_space(const FilesyncManifest *manifest, uint32_t block_size)
@@ -338,8 +338,8 @@ filesync_manifest_space(const FilesyncManifest *manifest, uint32_t block_size)
 }
 
 /*
- * What the manifest says of its file with this index, which is less than the
- * count.  The name is good as long as the manifest.
+ * Get the file with this index, which is less than the count.  The name is
+ * valid as long as the manifest.
  */
 void
 filesync_manifest_get(const FilesyncManifest *manifest, uint32_t index,
@@ -355,7 +355,7 @@ filesync_manifest_get(const FilesyncManifest *manifest, uint32_t index,
 }
 
 /*
- * Look up a file by its name.  False if the manifest hasn't got it; then file
+ * Look up a file by its name.  False if it is not in the manifest; then file
  * is unchanged.
  */
 bool
@@ -371,8 +371,8 @@ filesync_manifest_find(const FilesyncManifest *manifest, const char *name,
 }
 
 /*
- * The number that the caller gave to filesync_manifest_set_tag(), or 0.  It is
- * part of the manifest's file; say, the generation that the snapshot has.
+ * Return the number set by filesync_manifest_set_tag(), or 0.  It is part of
+ * the manifest's file; for example, the snapshot's generation.
  */
 uint64_t
 filesync_manifest_tag(const FilesyncManifest *manifest)
@@ -381,7 +381,7 @@ filesync_manifest_tag(const FilesyncManifest *manifest)
 }
 
 /*
- * Give the manifest a number of the caller's.
+ * Set the manifest's tag, a number of the caller.
  */
 void
 filesync_manifest_set_tag(FilesyncManifest *manifest, uint64_t tag)
@@ -390,7 +390,7 @@ filesync_manifest_set_tag(FilesyncManifest *manifest, uint64_t tag)
 }
 
 /*
- * Walk callback: put a file into the manifest.
+ * Walk callback: add a file to the manifest.
  */
 static bool
 scan_file(const char *name, const struct stat *st, void *arg)
@@ -440,11 +440,11 @@ scan_directory(int fd, const char *dir, const FilesyncOptions *options,
 
 /*
  * Make the manifest of a directory: one stat per file that the filter, if
- * there is one, lets pass.  Files that disappear meanwhile are left out; a
- * directory with the marker is refused (EBUSY).  No file's origin is known.
- * Of a snapshot, use the manifest that copying it gave, and not a scan: it is
- * also right if the file system rounds times.
- * Returns true, and the manifest to be freed, or false with the error set.
+ * there is one, lets pass.  Files that disappear in the meantime are omitted;
+ * a directory with the marker is refused (EBUSY).  No file's origin is known.
+ * For a snapshot, use the manifest made by the copy, not a scan: it is also
+ * right if the file system rounds times.  Returns true, and the manifest to
+ * be freed, or false with the error set.
  */
 bool
 filesync_scan(const char *dir, const FilesyncOptions *options,
@@ -461,8 +461,8 @@ filesync_scan(const char *dir, const FilesyncOptions *options,
 }
 
 /*
- * Give a file that is racy an mtime that is not, and that no write and no other
- * call gives it.  Returns false with the error set.
+ * Give a racy file an mtime that is not racy, and that no write and no other
+ * call sets.  Returns false with the error set.
  */
 static bool
 settle_file(const char *dir, int dir_fd, const char *name, FileRecord *record,
@@ -495,9 +495,9 @@ settle_file(const char *dir, int dir_fd, const char *name, FileRecord *record,
 }
 
 /*
- * Make the manifest of a directory to which nobody writes, and which is to be a
- * source itself: see filesync.c.  Files that are racy get another mtime.
- * Returns true, and the manifest to be freed, or false with the error set.
+ * Make the manifest of a directory to which nobody writes, and which will be
+ * a source itself: see filesync.c.  Racy files get another mtime.  Returns
+ * true, and the manifest to be freed, or false with the error set.
  */
 bool
 filesync_adopt(const char *dir, const FilesyncOptions *options,
@@ -529,8 +529,8 @@ filesync_adopt(const char *dir, const FilesyncOptions *options,
 }
 
 /*
- * Do two manifests of a directory say that all its files are the same, with the
- * same mtimes?  False if one is racy in the second, which is the newer one.
+ * Report whether all files are the same in two manifests of a directory, with
+ * the same mtimes.  False if one is racy in the second, newer manifest.
  */
 bool
 filesync_manifest_is_same(const FilesyncManifest *old, const FilesyncManifest *new)
@@ -550,9 +550,9 @@ filesync_manifest_is_same(const FilesyncManifest *old, const FilesyncManifest *n
 }
 
 /*
- * Whether the file of a snapshot still is what a file of its template was
- * found to be.  The record of a file that is racy now is never trusted, though
- * only a clock that was set back makes one that has the right origin.
+ * Report whether the file of a snapshot still equals the scanned file of its
+ * template.  The record of a file that is racy now is never trusted, although
+ * one with the right origin only results from a clock that was set back.
  */
 bool
 origin_matches(const FileRecord *source, const FileRecord *copy)
@@ -562,8 +562,8 @@ origin_matches(const FileRecord *source, const FileRecord *copy)
 }
 
 /*
- * Continue a checksum over more bytes.  Each step is a bijection of the state,
- * so that one wrong byte is always found.
+ * Continue a checksum over more bytes.  Each step is a bijection of the
+ * state, so a single wrong byte is always detected.
  */
 static uint64_t
 checksum_bytes(uint64_t sum, const void *data, size_t len)
@@ -577,7 +577,8 @@ checksum_bytes(uint64_t sum, const void *data, size_t len)
 }
 
 /*
- * The checksum of a manifest's image, with the header's taken as 0.
+ * Compute the checksum of a manifest's image, with that in the header taken
+ * as 0.
  */
 static uint64_t
 image_checksum(const char *image, size_t len)
@@ -592,7 +593,8 @@ image_checksum(const char *image, size_t len)
 }
 
 /*
- * The bytes of a manifest's file, for free().  NULL if there is no memory.
+ * Build the bytes of a manifest's file, to be freed by free().  NULL if there
+ * is no memory.
  */
 static char *
 manifest_image(const FilesyncManifest *manifest, size_t *len)
@@ -624,10 +626,10 @@ manifest_image(const FilesyncManifest *manifest, size_t *len)
 }
 
 /*
- * Write a new file with this content; options as for filesync_manifest_write().
- * An old one of the name is removed, not
- * written to: it may be a link to somewhere.  Returns false with the error set
- * and the file removed.
+ * Write a new file with this content; options as for
+ * filesync_manifest_write().  An existing one is removed, not written to,
+ * since it may be a link.  Returns false with the error set and the file
+ * removed.
  */
 static bool
 write_new_file(const char *path, const char *data, size_t len,
@@ -663,9 +665,8 @@ write_new_file(const char *path, const char *data, size_t len,
 /*
  * Write a manifest to a file, atomically: to path with ".new" appended, then
  * renamed.  Only one process may do that at a time.  Options: file_mode, and
- * FILESYNC_FSYNC.
- * Returns false with the error set; then path has what it had, unless only the
- * last fsync failed.
+ * FILESYNC_FSYNC.  Returns false with the error set; then path is unchanged,
+ * unless only the last fsync failed.
  */
 bool
 filesync_manifest_write(const FilesyncManifest *manifest, const char *path,
@@ -697,8 +698,8 @@ filesync_manifest_write(const FilesyncManifest *manifest, const char *path,
 }
 
 /*
- * Read all of a file into memory.  Returns it, for free(), or NULL with the
- * error set.
+ * Read a whole file into memory.  Returns it, to be freed by free(), or NULL
+ * with the error set.
  */
 static char *
 read_image(const char *path, size_t *len, FilesyncError *error)
@@ -733,8 +734,8 @@ read_image(const char *path, size_t *len, FilesyncError *error)
 }
 
 /*
- * Whether an image is one that manifest_image() made, as far as lengths and
- * the checksum tell.  Fills the header.
+ * Report whether an image was made by manifest_image(), according to lengths
+ * and checksum.  Fills the header.
  */
 static bool
 image_is_valid(const char *image, size_t len, ManifestHeader *header)
@@ -753,8 +754,8 @@ image_is_valid(const char *image, size_t len, ManifestHeader *header)
 }
 
 /*
- * Fill an empty manifest from an image whose checksum is right.  What could
- * not have been written is refused all the same.  Returns 0, or an errno.
+ * Fill an empty manifest from an image whose checksum is right.  Impossible
+ * content is refused nevertheless.  Returns 0, or an errno.
  */
 static int
 manifest_parse(FilesyncManifest *manifest, const char *image,
@@ -785,9 +786,9 @@ manifest_parse(FilesyncManifest *manifest, const char *image,
 }
 
 /*
- * Read a manifest from a file.  Returns true, and the manifest to be freed, or
- * false with the error set: EBADMSG for a file that is no whole manifest.
- * error->source is false only if memory or descriptors are short.
+ * Read a manifest from a file.  Returns true, and the manifest to be freed,
+ * or false with the error set: EBADMSG for a file that is not a complete
+ * manifest.  error->source is false only if memory or descriptors are short.
  */
 bool
 filesync_manifest_read(const char *path, FilesyncManifest **manifest,

@@ -12,7 +12,7 @@
  *	   checkpointer forget their files; unless a checkpoint is in progress,
  *	   which must write them, as database_is_checkpointing says;
  *	2  has a checkpoint made: it began after the last session of the former
- *	   lives ended, so that recovery will never again apply WAL of those to
+ *	   uses ended, so that recovery will never apply WAL of those to
  *	   the files that are now restored; and the checkpointer has forgotten;
  *	3  has every process close its files (a barrier), unless it is known that
  *	   none was made or removed;
@@ -22,7 +22,7 @@
  *	4  drops its statistics, and restores the files that differ from the
  *	   snapshot's, if there is room for that; if not, the clone is removed;
  *	5  lets sessions connect to it again, in its row;
- *	6  after the commit, has other libraries forget its former life (forget.c),
+ *	6  after the commit, has other libraries forget its former use (forget.c),
  *	   for all of them together;
  *	7  makes it a spare in the registry.
  *

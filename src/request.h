@@ -71,7 +71,7 @@ typedef struct RequestResult
 	Oid			oid;			/* CLONE: the new database */
 	uint64		lease;			/* CLONE: the number of its lease */
 	NameData	name;			/* CLONE: its name */
-	char		notice[REQUEST_NOTICE_SIZE];	/* REWIND: who was terminated, or "" */
+	char		notice[REQUEST_NOTICE_SIZE];	/* REWIND: terminated, or "" */
 } RequestResult;
 
 extern void request_shmem_request(void);

@@ -8,7 +8,7 @@
  * others may clone:
  *
  *	step								if the server crashes here
- *	1  VACUUM (FREEZE, ANALYZE) in it,	the database goes, as its builder's
+ *	1  VACUUM (FREEZE, ANALYZE) in it,	the database is dropped, as its
  *	   by a process of its own			session has ended
  *	2  row: is_template, and closed to	the same
  *	   connections; commit

@@ -36,7 +36,8 @@
  *	4  registry: LEASED				the same
  *
  * Locks.  RowExclusiveLock on pg_database, kept until the end of the
- * transaction, as others who update it; its row's for the moment of the update.
+ * transaction, like others that update it; that on the row for the moment of
+ * the update.
  *
  * Copyright (c) 2026, testdb contributors
  *

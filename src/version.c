@@ -14,18 +14,18 @@
  *
  * That is checked in three places:
  *
- *	- Each function asks it when it is called.  The answer is remembered until
+ *	- Each function checks it when it is called.  The result is remembered until
  *	  an extension is created, altered or dropped in the session's database.
- *	  Catalog changes of that kind are announced to nobody, so that an object
- *	  access hook has to: it invalidates the relation cache's entry of
- *	  pg_extension, which every session in the database is told about when the
- *	  change is committed.
- *	- The hook asks it before a function of ours is looked up in the library,
+ *	  Catalog changes of that kind send no invalidation messages, so an object
+ *	  access hook does: it invalidates the relation cache's entry of
+ *	  pg_extension, in every session of the database when the change is
+ *	  committed.
+ *	- The hook checks it before a function of ours is looked up in the library,
  *	  which may not have it, unless it is known that the versions are the same.
- *	- The hook asks it before the script of a newer version is run, since that
+ *	- The hook checks it before the script of a newer version is run, since that
  *	  may declare functions that the library does not have.  An older version
- *	  is let pass: it may be the first step of an update.  Whoever creates the
- *	  extension wants to use it, so that is told to uninstall.c, too.
+ *	  is accepted: it may be the first step of an update.  Creating the
+ *	  extension means using it, so the hook calls uninstall.c, too.
  *
  * Copyright (c) 2026, testdb contributors
  *
