@@ -122,7 +122,7 @@ for my $function ('testdb_reset', 'testdb_rewind')
 		$leave->($room);
 		$admin->query("SELECT $function('$name')");
 		is($admin->sqlstate, $wanted, "$title: $wanted") or diag told($admin);
-		like(told($admin), qr/^53100: not enough free (space|files) to restore database "$name"\nIt needs/, "$title: error")
+		like(told($admin), qr/^53100: not enough free (space|inodes) to restore database "$name"\nIt needs/, "$title: error")
 		  if $wanted ne '00000';
 		free_all();
 		$client = connect_to($node, $name);
