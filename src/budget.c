@@ -130,8 +130,7 @@ get_last_use(const TestdbTemplate *template, TimestampTz now)
 	for (int i = 0; i < nuses && use == NULL; i++)
 		if (uses[i].oid == template->oid)
 			use = &uses[i];
-	for (int state = 0; state < CLONE_NSTATES; state++)
-		busy = busy || (state != CLONE_GARBAGE && template->nclones[state] > 0);
+	busy = template_has_clones(template);
 	if (use == NULL)
 	{
 		uses = uses ? repalloc_array(uses, LastUse, nuses + 1) :

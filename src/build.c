@@ -484,7 +484,8 @@ is_name_taken(const char *name)
 
 	clones = registry_list(&n);
 	for (int i = 0; i < n && !taken; i++)
-		taken = (clones[i].state == CLONE_CREATING || clones[i].state == CLONE_GARBAGE) &&
+		taken = (clones[i].state == CLONE_CREATING || clones[i].state == CLONE_GARBAGE ||
+				 clones[i].state == CLONE_REMOVING) &&
 			strcmp(NameStr(clones[i].name), name) == 0;
 	pfree(clones);
 	return taken;

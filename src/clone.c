@@ -153,13 +153,8 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	clone->ahead = args->kind == REQUEST_SPARE;
 	(void) registry_add(clone, args->kind == REQUEST_RESET, ERROR);
 	job.entering = false;
-	if (args->kind == REQUEST_RESET)
-		job.made = clone->oid;
-	else
-	{
+	if (args->kind != REQUEST_RESET)
 		job.clone = clone->oid;
-		job.state = CLONE_CREATING;
-	}
 	debug_point("clone-entered");
 	lease_write(clone, LEASE_CREATING);
 	debug_point("clone-recorded");
@@ -245,11 +240,9 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 			CHECK_FOR_INTERRUPTS();
 			continue;
 		}
-		job.victim = victim.oid;
 		job_begin_work();
 		(void) database_drop(victim.oid);
 		finish_removal(victim.oid);
-		job.victim = InvalidOid;
 	}
 	job.had_room = has_spare || !registry_is_full();
 }
@@ -281,7 +274,9 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database \"%s\" was dropped while it was being created",
 						NameStr(clone->name))));
-	job.state = CLONE_LEASED;
+
+	/* Nobody has heard of it yet. */
+	registry_hold(clone->oid);
 	debug_point("clone-leased");
 	result->oid = clone->oid;
 	result->lease = clone->lease;
@@ -386,7 +381,6 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 	TemplateRow row;
 
 	job.clone = clone->oid;
-	job.state = state;
 	if (args->name_given)
 	{
 		CommandCounterIncrement();
@@ -463,7 +457,6 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		   registry_take_stale_spare(args->database, args->role, &clone))
 	{
 		job.clone = clone.oid;
-		job.state = CLONE_RESTORING;
 		if (recycle_update_spare(&clone, template))
 		{
 			count_miss(args->database);
@@ -553,9 +546,7 @@ discard_clone(Oid oid)
 {
 	(void) registry_set_state(oid, CLONE_CREATING, CLONE_GARBAGE);
 	request_wake_workers();
-	if (job.made == oid)
-		job.made = InvalidOid;
-	else
+	if (job.clone == oid)
 		job.clone = InvalidOid;
 }
 
@@ -622,7 +613,8 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	if (followed)
 	{
 		/* The next attempt may want its name. */
-		if (!registry_is_stuck() && !database_is_full())
+		if (!registry_is_stuck() && !database_is_full() &&
+			registry_set_state(clone->oid, CLONE_CREATING, CLONE_REMOVING))
 			job_collect_garbage(clone);
 		discard_clone(clone->oid);
 		return false;
@@ -697,7 +689,6 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		registry_take_stale_spare(args->database, args->role, &clone))
 	{
 		job.clone = clone.oid;
-		job.state = CLONE_RESTORING;
 		if (recycle_update_spare(&clone, &template))
 		{
 			job_commit_work();

@@ -336,11 +336,11 @@ claim_clone(const RequestArgs *args, TestdbClone *clone)
 					 errdetail("It is being dropped or reset by another session.")));
 		return false;
 	}
-	job.spoiled = false;
 	job.unrestored = clone->unrestored;
 	job.resetting = args->kind == REQUEST_RESET;
 	job.clone = args->database;
-	job.state = CLONE_DROPPING;
+	if (job.resetting)
+		registry_set_fallback(clone->oid, CLONE_LEASED);
 	return true;
 }
 
@@ -519,7 +519,8 @@ note_failure(const TestdbClone *clone, const char *what, const char *name,
 }
 
 /*
- * Remove a GARBAGE clone.  On failure, log it and retry later.
+ * Remove a clone, which is REMOVING.  On failure, log it and make the clone
+ * GARBAGE, to be retried later.
  */
 void
 job_collect_garbage(const TestdbClone *clone)
@@ -528,7 +529,6 @@ job_collect_garbage(const TestdbClone *clone)
 	bool		exists;
 
 	job_report("testdb: removing a database");
-	job.garbage = clone->oid;
 	(void) database_lock_was_refused();
 	PG_TRY();
 	{
@@ -548,7 +548,7 @@ job_collect_garbage(const TestdbClone *clone)
 		ErrorData  *edata = job_rollback_work();
 
 		note_failure(clone, "could not remove database", NameStr(info.name), edata);
+		(void) registry_set_state(clone->oid, CLONE_REMOVING, CLONE_GARBAGE);
 	}
 	PG_END_TRY();
-	job.garbage = InvalidOid;
 }

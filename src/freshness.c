@@ -363,6 +363,7 @@ freshness_note_altered(Oid oid)
 {
 	MemoryContext old;
 
+	registry_prepare_to_own();
 	if (!registry_set_state(oid, CLONE_SPARE, CLONE_DROPPING) &&
 		!registry_set_state(oid, CLONE_RETURNED, CLONE_DROPPING))
 		return false;

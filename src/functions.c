@@ -159,7 +159,7 @@ check_handed_out(const TestdbClone *clone, const char *name)
 {
 	if (clone->state != CLONE_LEASED && clone->state != CLONE_DROPPING &&
 		clone->state != CLONE_REWINDING &&
-		clone->state != CLONE_GARBAGE)
+		clone->state != CLONE_GARBAGE && clone->state != CLONE_REMOVING)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("database \"%s\" has not been handed out by testdb_clone",

@@ -4,11 +4,10 @@
  *	  The frame of a background worker's jobs.
  *
  * A worker executes one request at a time, or background work.  Either is a
- * job: it begins and commits transactions, records what it has in hand
- * (WorkerJob), and releases that however it ends.  The operations are in
- * files of their own, each with its steps at the head: clone.c, drop.c,
- * reset.c, seal.c, upkeep.c, and rewind.c, which keeps several requests in
- * hand.
+ * job: it begins and commits transactions, and releases what it has in hand
+ * however it ends (states.c).  The operations are in files of their own, each
+ * with its steps at the head: clone.c, drop.c, reset.c, seal.c, upkeep.c, and
+ * rewind.c, which keeps several requests in hand.
  *
  * On an ERROR, and on FATAL through job_exit(), the registry's entry of a
  * clone that was being created becomes GARBAGE, and one that was being
@@ -231,19 +230,13 @@ job_rollback_work(void)
 }
 
 /*
- * Turn what this worker has in hand, besides the job's own clone, into
- * garbage.
+ * Release everything that this worker has in hand.
  */
 void
-discard_others(void)
+release_in_hand(void)
 {
-	if (!OidIsValid(job.made) && !OidIsValid(job.victim))
-		return;
-	(void) registry_set_state(job.made, CLONE_CREATING, CLONE_GARBAGE);
-	(void) registry_set_state(job.victim, CLONE_DROPPING, CLONE_GARBAGE);
-	request_wake_workers();
-	job.made = InvalidOid;
-	job.victim = InvalidOid;
+	if (registry_release_all() > 0)
+		request_wake_workers();
 }
 
 /*
@@ -260,37 +253,34 @@ job_leave_unrestored(Oid oid)
 }
 
 /*
- * Release what this worker has in hand, because it must exit: the request
- * gets an error, an unfinished clone becomes garbage, and garbage can be
- * removed by others at once.
+ * Release what this worker has in hand, because it can't go on with it: an
+ * unfinished clone becomes garbage, what was being removed is garbage again, and
+ * the request gets this error.
+ */
+void
+job_give_up(const ErrorData *edata)
+{
+	recycle_abandon();
+	release_in_hand();
+	if (job.request >= 0)
+		request_fail(job.request, edata);
+	job.request = -1;
+	job.clone = InvalidOid;
+}
+
+/*
+ * The same, because it must exit.
  */
 void
 job_exit(void)
 {
-	space_release();
-	recycle_abandon();
-	if (OidIsValid(job.garbage))
-	{
-		registry_postpone_garbage(job.garbage, 0);
-		request_wake_workers();
-	}
-	discard_others();
-	if (OidIsValid(job.clone) && job.unrestored && job.resetting)
-		job_leave_unrestored(job.clone);
-	else if (OidIsValid(job.clone) &&
-		registry_set_state(job.clone, job.state,
-						   job.state == CLONE_DROPPING && job.resetting &&
-						   !job.spoiled ? CLONE_LEASED : CLONE_GARBAGE))
-		request_wake_workers();
-	if (job.request >= 0)
-	{
-		ErrorData	edata = {0};
+	ErrorData	edata = {0};
 
-		edata.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
-		edata.message = "testdb worker ended before it had finished";
-		edata.hint = "Try again; see the server log.";
-		request_fail(job.request, &edata);
-	}
+	edata.sqlerrcode = ERRCODE_ADMIN_SHUTDOWN;
+	edata.message = "testdb worker ended before it had finished";
+	edata.hint = "Try again; see the server log.";
+	space_release();
+	job_give_up(&edata);
 }
 
 /*
@@ -344,18 +334,16 @@ explain_failure(const RequestArgs *args, ErrorData *edata)
 }
 
 /*
- * Release what a request had in hand when it failed.
+ * Release what a request had in hand when it failed.  A clone whose content is
+ * as it was, or can be restored, does not simply get the registry's fallback.
  */
 static void
 release_failed(void)
 {
-	discard_others();
-	if (OidIsValid(job.clone) && job.unrestored && job.resetting)
-		job_leave_unrestored(job.clone);
-	else if (OidIsValid(job.clone) && job.state == CLONE_DROPPING && !job.spoiled)
+	if (OidIsValid(job.clone) && !(job.unrestored && job.resetting) &&
+		registry_owns(job.clone, CLONE_DROPPING))
 		give_back(job.clone);
-	else if (OidIsValid(job.clone))
-		(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+	release_in_hand();
 }
 
 /*
@@ -402,6 +390,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 	memset(&result, 0, sizeof(result));
 	job.request = slot;
 	job.clone = InvalidOid;
+	job.resetting = false;
+	job.unrestored = false;
 	job.damaged = false;
 	job.entering = false;
 	job.had_room = false;
@@ -415,6 +405,8 @@ serve_once(int slot, const RequestArgs *args, bool may_repeat)
 		{
 			HOLD_INTERRUPTS();
 			job.request = -1;
+			if (OidIsValid(result.oid))
+				registry_disown(result.oid);
 			job.clone = InvalidOid;
 			request_finish(slot, &result);
 			RESUME_INTERRUPTS();

@@ -20,6 +20,7 @@ extern void job_report_database(const char *what, Oid oid, DatabaseInfo *info);
 extern void job_begin_work(void);
 extern void job_commit_work(void);
 extern ErrorData *job_rollback_work(void);
+extern void job_give_up(const ErrorData *edata);
 extern void job_exit(void);
 
 extern void job_serve(int slot, const RequestArgs *args);

@@ -14,13 +14,14 @@
 #include "registry.h"
 #include "request.h"
 
-/* What this worker has in hand, for job_exit(). */
+/*
+ * What this worker is doing.  What it has in hand besides is in the registry:
+ * see states.c.
+ */
 typedef struct WorkerJob
 {
 	int			request;		/* slot of the request, or -1 */
-	Oid			clone;			/* the clone in hand, or InvalidOid */
-	CloneState	state;			/* the state that it has in the registry */
-	bool		spoiled;		/* DROPPING: its content is lost */
+	Oid			clone;			/* the clone that it is about, or InvalidOid */
 	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
 								 * still HELD */
 	bool		unrestored;		/* DROPPING: its content is to be restored; its
@@ -30,16 +31,12 @@ typedef struct WorkerJob
 	bool		entering;		/* the clone is being entered into the registry */
 	bool		had_room;		/* when make_room() ended, the registry had a
 								 * place for one more clone, or a spare for it */
-	Oid			made;			/* the clone that will replace it, CREATING, or
-								 * InvalidOid */
-	Oid			victim;			/* a spare that makes room, DROPPING, or InvalidOid */
-	Oid			garbage;		/* the clone that is being removed, or InvalidOid */
 } WorkerJob;
 
 extern WorkerJob job;
 extern MemoryContext job_cxt;
 
-extern void discard_others(void);
+extern void release_in_hand(void);
 extern void job_leave_unrestored(Oid oid);
 extern void finish_removal(Oid oid);
 extern void choose_name(const char *template_name, NameData *name);

@@ -54,7 +54,8 @@ clone_sharer(const CloneEntry *entry, bool spare)
 	if (OidIsValid(entry->payer))
 		return entry->payer;
 	if (entry->clone.state == CLONE_CREATING ||
-		(spare && entry->clone.state != CLONE_GARBAGE))
+		(spare && entry->clone.state != CLONE_GARBAGE &&
+		 entry->clone.state != CLONE_REMOVING))
 		return entry->clone.owner;
 	return InvalidOid;
 }

@@ -674,8 +674,8 @@ recycle_publish(void)
 void
 recycle_abandon(void)
 {
-	for (int i = 0; i < batch_size; i++)
-		(void) registry_set_state(batch[i].oid, CLONE_RESTORING, CLONE_GARBAGE);
+	if (batch_size > 0)
+		(void) registry_release_all();
 	announce_batch();
 }
 

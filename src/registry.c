@@ -44,9 +44,6 @@
 
 #define TEMPLATE_TRANCHE	"testdb_template"
 
-/* How long other workers leave a clone alone that one is removing, in ms. */
-#define GARBAGE_CLAIM		(60 * 1000)
-
 RegistrySharedState *registry = NULL;
 
 HTAB *clone_hash = NULL;
@@ -450,13 +447,13 @@ registry_lookup(Oid oid, TestdbClone *clone)
 /*
  * Change an entry's state.  The template's mutex is held exclusively.
  *
- * A clone that could not be dropped keeps the time at which that is tried again,
- * as registry_note_failure has set it.
+ * A clone that could not be dropped or removed keeps the time at which that is
+ * tried again, as registry_note_failure has set it.
  */
 static void
 change_state(CloneEntry *entry, CloneState state, const char *by)
 {
-	if (entry->clone.state != CLONE_DROPPING ||
+	if ((entry->clone.state != CLONE_DROPPING && entry->clone.state != CLONE_REMOVING) ||
 		(state != CLONE_LEASED && state != CLONE_GARBAGE))
 		entry->retry_at = 0;
 	clone_set_state_as(entry, state, by);
@@ -561,9 +558,7 @@ registry_finish_reset(const TestdbClone *clone)
 	{
 		entry->clone.version = clone->version;
 		entry->clone.row_version = clone->row_version;
-		if (entry->clone.unrestored)
-			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
-		entry->clone.unrestored = false;
+		clone_set_unrestored(entry, false);
 		clone_set_state(entry, CLONE_LEASED);
 		if (clone_due(&entry->clone) != 0)
 			lower_next_due(clone_due(&entry->clone));
@@ -584,9 +579,7 @@ registry_set_unrestored(Oid oid)
 	entry = clone_acquire(oid, LW_EXCLUSIVE);
 	if (entry != NULL)
 	{
-		if (!entry->clone.unrestored)
-			pg_atomic_fetch_add_u32(&registry->nunrestored, 1);
-		entry->clone.unrestored = true;
+		clone_set_unrestored(entry, true);
 		clone_release(entry);
 	}
 }
@@ -646,9 +639,8 @@ registry_replace(Oid old, const TestdbClone *new)
 		to->clone.created_at = from->clone.created_at;
 		to->clone.expires_at = from->clone.expires_at;
 		to->clone.used_at = GetCurrentTimestamp();
-		if (from->clone.unrestored)
-			pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
-		from->clone.unrestored = false;
+		clone_set_unrestored(from, false);
+		from->fallback = CLONE_GARBAGE;
 		clone_set_state(to, CLONE_LEASED);
 		to->payer = from->payer;
 		if (clone_due(&to->clone) != 0)
@@ -666,8 +658,7 @@ registry_forget_entry_as(CloneEntry *entry, const char *by)
 	Oid			oid = entry->clone.oid;
 
 	clone_end_state(entry, by);
-	if (entry->clone.unrestored)
-		pg_atomic_fetch_sub_u32(&registry->nunrestored, 1);
+	clone_set_unrestored(entry, false);
 	registry->nclones--;
 	hash_search(clone_hash, &oid, HASH_REMOVE, NULL);
 }
@@ -709,9 +700,9 @@ registry_forget_as(Oid oid, CloneState from, const char *by)
 }
 
 /*
- * Find a clone that should be removed now and copy it to *clone; false if
- * there is none.  It is put off for a minute, so that no other worker takes
- * it at the same time.  Takes and releases the registry lock and mutexes.
+ * Find a clone that should be removed now: it becomes REMOVING, and is copied to
+ * *clone; false if there is none.  Takes and releases the registry lock and
+ * mutexes.
  */
 bool
 registry_take_garbage(TestdbClone *clone)
@@ -729,7 +720,7 @@ registry_take_garbage(TestdbClone *clone)
 	while (!found && (entry = clone_scan_next(&scan)) != NULL)
 		if (entry->clone.state == CLONE_GARBAGE && entry->retry_at <= now)
 		{
-			entry->retry_at = TimestampTzPlusMilliseconds(now, GARBAGE_CLAIM);
+			clone_set_state(entry, CLONE_REMOVING);
 			*clone = entry->clone;
 			found = true;
 		}
@@ -745,24 +736,6 @@ bool
 registry_has_garbage(void)
 {
 	return pg_atomic_read_u32(&registry->ngarbage) > 0;
-}
-
-/*
- * Say that a clone's removal failed and should be tried again in delay_ms
- * milliseconds.  Takes and releases the registry lock and a mutex.
- */
-void
-registry_postpone_garbage(Oid oid, int delay_ms)
-{
-	CloneEntry *entry;
-
-	entry = clone_acquire(oid, LW_EXCLUSIVE);
-	if (entry != NULL)
-	{
-		entry->retry_at =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay_ms);
-		clone_release(entry);
-	}
 }
 
 /*

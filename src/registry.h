@@ -27,10 +27,11 @@ typedef enum CloneState
 	CLONE_RESTORING,			/* a worker is restoring it */
 	CLONE_SPARE,				/* ready to be handed out */
 	CLONE_TOUCHED,				/* was a spare, but somebody came near it */
-	CLONE_GARBAGE				/* nobody wants it: a worker will remove it */
+	CLONE_GARBAGE,				/* nobody wants it: a worker will remove it */
+	CLONE_REMOVING				/* a worker is removing it */
 } CloneState;
 
-#define CLONE_NSTATES	(CLONE_GARBAGE + 1)
+#define CLONE_NSTATES	(CLONE_REMOVING + 1)
 
 /* Of a database that has no entry. */
 #define CLONE_NONE		CLONE_NSTATES
@@ -203,12 +204,22 @@ typedef struct RegistryAudit
 	int			ngarbage[2];
 	int			nreturned[2];
 	int			ntouched[2];
+	int			nowners[2];		/* clones in passing states; of them, those whose
+								 * owner lives */
 	int			nwaiting;		/* sessions that wait for a spare */
 } RegistryAudit;
 
 extern Size registry_shmem_size(void);
 extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
+
+/* what this process has in hand */
+extern void registry_prepare_to_own(void);
+extern void registry_hold(Oid oid);
+extern void registry_disown(Oid oid);
+extern bool registry_owns(Oid oid, CloneState state);
+extern void registry_set_fallback(Oid oid, CloneState state);
+extern int	registry_release_all(void);
 
 /* clones */
 extern const char *clone_state_name(CloneState state);
@@ -231,7 +242,6 @@ extern void registry_remove_as(Oid oid, const char *by);
 extern bool registry_forget_as(Oid oid, CloneState from, const char *by);
 extern bool registry_take_garbage(TestdbClone *clone);
 extern bool registry_has_garbage(void);
-extern void registry_postpone_garbage(Oid oid, int delay_ms);
 extern TestdbClone *registry_list(int *nclones);
 extern TestdbClone *registry_list_builds(int *nbuilds);
 extern uint64 registry_next_serial(void);

@@ -26,6 +26,8 @@ typedef struct CloneEntry
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
 	int			slot;			/* of its template; never changed */
 	Oid			payer;			/* the role that it counts to, or InvalidOid */
+	int			owner_pid;		/* the process that has it in hand, or 0 */
+	CloneState	fallback;		/* what it becomes if that gives it up */
 	TimestampTz retry_at;		/* not to be dropped or removed before */
 	int			failures;		/* how often that has failed in this life */
 	uint32		failure;		/* hash of the last error */
@@ -124,6 +126,8 @@ extern void registry_forget_entry_as(CloneEntry *entry, const char *by);
 extern TemplateEntry *clone_template(CloneEntry *entry);
 extern void clone_set_state_as(CloneEntry *entry, CloneState state, const char *by);
 extern void clone_begin_state(CloneEntry *entry, CloneState state, const char *by);
+extern void clone_set_unrestored(CloneEntry *entry, bool unrestored);
+extern bool clone_is_passing(const CloneEntry *entry);
 extern void clone_end_state(CloneEntry *entry, const char *by);
 extern void lower_next_due(TimestampTz due);
 extern TimestampTz clone_due(const TestdbClone *clone);

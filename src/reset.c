@@ -174,13 +174,12 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 	HOLD_INTERRUPTS();
 	job_commit_work();
 	debug_point("replace-committed");
-	job.spoiled = true;
 	job.unrestored = false;
 	registry_replace(old->oid, new);
 	RESUME_INTERRUPTS();
 	debug_point("replace-entered");
-	job.made = InvalidOid;
-	if (!registry_is_stuck() && !database_is_full())
+	if (!registry_is_stuck() && !database_is_full() &&
+		registry_set_state(old->oid, CLONE_DROPPING, CLONE_REMOVING))
 		job_collect_garbage(old);
 	(void) registry_set_state(old->oid, CLONE_DROPPING, CLONE_GARBAGE);
 	job.clone = InvalidOid;
@@ -310,7 +309,7 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	{
 		result->missing = true;
 		job_commit_work();
-		discard_others();
+		release_in_hand();
 		return;
 	}
 	replace_clone(&clone, &new);

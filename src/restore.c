@@ -164,6 +164,7 @@ restore_database(TestdbClone *clone, bool *begun)
 	restore_rows(clone, &template);
 	recycle_check_barrier();
 	*begun = true;
+	registry_set_fallback(clone->oid, CLONE_REWINDING);
 	lease_write(clone, LEASE_REWINDING);
 	debug_point("restore-recorded");
 	if (!restore_files(clone, &template))

@@ -483,7 +483,8 @@ wait_for_removal(Oid oid)
 	TestdbClone clone;
 
 	while (registry_lookup(oid, &clone) &&
-		   (clone.state == CLONE_GARBAGE || clone.state == CLONE_CREATING) &&
+		   (clone.state == CLONE_GARBAGE || clone.state == CLONE_REMOVING ||
+			clone.state == CLONE_CREATING) &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), testdb_lock_timeout))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,

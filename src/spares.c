@@ -251,6 +251,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 	int			wanted;
 
 	*refill = false;
+	registry_prepare_to_own();
 	template = template_acquire(wish->template_oid, LW_EXCLUSIVE);
 	if (template == NULL)
 		return result;

@@ -7,24 +7,33 @@
  * t/000_meta.pl compares, and a library with TESTDB_DEBUG, or a server with
  * assertions, ends where another one is made.
  *
- *	CREATING	Set by the worker that makes the database, before anything of
- *				it exists, or by who takes a spare.  If that process fails or
- *				dies, it or its exit callback changes the state to GARBAGE.
- *	LEASED		Set by the same process when the database is complete and its
- *				lease is on disk; found so at server start.
- *	DROPPING	Set by the worker that drops or resets it, so that no other
- *				does.  LEASED again if that is refused, and REWINDING, marked as
- *				unrestored, if a reset fails in the middle.
- *	RETURNED	Set by the worker that dropped it: the row in pg_database has
- *				the name of the next life, and is marked invalid.
- *	RESTORING	Set by the worker that restores; its exit callback makes it
- *				GARBAGE.
- *	SPARE		Set by the same worker: the database equals the snapshot's
- *				version.  In the template's list of spares.
- *	TOUCHED		Set by a process that was refused in a spare: a worker takes it
- *				back, as if it had been dropped.
- *	GARBAGE		Some worker removes whatever there is of the database, then
- *				the entry.  Failing that, it tries again later.
+ * In a passing state a clone is in the hands of one process, its owner; in all
+ * others in nobody's.  A process that fails gives up what it has in hand by
+ * registry_release_all(), and so does one that ends, in a before_shmem_exit
+ * callback: each clone goes back to its fallback, GARBAGE unless said otherwise.
+ * One that crashes takes the shared memory with it.
+ *
+ *	CREATING	Passing.  Entered by the worker that makes the database, before
+ *				anything of it exists, or by the process that takes a spare.
+ *	LEASED		The database is complete and its lease is on disk; found so at
+ *				the server's start.  Until the session that it was made for has
+ *				heard of it, the worker is its owner still.
+ *	DROPPING	Passing: it is being dropped or reset.  LEASED again if that is
+ *				refused, and REWINDING, marked as unrestored, if a reset fails
+ *				in the middle.
+ *	REWINDING	Passing, unless it is marked as unrestored: worker 0 then tries to
+ *				restore it as long as that takes.
+ *	RETURNED	It was dropped: the row in pg_database has the name of the next
+ *				life, and is marked invalid.
+ *	RESTORING	Passing: it is being restored for that.
+ *	SPARE		The database equals the snapshot's version.  In the template's
+ *				list of spares.
+ *	TOUCHED		A process was refused in a spare: a worker takes it back, as if
+ *				it had been dropped.
+ *	GARBAGE		Some worker removes whatever there is of the database, then the
+ *				entry.
+ *	REMOVING	Passing: it does so.  GARBAGE again if that fails, to be tried
+ *				later.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -32,11 +41,17 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/timestamp.h"
 
 #include "debug.h"
 #include "registry_internal.h"
+#include "request.h"
 #include "signals.h"
+
+/* Will what this process has in hand be given up when it ends? */
+static bool exit_registered = false;
 
 #if defined(TESTDB_DEBUG) || defined(USE_ASSERT_CHECKING)
 
@@ -59,85 +74,89 @@ static const StateEdge edges[] = {
 	{CLONE_CREATING, CLONE_SPARE, "publish_spare"},
 	{CLONE_CREATING, CLONE_SPARE, "take_spare"},
 	{CLONE_CREATING, CLONE_GARBAGE, "discard_clone"},
-	{CLONE_CREATING, CLONE_GARBAGE, "discard_others"},
-	{CLONE_CREATING, CLONE_GARBAGE, "release_failed"},
-	{CLONE_CREATING, CLONE_GARBAGE, "job_refill"},
-	{CLONE_CREATING, CLONE_GARBAGE, "job_exit"},
 	{CLONE_CREATING, CLONE_GARBAGE, "take_spare"},
 	{CLONE_CREATING, CLONE_GARBAGE, "restore_clone"},
-	{CLONE_CREATING, CLONE_NONE, "finish_removal"},
+	{CLONE_CREATING, CLONE_GARBAGE, "registry_release_all"},
+	{CLONE_CREATING, CLONE_REMOVING, "copy_snapshot"},
 	{CLONE_LEASED, CLONE_LEASED, "change_terms"},
 	{CLONE_LEASED, CLONE_LEASED, "seal_template"},
 	{CLONE_LEASED, CLONE_DROPPING, "claim_clone"},
 	{CLONE_LEASED, CLONE_DROPPING, "registry_take_expired"},
 	{CLONE_LEASED, CLONE_REWINDING, "enter"},
 	{CLONE_LEASED, CLONE_GARBAGE, "return_result"},
-	{CLONE_LEASED, CLONE_GARBAGE, "release_failed"},
-	{CLONE_LEASED, CLONE_GARBAGE, "job_exit"},
+	{CLONE_LEASED, CLONE_GARBAGE, "registry_release_all"},
 	{CLONE_LEASED, CLONE_NONE, "take_clone_of"},
 	{CLONE_LEASED, CLONE_NONE, "registry_let_go"},
 	{CLONE_LEASED, CLONE_NONE, "job_forget_dropped"},
 	{CLONE_DROPPING, CLONE_LEASED, "release_clone"},
 	{CLONE_DROPPING, CLONE_LEASED, "give_back"},
 	{CLONE_DROPPING, CLONE_LEASED, "registry_finish_reset"},
-	{CLONE_DROPPING, CLONE_LEASED, "job_exit"},
-	{CLONE_DROPPING, CLONE_RETURNED, "registry_return"},
+	{CLONE_DROPPING, CLONE_LEASED, "registry_release_all"},
 	{CLONE_DROPPING, CLONE_REWINDING, "job_leave_unrestored"},
+	{CLONE_DROPPING, CLONE_REWINDING, "registry_release_all"},
+	{CLONE_DROPPING, CLONE_RETURNED, "registry_return"},
 	{CLONE_DROPPING, CLONE_GARBAGE, "give_back"},
 	{CLONE_DROPPING, CLONE_GARBAGE, "replace_clone"},
 	{CLONE_DROPPING, CLONE_GARBAGE, "job_retire"},
 	{CLONE_DROPPING, CLONE_GARBAGE, "forget_notes"},
-	{CLONE_DROPPING, CLONE_GARBAGE, "discard_others"},
-	{CLONE_DROPPING, CLONE_GARBAGE, "release_failed"},
-	{CLONE_DROPPING, CLONE_GARBAGE, "job_exit"},
+	{CLONE_DROPPING, CLONE_GARBAGE, "registry_release_all"},
+	{CLONE_DROPPING, CLONE_REMOVING, "replace_clone"},
 	{CLONE_DROPPING, CLONE_NONE, "finish_removal"},
 	{CLONE_REWINDING, CLONE_LEASED, "registry_finish_reset"},
 	{CLONE_REWINDING, CLONE_LEASED, "let_go"},
+	{CLONE_REWINDING, CLONE_LEASED, "registry_release_all"},
 	{CLONE_REWINDING, CLONE_DROPPING, "claim_unrestored"},
 	{CLONE_REWINDING, CLONE_GARBAGE, "lose"},
-	{CLONE_RETURNED, CLONE_RESTORING, "take_batch"},
 	{CLONE_RETURNED, CLONE_DROPPING, "registry_take_victim"},
 	{CLONE_RETURNED, CLONE_DROPPING, "take_clone_of"},
 	{CLONE_RETURNED, CLONE_DROPPING, "freshness_note_altered"},
+	{CLONE_RETURNED, CLONE_RESTORING, "take_batch"},
 	{CLONE_RETURNED, CLONE_GARBAGE, "take_batch"},
 	{CLONE_RETURNED, CLONE_GARBAGE, "registry_forget_template"},
 	{CLONE_RETURNED, CLONE_GARBAGE, "registry_set_uninstalled"},
-	{CLONE_RESTORING, CLONE_SPARE, "recycle_publish"},
-	{CLONE_RESTORING, CLONE_SPARE, "publish_spare"},
 	{CLONE_RESTORING, CLONE_LEASED, "hand_out"},
 	{CLONE_RESTORING, CLONE_RETURNED, "put_back_others"},
 	{CLONE_RESTORING, CLONE_RETURNED, "recycle_postpone"},
+	{CLONE_RESTORING, CLONE_SPARE, "recycle_publish"},
+	{CLONE_RESTORING, CLONE_SPARE, "publish_spare"},
 	{CLONE_RESTORING, CLONE_GARBAGE, "restore_returned"},
 	{CLONE_RESTORING, CLONE_GARBAGE, "recycle_returned"},
 	{CLONE_RESTORING, CLONE_GARBAGE, "recycle_forget"},
-	{CLONE_RESTORING, CLONE_GARBAGE, "recycle_abandon"},
 	{CLONE_RESTORING, CLONE_GARBAGE, "use_spare"},
 	{CLONE_RESTORING, CLONE_GARBAGE, "make_spare"},
-	{CLONE_RESTORING, CLONE_GARBAGE, "release_failed"},
-	{CLONE_RESTORING, CLONE_GARBAGE, "job_refill"},
-	{CLONE_RESTORING, CLONE_GARBAGE, "job_exit"},
+	{CLONE_RESTORING, CLONE_GARBAGE, "registry_release_all"},
 	{CLONE_SPARE, CLONE_CREATING, "registry_take_spare"},
-	{CLONE_SPARE, CLONE_RESTORING, "registry_take_stale_spare"},
-	{CLONE_SPARE, CLONE_TOUCHED, "check_not_spare"},
-	{CLONE_SPARE, CLONE_TOUCHED, "freshness_xact_callback"},
 	{CLONE_SPARE, CLONE_DROPPING, "registry_take_victim"},
 	{CLONE_SPARE, CLONE_DROPPING, "take_clone_of"},
 	{CLONE_SPARE, CLONE_DROPPING, "freshness_note_altered"},
+	{CLONE_SPARE, CLONE_RESTORING, "registry_take_stale_spare"},
+	{CLONE_SPARE, CLONE_TOUCHED, "check_not_spare"},
+	{CLONE_SPARE, CLONE_TOUCHED, "freshness_xact_callback"},
 	{CLONE_SPARE, CLONE_GARBAGE, "discard_spares"},
 	{CLONE_SPARE, CLONE_GARBAGE, "registry_lower_demand"},
 	{CLONE_SPARE, CLONE_GARBAGE, "registry_purge_role"},
 	{CLONE_SPARE, CLONE_GARBAGE, "registry_set_uninstalled"},
 	{CLONE_SPARE, CLONE_NONE, "job_forget_dropped"},
 	{CLONE_TOUCHED, CLONE_DROPPING, "registry_take_touched"},
-	{CLONE_GARBAGE, CLONE_NONE, "finish_removal"}
+	{CLONE_GARBAGE, CLONE_REMOVING, "registry_take_garbage"},
+	{CLONE_REMOVING, CLONE_GARBAGE, "job_collect_garbage"},
+	{CLONE_REMOVING, CLONE_GARBAGE, "registry_release_all"},
+	{CLONE_REMOVING, CLONE_NONE, "finish_removal"}
 };
 
 /*
- * End the server if a function does not make this change of state.
+ * End the server if a function does not make this change of state, or if the
+ * clone is in the hands of another process.
  */
 static void
-check_edge(Oid oid, CloneState from, CloneState to, const char *by)
+check_edge(const CloneEntry *entry, CloneState from, CloneState to, const char *by)
 {
+	Oid			oid = entry->clone.oid;
+
+	if (from != CLONE_NONE && from != CLONE_LEASED && entry->owner_pid != 0 &&
+		entry->owner_pid != MyProcPid)
+		elog(PANIC, "database %u is in state \"%s\" in the hands of process %d, not of %s()",
+			 oid, clone_state_name(from), entry->owner_pid, by);
 	for (Size i = 0; i < lengthof(edges); i++)
 		if (edges[i].from == from && edges[i].to == to &&
 			strcmp(edges[i].by, by) == 0)
@@ -147,7 +166,7 @@ check_edge(Oid oid, CloneState from, CloneState to, const char *by)
 }
 
 #else
-#define check_edge(oid, from, to, by)	((void) (by))
+#define check_edge(entry, from, to, by)	((void) (by))
 #endif
 
 /*
@@ -166,6 +185,7 @@ clone_state_name(CloneState state)
 		[CLONE_SPARE] = "spare",
 		[CLONE_TOUCHED] = "touched",
 		[CLONE_GARBAGE] = "garbage",
+		[CLONE_REMOVING] = "removing",
 		[CLONE_NONE] = "none"
 	};
 
@@ -173,9 +193,39 @@ clone_state_name(CloneState state)
 }
 
 /*
- * Take an entry out of, or put it into, what depends on its state: counters
- * and the list of spares.  The template's mutex, or the registry lock, is held
- * exclusively.
+ * A before_shmem_exit callback of each process that has had a clone in hand.
+ */
+static void
+release_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
+{
+	if (registry_release_all() > 0)
+		request_wake_workers();
+}
+
+/*
+ * Is a clone in a state in which it must have an owner?  The mutex is held.
+ */
+bool
+clone_is_passing(const CloneEntry *entry)
+{
+	switch (entry->clone.state)
+	{
+		case CLONE_CREATING:
+		case CLONE_DROPPING:
+		case CLONE_RESTORING:
+		case CLONE_REMOVING:
+			return true;
+		case CLONE_REWINDING:
+			return !entry->clone.unrestored;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Take an entry out of, or put it into, what depends on its state: counters,
+ * the list of spares, and its owner.  The template's mutex, or the registry lock,
+ * is held exclusively.
  */
 static void
 leave_state(CloneEntry *entry)
@@ -207,6 +257,9 @@ enter_state(CloneEntry *entry, CloneState state)
 		(registry_is_uninstalled() || template->template.dropped))
 		state = CLONE_GARBAGE;
 	entry->clone.state = state;
+	entry->owner_pid = clone_is_passing(entry) ? MyProcPid : 0;
+	entry->fallback = state == CLONE_REWINDING ? CLONE_LEASED : CLONE_GARBAGE;
+	Assert(entry->owner_pid == 0 || exit_registered);
 	template->template.nclones[state]++;
 	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
 		entry->failures = 0;	/* another life */
@@ -248,7 +301,7 @@ clone_set_state_as(CloneEntry *entry, CloneState state, const char *by)
 		state = CLONE_TOUCHED;
 	if (debug_planted("illegal-function"))
 		by = "debug_planted";
-	check_edge(entry->clone.oid, entry->clone.state, state, by);
+	check_edge(entry, entry->clone.state, state, by);
 	if (state == entry->clone.state)
 		return;					/* it has got other terms */
 	leave_state(entry);
@@ -262,13 +315,137 @@ clone_set_state_as(CloneEntry *entry, CloneState state, const char *by)
 void
 clone_begin_state(CloneEntry *entry, CloneState state, const char *by)
 {
-	check_edge(entry->clone.oid, CLONE_NONE, state, by);
+	check_edge(entry, CLONE_NONE, state, by);
 	enter_state(entry, state);
 }
 
 void
 clone_end_state(CloneEntry *entry, const char *by)
 {
-	check_edge(entry->clone.oid, entry->clone.state, CLONE_NONE, by);
+	check_edge(entry, entry->clone.state, CLONE_NONE, by);
 	leave_state(entry);
+}
+
+/*
+ * Note whether a clone's content is neither the old nor the new; nobody has one in
+ * hand that is REWINDING then.  The template's mutex is held exclusively.
+ */
+void
+clone_set_unrestored(CloneEntry *entry, bool unrestored)
+{
+	if (entry->clone.unrestored != unrestored)
+		pg_atomic_fetch_add_u32(&registry->nunrestored, unrestored ? 1 : -1);
+	entry->clone.unrestored = unrestored;
+	if (unrestored && entry->clone.state == CLONE_REWINDING)
+		entry->owner_pid = 0;
+}
+
+/*
+ * Have what this process takes in hand given up when it ends; called before it
+ * takes anything.  In a worker this is called before its own callback is
+ * registered, which comes first then.
+ */
+void
+registry_prepare_to_own(void)
+{
+	if (!exit_registered)
+		before_shmem_exit(release_at_exit, (Datum) 0);
+	exit_registered = true;
+}
+
+/*
+ * Keep in hand a clone that is LEASED, because nobody has heard of it yet; and no
+ * longer.  Nothing happens if it is not there, or in other hands.  Takes and
+ * releases the registry lock and a mutex.
+ */
+void
+registry_hold(Oid oid)
+{
+	CloneEntry *entry;
+
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
+	if (entry != NULL)
+	{
+		if (entry->owner_pid == 0 && entry->clone.state == CLONE_LEASED)
+			entry->owner_pid = MyProcPid;
+		clone_release(entry);
+	}
+}
+
+void
+registry_disown(Oid oid)
+{
+	CloneEntry *entry;
+
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
+	if (entry != NULL)
+	{
+		if (entry->owner_pid == MyProcPid && entry->clone.state == CLONE_LEASED)
+			entry->owner_pid = 0;
+		clone_release(entry);
+	}
+}
+
+/*
+ * Has this process a clone in hand, in this state?  Takes and releases the registry
+ * lock and a mutex.
+ */
+bool
+registry_owns(Oid oid, CloneState state)
+{
+	CloneEntry *entry;
+	bool		result = false;
+
+	entry = clone_acquire(oid, LW_SHARED);
+	if (entry != NULL)
+	{
+		result = entry->owner_pid == MyProcPid && entry->clone.state == state;
+		clone_release(entry);
+	}
+
+	return result;
+}
+
+/*
+ * Set what a clone that this process has in hand becomes if it gives it up.
+ * Takes and releases the registry lock and a mutex.
+ */
+void
+registry_set_fallback(Oid oid, CloneState state)
+{
+	CloneEntry *entry;
+
+	entry = clone_acquire(oid, LW_EXCLUSIVE);
+	if (entry != NULL)
+	{
+		if (entry->owner_pid == MyProcPid)
+			entry->fallback = state;
+		clone_release(entry);
+	}
+}
+
+/*
+ * Give up everything that this process has in hand; the number of those.  Takes and
+ * releases the registry lock and mutexes.
+ */
+int
+registry_release_all(void)
+{
+	CloneScan	scan;
+	CloneEntry *entry;
+	int			n = 0;
+
+	clone_scan_begin(&scan, LW_EXCLUSIVE);
+	while ((entry = clone_scan_next(&scan)) != NULL)
+	{
+		if (entry->owner_pid != MyProcPid)
+			continue;
+		if (entry->fallback == CLONE_REWINDING)
+			clone_set_unrestored(entry, true);
+		clone_set_state(entry, entry->fallback);
+		n++;
+	}
+	clone_scan_end(&scan);
+
+	return n;
 }

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "mb/pg_wchar.h"
 
 #include "guc.h"
@@ -87,6 +89,11 @@ registry_audit(RegistryAudit *audit)
 		audit->nreturned[1] += entry->clone.state == CLONE_RETURNED;
 		audit->ntouched[1] += entry->clone.state == CLONE_TOUCHED;
 		audit->nspares[1] += entry->clone.state == CLONE_SPARE;
+		if (clone_is_passing(entry))
+		{
+			audit->nowners[0]++;
+			audit->nowners[1] += entry->owner_pid != 0 && kill(entry->owner_pid, 0) == 0;
+		}
 	}
 	LWLockRelease(registry->lock);
 }

@@ -292,7 +292,21 @@ template_get_space(const TestdbTemplate *template, TemplateSpace *space)
 									   n[CLONE_DROPPING] + n[CLONE_REWINDING]);
 	space->spares = template->bytes * (n[CLONE_RETURNED] + n[CLONE_RESTORING] +
 									   n[CLONE_SPARE] + n[CLONE_TOUCHED] +
-									   n[CLONE_GARBAGE]);
+									   n[CLONE_GARBAGE] + n[CLONE_REMOVING]);
+}
+
+/*
+ * Has a template, as it has been read, clones besides those that are being removed
+ * or wait for that?
+ */
+bool
+template_has_clones(const TestdbTemplate *template)
+{
+	for (int state = 0; state < CLONE_NSTATES; state++)
+		if (state != CLONE_GARBAGE && state != CLONE_REMOVING &&
+			template->nclones[state] > 0)
+			return true;
+	return false;
 }
 
 /*
@@ -315,8 +329,10 @@ registry_kept_bytes(Oid template_oid)
 		if (OidIsValid(template_oid) && entry->template.oid != template_oid)
 			continue;
 		template_get_space(&entry->template, &one);
-		sum += one.spares - entry->template.bytes * entry->template.nclones[CLONE_GARBAGE] +
-			entry->template.bytes * entry->template.nclones[CLONE_CREATING];
+		sum += one.spares + entry->template.bytes *
+			(entry->template.nclones[CLONE_CREATING] -
+			 entry->template.nclones[CLONE_GARBAGE] -
+			 entry->template.nclones[CLONE_REMOVING]);
 	}
 	template_scan_end(&scan);
 	return sum;
@@ -335,10 +351,8 @@ registry_drop_idle_snapshot(Oid oid)
 
 	if (entry == NULL)
 		return false;
-	idle = entry->template.has_snapshot && !entry->template.in_place;
-	for (int state = 0; state < CLONE_NSTATES; state++)
-		if (state != CLONE_GARBAGE && entry->template.nclones[state] > 0)
-			idle = false;
+	idle = entry->template.has_snapshot && !entry->template.in_place &&
+		!template_has_clones(&entry->template);
 	if (idle)
 		entry->template.has_snapshot = false;
 	template_release(entry);

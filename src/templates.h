@@ -21,6 +21,7 @@ extern void registry_clear_snapshot(Oid oid, const char *obstacle);
 extern bool registry_set_damaged(Oid oid);
 extern int	registry_forget_template(Oid oid);
 extern TestdbTemplate *registry_list_templates(int *ntemplates);
+extern bool template_has_clones(const TestdbTemplate *template);
 extern void template_get_space(const TestdbTemplate *template, TemplateSpace *space);
 extern uint64 registry_kept_bytes(Oid template_oid);
 extern bool registry_drop_idle_snapshot(Oid oid);

@@ -40,7 +40,6 @@ job_reap(TestdbClone *clone)
 	job_report("testdb: dropping an expired database");
 	job.request = -1;
 	job.clone = clone->oid;
-	job.state = CLONE_DROPPING;
 	job.resetting = false;
 	job.unrestored = false;
 	(void) database_lock_was_refused();
@@ -85,7 +84,6 @@ job_retire(TestdbClone *clone)
 	job_report("testdb: reclaiming a spare");
 	job.request = -1;
 	job.clone = clone->oid;
-	job.state = CLONE_DROPPING;
 	job.resetting = false;
 	job.unrestored = false;
 	PG_TRY();
@@ -289,9 +287,7 @@ job_refill(Oid template_oid, Oid owner)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		discard_others();
-		if (OidIsValid(job.clone))
-			(void) registry_set_state(job.clone, job.state, CLONE_GARBAGE);
+		release_in_hand();
 		note_refill_failure(template_oid, edata);
 	}
 	PG_END_TRY();

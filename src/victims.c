@@ -66,6 +66,7 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 		}
 		else if (state == CLONE_DROPPING || state == CLONE_RETURNED ||
 				 state == CLONE_RESTORING || state == CLONE_GARBAGE ||
+				 state == CLONE_REMOVING ||
 				 (state == CLONE_CREATING && entry->clone.ahead))
 			*coming = true;
 	}

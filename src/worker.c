@@ -417,6 +417,7 @@ worker_turn(void)
 
 		ConditionVariableCancelSleep();
 		edata = job_rollback_work();
+		job_give_up(edata);
 		if (edata->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			ereport(LOG,
 					(errcode(edata->sqlerrcode),
@@ -440,6 +441,7 @@ testdb_worker_main(Datum main_arg)
 	worker_index = DatumGetInt32(main_arg);
 	space_take_place(worker_index);
 	connect_take_place(worker_index);
+	registry_prepare_to_own();
 	before_shmem_exit(worker_exit, (Datum) 0);
 
 	pqsignal(SIGTERM, die);

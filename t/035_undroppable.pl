@@ -408,7 +408,7 @@ sub rest_of
 	my @rest;
 	push @rest, 'row'
 	  if run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid AND datname = " . literal($name));
-	push @rest, 'lease' if run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage')");
+	push @rest, 'lease' if run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage', 'removing')");
 	push @rest, 'subscription' if run($admin, "SELECT count(*) FROM pg_subscription WHERE subdbid = $oid");
 	push @rest, 'prepared' if run($admin, "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE '%$first'");
 	push @rest, 'slot'

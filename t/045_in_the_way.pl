@@ -43,7 +43,7 @@ sub is_gone
 {
 	my ($name, $oid) = @_;
 	return !run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid AND datname = '$name'")
-	  && !run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage')");
+	  && !run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage', 'removing')");
 }
 
 # Is it said who is in the way: process, user, application?

@@ -37,7 +37,7 @@ sub settled
 	my ($last, $same) = ('', 0);
 	poll(
 		sub {
-			my $now = view('spares, recycling, spare_bytes, clones') . run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state IN ('creating', 'garbage', 'restoring', 'dropping')});
+			my $now = view('spares, recycling, spare_bytes, clones') . run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state IN ('creating', 'garbage', 'removing', 'restoring', 'dropping')});
 			$same = $now eq $last && $now =~ /^\d+\|0\|.*\|\d+0$/ ? $same + 1 : 0;
 			$last = $now;
 			return $same > 50;
