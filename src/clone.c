@@ -54,10 +54,14 @@
 #include "victims.h"
 #include "walcopy.h"
 
-/* How often, and how long, to wait for what others are about to free. */
-#define ROOM_NAPS			400
+/* How long to wait for what others are about to free, in ms. */
+#define ROOM_WAIT			2000
 
-#define ROOM_NAP_US			5000
+/*
+ * How often to look meanwhile for what nobody announces, in ms: that a process
+ * answers barriers again, or that the time has come to try a removal once more.
+ */
+#define ROOM_CHECK			500
 
 /* The end of a name that testdb chooses: an underscore and a serial. */
 #define NAME_SUFFIX_SIZE	16
@@ -197,7 +201,7 @@ void
 make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
-	int			naps = 0;
+	long		left_ms = ROOM_WAIT;
 	int			ncoming;
 	bool		coming;
 	bool		has_spare = false;
@@ -208,6 +212,7 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 	/* A checkpoint, which dropping takes, would be the end of a full one. */
 	while (!database_is_full())
 	{
+		uint32		changes = registry_room_changes();
 		bool		found;
 
 		found = registry_take_template_victim(args->database, &victim, &coming);
@@ -234,10 +239,13 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 		}
 		if (!found)
 		{
-			if (!coming || ++naps > ROOM_NAPS)
+			TimestampTz start = GetCurrentTimestamp();
+
+			if (!coming || left_ms <= 0)
 				break;
-			pg_usleep(ROOM_NAP_US);
-			CHECK_FOR_INTERRUPTS();
+			(void) registry_await_room(changes, Min(left_ms, ROOM_CHECK));
+			left_ms -= Max(1, TimestampDifferenceMilliseconds(start,
+															  GetCurrentTimestamp()));
 			continue;
 		}
 		job_begin_work();

@@ -24,6 +24,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "storage/condition_variable.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -202,6 +203,7 @@ job_rollback_work(void)
 	bool		dropping;
 	bool		timed_out = GetCurrentTimestamp() >= get_timeout_finish_time(STATEMENT_TIMEOUT);
 
+	ConditionVariableCancelSleep();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	space_release();
 	MemoryContextSwitchTo(job_cxt);

@@ -124,6 +124,8 @@ registry_shmem_init(void)
 		pg_atomic_init_u32(&registry->stuck, 0);
 		pg_atomic_init_u32(&registry->nwrites, 0);
 		pg_atomic_init_u32(&registry->refill_told, 0);
+		pg_atomic_init_u32(&registry->room_changes, 0);
+		ConditionVariableInit(&registry->room_cv);
 		for (int i = 0; i < testdb_max_templates; i++)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
@@ -462,6 +464,17 @@ change_state(CloneEntry *entry, CloneState state, const char *by)
 }
 
 /*
+ * Announce room to those who wait for it, if a clone in this state gives way to
+ * another.  No lock is held.
+ */
+static void
+announce_state(CloneState state)
+{
+	if (state == CLONE_SPARE || state == CLONE_RETURNED || state == CLONE_GARBAGE)
+		registry_announce_room();
+}
+
+/*
  * Give a clone's entry the content of *clone, if its state is still the one
  * that is expected, and, if that is LEASED, its lease the same; false if not,
  * or if there is no such clone.
@@ -488,6 +501,8 @@ registry_update_as(const TestdbClone *clone, CloneState from, const char *by)
 		}
 		clone_release(entry);
 	}
+	if (done)
+		announce_state(clone->state);
 
 	return done;
 }
@@ -539,6 +554,8 @@ registry_set_state_as(Oid oid, CloneState from, CloneState to, const char *by)
 			change_state(entry, to, by);
 		clone_release(entry);
 	}
+	if (done)
+		announce_state(to);
 
 	return done;
 }
@@ -677,6 +694,7 @@ registry_remove_as(Oid oid, const char *by)
 	if (entry != NULL)
 		registry_forget_entry_as(entry, by);
 	LWLockRelease(registry->lock);
+	registry_announce_room();
 }
 
 /*
@@ -695,6 +713,8 @@ registry_forget_as(Oid oid, CloneState from, const char *by)
 	if (done)
 		registry_forget_entry_as(entry, by);
 	LWLockRelease(registry->lock);
+	if (done)
+		registry_announce_room();
 
 	return done;
 }

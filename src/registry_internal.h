@@ -77,6 +77,8 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
 	pg_atomic_uint32 refill_told;	/* have workers been told that spares run
 									 * short since one last looked?  no lock */
+	pg_atomic_uint32 room_changes;	/* see registry_await_room; no lock */
+	ConditionVariable room_cv;	/* workers wait here for room; no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
 	pg_atomic_uint32 nreturned; /* mutex, read without as a hint */
 	pg_atomic_uint32 nunrestored;	/* the same; clones whose rewinding was

@@ -4,9 +4,10 @@
  *	  Server-wide flags and counters.
  *
  * Flags and counters in shared memory, not protected by a lock: databases
- * were dropped with plain SQL, a process does not answer barriers, the number
- * of writes to shared catalogs, and testdb has been uninstalled.  Functions
- * here take no lock, except registry_set_uninstalled.
+ * were dropped with plain SQL, a process does not answer barriers, there may be
+ * room for another clone, the number of writes to shared catalogs, and testdb has
+ * been uninstalled.  Functions here take no lock, except
+ * registry_set_uninstalled.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -14,6 +15,9 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
+#include "compat.h"
 #include "guc.h"
 #include "registry_internal.h"
 #include "signals.h"
@@ -29,6 +33,48 @@ report_uninstalled(void)
 			 errmsg("testdb has been uninstalled from this server"),
 			 errdetail("testdb_uninstall() was called; clones in use can still be kept and dropped."),
 			 errhint("A superuser can call testdb_install() to use it again.")));
+}
+
+/*
+ * The number of changes after which there may be room for another clone: one was
+ * removed, or can give way now.
+ */
+uint32
+registry_room_changes(void)
+{
+	return pg_atomic_read_u32(&registry->room_changes);
+}
+
+/*
+ * Announce such a change to those who wait for it.  Takes no lock.
+ */
+void
+registry_announce_room(void)
+{
+	pg_atomic_fetch_add_u32(&registry->room_changes, 1);
+	ConditionVariableBroadcast(&registry->room_cv);
+}
+
+/*
+ * Sleep until there has been another such change than registry_room_changes()
+ * knew of; false after timeout_ms.
+ */
+bool
+registry_await_room(uint32 changes, long timeout_ms)
+{
+	static uint32 wait_event = 0;
+	uint32		event = wait_event_compat(&wait_event, "TestdbRoom");
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+	bool		changed;
+
+	ConditionVariablePrepareToSleep(&registry->room_cv);
+	while (!(changed = registry_room_changes() != changes) && timeout_ms > 0)
+	{
+		(void) ConditionVariableTimedSleep(&registry->room_cv, timeout_ms, event);
+		timeout_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	}
+	ConditionVariableCancelSleep();
+	return changed;
 }
 
 /*

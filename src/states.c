@@ -446,6 +446,8 @@ registry_release_all(void)
 		n++;
 	}
 	clone_scan_end(&scan);
+	if (n > 0)
+		registry_announce_room();
 
 	return n;
 }
