@@ -181,6 +181,7 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 			  const FilesyncNames *names)
 {
 	DatabaseInfo info;
+	int			behind;
 	bool		done;
 
 	database_lock_horizons();
@@ -214,10 +215,11 @@ restore_clone(TestdbClone *clone, const TestdbTemplate *template,
 #endif
 	debug_point("restore-files");
 	recycle_log_restored(clone);
-	if (clone->version != template->version)
+	behind = registry_behind(template, NULL, clone);
+	if (behind & BEHIND_CLONE_FILES)
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
-	if (clone->row_version != template->row_version ||
+	if ((behind & BEHIND_CLONE_ROW) ||
 		database_settings(clone->oid) != template->settings)
 		done = database_reset_row(clone->oid, NameStr(clone->name), clone->owner,
 								  clone->template_oid, ROW_CLOSED);
@@ -292,7 +294,7 @@ recycle_needs_barrier(const TestdbClone *clone)
 
 	return !is_watched(clone->oid) || watch_find(clone->oid)->renewed ||
 		!registry_template(clone->template_oid, &template) ||
-		clone->version != template.version;
+		(registry_behind(&template, NULL, clone) & BEHIND_CLONE_FILES);
 }
 
 /*

@@ -182,7 +182,7 @@ typedef struct SpareWish
 	Oid			owner;
 	TemplateRow row;			/* what the caller has just read of the template
 								 * in pg_database */
-	bool		ignore_unverified;	/* as in template_is_fresh */
+	bool		ignore_unverified;	/* BEHIND_UNVERIFIED does not count */
 	bool		waiting;		/* the caller has been waiting for one */
 	const LeaseTerms *terms;	/* on what it will be handed out */
 } SpareWish;

@@ -134,9 +134,6 @@ extern void clone_end_state(CloneEntry *entry, const char *by);
 extern void lower_next_due(TimestampTz due);
 extern TimestampTz clone_due(const TestdbClone *clone);
 extern void report_uninstalled(void);
-extern bool template_is_fresh(const TestdbTemplate *template, const TemplateRow *row,
-				  bool ignore_unverified);
-extern bool clone_is_current(const TestdbClone *clone, const TestdbTemplate *template);
 extern int spares_limit(const TestdbTemplate *template);
 extern void want_none(TemplateEntry *entry);
 extern void discard_spares(TemplateEntry *entry);

@@ -77,9 +77,7 @@ static bool
 check_source(const TestdbClone *clone, TestdbTemplate *template)
 {
 	database_lock_horizons();
-	return snapshot_lock(clone->template_oid, template) &&
-		template->generation == template->snapshot_generation &&
-		database_keeps_horizons(clone->template_oid, &template->row) &&
+	return snapshot_lock_current(clone->template_oid, template) &&
 		snapshot_lock_source(template) &&
 		snapshot_is_intact(template, NULL);
 }

@@ -599,9 +599,7 @@ restore_rows(Rewind *rewind, HTAB *relations)
 	DatabaseInfo info;
 
 	database_lock_horizons();
-	if (!snapshot_lock(clone->template_oid, template) ||
-		template->generation != template->snapshot_generation ||
-		!database_keeps_horizons(clone->template_oid, &template->row) ||
+	if (!snapshot_lock_current(clone->template_oid, template) ||
 		!snapshot_lock_source(template) ||
 		!database_lookup(clone->oid, &info) ||
 		!snapshot_is_intact(template, relfiles_are_known(template) ?
@@ -611,7 +609,8 @@ restore_rows(Rewind *rewind, HTAB *relations)
 	clone->name = info.name;
 	clone->owner = restore_owner(clone, info.owner);
 	rewind->catalogs = catalogs_changed(clone, template, relations);
-	if (rewind->catalogs || clone->version != template->version)
+	if (rewind->catalogs ||
+		(registry_behind(template, NULL, clone) & BEHIND_CLONE_FILES))
 		database_sync_dependencies(clone->oid, clone->template_oid,
 								   template->dependencies);
 	return clone->terms.database ?

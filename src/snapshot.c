@@ -575,8 +575,7 @@ snapshot_check_identity(Oid oid, const char *name, uint64 lease)
 static bool
 is_behind(const TestdbTemplate *template)
 {
-	return !template->has_snapshot ||
-		template->generation != template->snapshot_generation ||
+	return (registry_behind(template, NULL, NULL) & BEHIND_CONTENT) ||
 		!database_keeps_horizons(template->oid, &template->row);
 }
 
@@ -588,7 +587,7 @@ is_behind(const TestdbTemplate *template)
 static bool
 is_suspect(const TestdbTemplate *template, const TemplateRow *row)
 {
-	return template->unverified ||
+	return (registry_behind(template, NULL, NULL) & BEHIND_UNVERIFIED) ||
 		template->in_place != row->closed ||
 		template->row.frozenxid != row->frozenxid ||
 		template->row.minmxid != row->minmxid;
@@ -771,8 +770,7 @@ refresh_files(TestdbTemplate *template, bool closed)
 	 * A checkpoint also carries out pending removals of files, which would
 	 * otherwise disappear while they are copied.
 	 */
-	if (template->has_snapshot &&
-		template->generation == template->snapshot_generation)
+	if (!(registry_behind(template, NULL, NULL) & BEHIND_CONTENT))
 		FlushDatabaseBuffers(template->oid);
 	else
 		RequestCheckpoint(CHECKPOINT_FAST | CHECKPOINT_FORCE |
@@ -1003,6 +1001,17 @@ snapshot_try_lock(Oid oid)
 }
 
 /*
+ * The same as snapshot_lock, but false as well if the snapshot is known to be
+ * behind the template, or is too old for the server's pg_xact.  pg_xact stays as it
+ * is if database_lock_horizons was called before.
+ */
+bool
+snapshot_lock_current(Oid oid, TestdbTemplate *template)
+{
+	return snapshot_lock(oid, template) && !is_behind(template);
+}
+
+/*
  * See that the files of a clone may be made from a template's snapshot, which is
  * locked.
  *
@@ -1024,8 +1033,7 @@ snapshot_lock_source(const TestdbTemplate *template)
 	return !(database_is_logged() && database_is_followed()) &&
 		database_try_lock_idle(template->oid) &&
 		registry_template(template->oid, &now) &&
-		now.has_snapshot && !now.unverified &&
-		now.generation == now.snapshot_generation &&
+		!(registry_behind(&now, NULL, NULL) & (BEHIND_CONTENT | BEHIND_UNVERIFIED)) &&
 		now.version == template->version;
 }
 

@@ -32,6 +32,7 @@ extern void snapshot_enter_template(Oid oid);
 extern void snapshot_check_identity(Oid oid, const char *name, uint64 lease);
 extern SnapshotStatus snapshot_ensure(Oid oid, const char *name, uint64 lease,
 									  TestdbTemplate *template, int *nprepared);
+extern bool snapshot_lock_current(Oid oid, TestdbTemplate *template);
 extern bool snapshot_lock(Oid oid, TestdbTemplate *template);
 extern bool snapshot_try_lock(Oid oid);
 extern bool snapshot_lock_source(const TestdbTemplate *template);

@@ -30,6 +30,7 @@
 #include "registry_internal.h"
 #include "signals.h"
 #include "spares.h"
+#include "templates.h"
 
 /* How long returned clones may gather while there are spares, and if not, in ms. */
 #define GATHER_TIME			20
@@ -124,7 +125,7 @@ count_spares(TemplateEntry *entry, Oid owner)
 		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
 
 		if (spare->clone.owner == owner &&
-			clone_is_current(&spare->clone, &entry->template))
+			!(registry_behind(&entry->template, NULL, &spare->clone) & BEHIND_CLONE))
 			n++;
 	}
 	return n;
@@ -223,7 +224,7 @@ find_spare(TemplateEntry *template, const SpareWish *wish)
 		CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
 
 		if (entry->clone.owner != wish->owner ||
-			!clone_is_current(&entry->clone, &template->template))
+			(registry_behind(&template->template, NULL, &entry->clone) & BEHIND_CLONE))
 			continue;
 		if (!wish->waiting && template->nwaiting > 0 &&
 			count_spares(template, wish->owner) <= template->nwaiting)
@@ -248,6 +249,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 	TemplateEntry *template;
 	CloneEntry *entry;
 	SpareResult result = SPARE_STALE;
+	int			behind;
 	int			wanted;
 
 	*refill = false;
@@ -255,7 +257,10 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 	template = template_acquire(wish->template_oid, LW_EXCLUSIVE);
 	if (template == NULL)
 		return result;
-	if (template_is_fresh(&template->template, &wish->row, wish->ignore_unverified))
+	behind = registry_behind(&template->template, &wish->row, NULL);
+	if (wish->ignore_unverified)
+		behind &= ~BEHIND_UNVERIFIED;
+	if (behind == 0)
 	{
 		result = SPARE_NONE;
 		entry = find_spare(template, wish);
@@ -495,7 +500,7 @@ has_stale_spare(TemplateEntry *entry, Oid owner)
 		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
 
 		if (spare->clone.owner == owner &&
-			!clone_is_current(&spare->clone, &entry->template))
+			(registry_behind(&entry->template, NULL, &spare->clone) & BEHIND_CLONE))
 			return true;
 	}
 	return false;
@@ -554,8 +559,7 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 	{
 		const TestdbTemplate *template = &entry->template;
 
-		if (!template->has_snapshot ||
-			template->generation != template->snapshot_generation)
+		if (registry_behind(template, NULL, NULL) & BEHIND_CONTENT)
 			continue;
 		for (int i = 0; i < MAX_DEMANDS && !found; i++)
 		{
@@ -755,7 +759,7 @@ registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
 			CloneEntry *entry = dlist_container(CloneEntry, node, iter.cur);
 
 			if ((OidIsValid(owner) && entry->clone.owner != owner) ||
-				clone_is_current(&entry->clone, &template->template))
+				!(registry_behind(&template->template, NULL, &entry->clone) & BEHIND_CLONE))
 				continue;
 			clone_set_state(entry, CLONE_RESTORING);
 			*clone = entry->clone;

@@ -35,28 +35,33 @@ template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
 }
 
 /*
- * Does a template's snapshot hold what is committed in it, as far as is
- * known?  If ignore_unverified, what sessions without a transaction ID may
- * have done does not count.  The mutex is held.
+ * How far a template's snapshot is behind the template, and a clone behind the
+ * snapshot: BEHIND_ flags, 0 if not at all.  row is what the caller has just read
+ * of the template in pg_database, or NULL if the row does not matter; clone may be
+ * NULL as well.  Of an entry, the mutex is held.
+ *
+ * Whether a snapshot is too old for the server's pg_xact is another matter, which
+ * snapshot_lock_current finds out.
  */
-bool
-template_is_fresh(const TestdbTemplate *template, const TemplateRow *row,
-				  bool ignore_unverified)
+int
+registry_behind(const TestdbTemplate *template, const TemplateRow *row,
+				const TestdbClone *clone)
 {
-	return template->has_snapshot &&
-		template->generation == template->snapshot_generation &&
-		(ignore_unverified || !template->unverified) &&
-		template_row_is_same(template, row);
-}
+	int			behind = 0;
 
-/*
- * Does a clone equal its template's snapshot?  The mutex is held.
- */
-bool
-clone_is_current(const TestdbClone *clone, const TestdbTemplate *template)
-{
-	return clone->version == template->version &&
-		clone->row_version == template->row_version;
+	if (!template->has_snapshot)
+		behind |= BEHIND_MISSING;
+	if (template->generation != template->snapshot_generation)
+		behind |= BEHIND_COMMITS;
+	if (template->unverified)
+		behind |= BEHIND_UNVERIFIED;
+	if (row != NULL && !template_row_is_same(template, row))
+		behind |= BEHIND_ROW;
+	if (clone != NULL && clone->version != template->version)
+		behind |= BEHIND_CLONE_FILES;
+	if (clone != NULL && clone->row_version != template->row_version)
+		behind |= BEHIND_CLONE_ROW;
+	return behind;
 }
 
 /*
@@ -89,7 +94,7 @@ registry_row_version(Oid oid, const TemplateRow *row)
 	TestdbTemplate template;
 
 	if (!registry_template(oid, &template) ||
-		!template_row_is_same(&template, row))
+		(registry_behind(&template, row, NULL) & BEHIND_ROW))
 		return 0;
 	return template.row_version;
 }

@@ -12,7 +12,21 @@
 
 #include "registry.h"
 
+/* How far a template's snapshot is behind: see registry_behind. */
+#define BEHIND_MISSING		0x01	/* there is none */
+#define BEHIND_COMMITS		0x02	/* something was committed in the template */
+#define BEHIND_UNVERIFIED	0x04	/* its files may have changed without that */
+#define BEHIND_ROW			0x08	/* its row or its settings have changed */
+#define BEHIND_CONTENT		(BEHIND_MISSING | BEHIND_COMMITS)
+
+/* And how far a clone is behind that. */
+#define BEHIND_CLONE_FILES	0x10
+#define BEHIND_CLONE_ROW	0x20
+#define BEHIND_CLONE		(BEHIND_CLONE_FILES | BEHIND_CLONE_ROW)
+
 /* templates */
+extern int	registry_behind(const TestdbTemplate *template, const TemplateRow *row,
+							const TestdbClone *clone);
 extern bool registry_template(Oid oid, TestdbTemplate *template);
 extern uint64 registry_row_version(Oid oid, const TemplateRow *row);
 extern bool registry_enter_template(Oid oid, Oid *evicted);

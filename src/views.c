@@ -167,7 +167,7 @@ describe_state(const TestdbTemplate *template)
 		return "no snapshot";
 	if (template->damaged)
 		return "damaged";
-	if (template->generation != template->snapshot_generation)
+	if (registry_behind(template, NULL, NULL) & BEHIND_COMMITS)
 		return "changed since";
 	return "current";
 }

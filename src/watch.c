@@ -18,6 +18,7 @@
 
 #include "buffers.h"
 #include "compat.h"
+#include "templates.h"
 #include "watch.h"
 
 /* The watch of a clone. */
@@ -184,7 +185,7 @@ watch_names(const TestdbClone *clone, const TestdbTemplate *template)
 {
 	Watch	   *watch;
 
-	if (clone->version != template->version)
+	if (registry_behind(template, NULL, clone) & BEHIND_CLONE_FILES)
 		return NULL;
 	watch = watch_find(clone->oid);
 	return watch != NULL && !watch->broken ? watch->names : NULL;
