@@ -154,6 +154,8 @@ function targets(    t, native, drop, i, n) {
         "raw/none/" t "/1/copy", "p50_us", "<=", 1.3)
     target("cold native clone / raw copy, 1,000 tables", "cold/native/bench_t1000/1/clone", "p50_us",
         "raw/none/bench_t1000/1/copy", "p50_us", "<=", 1.3)
+    target("cold native clone / raw copy, 1 GB", "cold/native/bench_large/1/clone", "p50_us",
+        "raw/none/bench_large/1/copy", "p50_us", "<=", 1.3)
     target("cycles/s, 4 clients, no spares ahead / core's FILE_COPY", "cycle/" native "/" t "/4/cycle", "per_second",
         "cycle/core_file_copy/" t "/4/cycle", "per_second", ">=", 4)
     target("first connection to a native clone / to a WAL_LOG clone", "ready/native/" t "/1/connect", "p50_us",
