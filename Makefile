@@ -18,9 +18,10 @@
 #   make test-pools           rewinds under the pools of node-postgres, asyncpg, SQLAlchemy, Go, HikariCP and pgbouncer;
 #                             POOLS="node go" picks some
 #   make test-yaml            what docs/ shows for CI services, docker/compose.yaml and docker/kubernetes.yaml, by their schemas
+#   make indent               lays out the sources as pgindent and perltidy do it; CHECK=1 only tells what would change
 #   make dist                 packs what is committed as testdb-VERSION.zip, for PGXN
 #
-# From "demo" to "test-yaml" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
+# From "demo" to "indent" they need nothing beforehand, not even pg_config: their scripts install or name what is missing.
 
 MODULE_big = testdb
 EXTENSION = testdb
@@ -114,6 +115,9 @@ test-pools:
 test-yaml:
 	@bash '$(here)/test/yaml'
 
+indent:
+	@bash '$(here)/test/indent' $(if $(CHECK),--check)
+
 # Named after the version that is committed, which is what it holds.
 dist:
 	@cd '$(here)' && version=$$(git show HEAD:./testdb.control | $(GET_VERSION)) && [ -n "$$version" ] || \
@@ -122,4 +126,4 @@ dist:
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
 .PHONY: all install installcheck uninstall clean demo server server-stop test bench bench-peers test-matrix \
-	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-core test-yaml dist
+	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-core test-yaml indent dist

@@ -448,9 +448,14 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		  RequestResult *result)
 {
 	TestdbClone clone;
-	SpareWish	wish = {.template_oid = args->database,.owner = args->role,
-		.row = template->row,.ignore_unverified = true,.waiting = true,
-	.terms = &args->terms};
+	SpareWish	wish = {
+		.template_oid = args->database,
+		.owner = args->role,
+		.row = template->row,
+		.ignore_unverified = true,
+		.waiting = true,
+		.terms = &args->terms
+	};
 	bool		refill;
 
 	if (registry_take_spare(&wish, &clone, &refill) == SPARE_TAKEN)

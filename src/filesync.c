@@ -290,8 +290,13 @@ static bool
 plan_directory(SyncRun *run)
 {
 	uint32_t	count = run->manifest->names.count;
-	Walk		walk = {.fd = run->target_fd, .dir = run->target,
-		.callback = plan_file, .arg = run, .error = run->error};
+	Walk		walk = {
+		.fd = run->target_fd,
+		.dir = run->target,
+		.callback = plan_file,
+		.arg = run,
+		.error = run->error
+	};
 	uint32_t	i;
 
 	run->seen = calloc(count + 1, 1);
@@ -557,8 +562,12 @@ keep_if_same(SyncRun *run, const Change *change, bool *same)
 {
 	const FileRecord *record = &run->manifest->records[change->index];
 	const char *name = table_name(&run->manifest->names, change->index);
-	Transfer	transfer = {.in = open_source_file(run, name), .out = -1,
-		.name = name, .size = record->size};
+	Transfer	transfer = {
+		.in = open_source_file(run, name),
+		.out = -1,
+		.name = name,
+		.size = record->size
+	};
 	bool		ok = transfer.in >= 0;
 
 	*same = false;
@@ -775,8 +784,12 @@ static bool
 make_target_dir(SyncRun *run)
 {
 	mode_t		mode = run->options->dir_mode ? run->options->dir_mode : 0700;
-	Walk		walk = {.dir = run->target, .callback = refuse_file, .arg = run,
-		.error = run->error};
+	Walk		walk = {
+		.dir = run->target,
+		.callback = refuse_file,
+		.arg = run,
+		.error = run->error
+	};
 	int			rc;
 
 	RETRY(rc, mkdir(run->target, mode));

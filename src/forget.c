@@ -83,6 +83,7 @@ statements_library(void)
 		return library;
 	copy = pstrdup(shared_preload_libraries_string ? shared_preload_libraries_string : "");
 	if (SplitDirectoriesString(copy, ',', &names))
+	{
 		foreach(lc, names)
 		{
 			const char *path = lfirst(lc);
@@ -93,6 +94,7 @@ statements_library(void)
 				strcmp(base, STATEMENTS_LIBRARY ".so") == 0)
 				library = MemoryContextStrdup(TopMemoryContext, path);
 		}
+	}
 	known = true;
 	return library;
 }

@@ -418,8 +418,14 @@ scan_directory(int fd, const char *dir, const FilesyncOptions *options,
 			   FilesyncError *error)
 {
 	ScanState	scan;
-	Walk		walk = {.fd = fd, .dir = dir, .options = options,
-		.callback = scan_file, .arg = &scan, .error = error};
+	Walk		walk = {
+		.fd = fd,
+		.dir = dir,
+		.options = options,
+		.callback = scan_file,
+		.arg = &scan,
+		.error = error
+	};
 
 	scan.manifest = manifest_create();
 	scan.now = fs_current_time();

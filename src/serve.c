@@ -280,8 +280,10 @@ get_template_name(const CreatedbStmt *stmt)
 		DefElem    *option = lfirst_node(DefElem, lc);
 
 		for_each_cell(other, stmt->options, lnext(stmt->options, lc))
+		{
 			if (strcmp(lfirst_node(DefElem, other)->defname, option->defname) == 0)
 				return NULL;
+		}
 		if (strcmp(option->defname, "template") != 0 || option->arg == NULL)
 			continue;
 		if (!IsA(option->arg, String))

@@ -242,8 +242,10 @@ cache_manifest(Oid oid, uint64 version, FilesyncManifest *manifest)
 	ListCell   *lc;
 
 	foreach(lc, manifests)
+	{
 		if (((CachedManifest *) lfirst(lc))->oid == oid)
 			cached = lfirst(lc);
+	}
 	if (cached == NULL)
 	{
 		cached = palloc0_object(CachedManifest);
