@@ -117,7 +117,8 @@ typedef struct Kind
 {
 	const char *name;
 	void		(*begin) (Client *client);	/* before a slice; may be NULL */
-	void		(*once) (Client *client);	/* is repeated until the slice ends */
+	void		(*once) (Client *client);	/* is repeated until the slice
+											 * ends */
 	void		(*end) (Client *client);	/* after a slice; may be NULL */
 	const char *role;			/* calls testdb in this role, so that no other
 								 * case's spares come into it; or NULL */
@@ -135,7 +136,8 @@ typedef struct Case
 	char		template[NAME_SIZE];
 	int			clients;
 	Series		steps[NSTEPS];
-	long		misses;			/* the case's premise did not hold: not counted */
+	long		misses;			/* the case's premise did not hold: not
+								 * counted */
 } Case;
 
 /* One of the clients of a slice; each is a thread. */
@@ -144,7 +146,8 @@ struct Client
 	Case	   *test;
 	PGconn	   *control;		/* makes and drops the databases */
 	PGconn	   *conn;			/* to the database, where it stays open */
-	char		name[NAME_SIZE];	/* of the database, where it outlives a turn */
+	char		name[NAME_SIZE];	/* of the database, where it outlives a
+									 * turn */
 	bool		counting;		/* false while warming up */
 	Series		steps[NSTEPS];
 	long		misses;
@@ -153,7 +156,8 @@ struct Client
 
 /* Set by main, then only read. */
 static const char *server = "";
-static const char *tcp_server = NULL;	/* the same over TCP; NULL if not given */
+static const char *tcp_server = NULL;	/* the same over TCP; NULL if not
+										 * given */
 static double slice = 0.5;
 static bool has_spares_setting;
 static bool has_served_setting;
@@ -178,7 +182,8 @@ static __thread const char *current = "preparing";
 /*
  * Say what went wrong and end the program at once, whatever other threads do.
  */
-static void __attribute__((noreturn, format(printf, 1, 2)))
+static void
+__attribute__((noreturn, format(printf, 1, 2)))
 fail(const char *format,...)
 {
 	va_list		args;
@@ -208,7 +213,8 @@ now(void)
 /*
  * snprintf that fails when the buffer is too small.
  */
-static void __attribute__((format(printf, 3, 4)))
+static void
+__attribute__((format(printf, 3, 4)))
 print_to(char *buffer, size_t size, const char *format,...)
 {
 	va_list		args;
@@ -1098,7 +1104,8 @@ prepare(const Case *cases, int ncases)
 /*
  * Say how this is called.
  */
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 usage(void)
 {
 	fprintf(stderr, "usage: bench [-d CONNINFO] [-t CONNINFO_TCP] [-r ROUNDS] [-s SLICE_MS] [-o FILE]"

@@ -17,8 +17,8 @@
 typedef struct RelationChange
 {
 	Oid			number;			/* relfilenode */
-	XLogRecPtr	lsn;			/* the newest of its dirty pages; PG_UINT64_MAX if
-								 * its files have changed */
+	XLogRecPtr	lsn;			/* the newest of its dirty pages;
+								 * PG_UINT64_MAX if its files have changed */
 } RelationChange;
 
 extern void database_drop_statistics(const Oid *oids, int n);

@@ -111,7 +111,8 @@ typedef struct BuildClaim
 typedef struct BuildSharedState
 {
 	LWLock	   *lock;			/* the build lock; never changed */
-	ConditionVariable changed;	/* sessions wait here for a claim's end; no lock */
+	ConditionVariable changed;	/* sessions wait here for a claim's end; no
+								 * lock */
 	BuildClaim	claims[MAX_BUILDS];
 } BuildSharedState;
 

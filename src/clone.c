@@ -710,8 +710,8 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		else
 		{
 			/*
-			 * The snapshot is damaged, or somebody has begun to consume WAL: the
-			 * spare is of no use then.
+			 * The snapshot is damaged, or somebody has begun to consume WAL:
+			 * the spare is of no use then.
 			 */
 			(void) is_damaged(&template);
 			job_commit_work();

@@ -247,9 +247,9 @@ static inline SMgrRelation
 smgr_open_compat(Oid tablespace, Oid db, Oid rel)
 {
 #if PG_VERSION_NUM >= 160000
-	RelFileLocator address = {.spcOid = tablespace,.dbOid = db,.relNumber = rel};
+	RelFileLocator address = {.spcOid = tablespace, .dbOid = db, .relNumber = rel};
 #else
-	RelFileNode address = {.spcNode = tablespace,.dbNode = db,.relNode = rel};
+	RelFileNode address = {.spcNode = tablespace, .dbNode = db, .relNode = rel};
 #endif
 
 	/* No backend's temporary relation; the name for that changed in 17. */
@@ -342,9 +342,9 @@ static inline void
 invalidate_storage_compat(Oid db, Oid rel)
 {
 #if PG_VERSION_NUM >= 160000
-	RelFileLocatorBackend address = {.locator = {.spcOid = DEFAULTTABLESPACE_OID,.dbOid = db,.relNumber = rel}};
+	RelFileLocatorBackend address = {.locator = {.spcOid = DEFAULTTABLESPACE_OID, .dbOid = db, .relNumber = rel}};
 #else
-	RelFileNodeBackend address = {.node = {.spcNode = DEFAULTTABLESPACE_OID,.dbNode = db,.relNode = rel}};
+	RelFileNodeBackend address = {.node = {.spcNode = DEFAULTTABLESPACE_OID, .dbNode = db, .relNode = rel}};
 #endif
 
 	/* No backend's temporary relation; the name for that changed in 17. */

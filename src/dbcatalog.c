@@ -643,7 +643,7 @@ database_serve_again(Oid oid, Oid template_oid)
 {
 	Relation	rel = table_open(DatabaseRelationId, RowExclusiveLock);
 	HeapTuple	tuple = SearchSysCacheCopy1(DATABASEOID, ObjectIdGetDatum(oid));
-	TestdbClone clone = {.oid = oid,.template_oid = template_oid};
+	TestdbClone clone = {.oid = oid, .template_oid = template_oid};
 	RowOptions	options;
 
 	if (HeapTupleIsValid(tuple))
@@ -711,7 +711,7 @@ database_restore_row(Oid oid, Oid owner, Oid template_oid)
 		DeleteSharedSecurityLabel(oid, DatabaseRelationId);
 		sync_settings(oid, template_oid);
 		if (form->datfrozenxid != from->datfrozenxid ||
-				 form->datminmxid != from->datminmxid)
+			form->datminmxid != from->datminmxid)
 			done = database_revive(oid, template_oid, ROW_OPEN);
 	}
 	table_close(rel, NoLock);

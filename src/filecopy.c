@@ -58,7 +58,7 @@ check_point(SyncRun *run, uint32_t files)
 	if (run->options->check(run->options->arg))
 		return true;
 	return fs_fail_text(run->error, ECANCELED, "canceled while changing \"%.1000s\"",
-					 run->target);
+						run->target);
 }
 
 /*
@@ -201,7 +201,7 @@ copy_content(SyncRun *run, Transfer *t)
 	if (t->copied != t->size)
 	{
 		fs_fail_file(run->error, EAGAIN, run->source, t->name,
-				  "is not as large as expected");
+					 "is not as large as expected");
 		return fs_blame_source(run->error);
 	}
 	run->stats->bytes += (uint64_t) t->size;

@@ -70,13 +70,13 @@ format_path(char *path, size_t size, const char *dir, const char *name)
  */
 bool
 fs_fail(FilesyncError *error, int errnum, const char *what, const char *dir,
-	 const char *name)
+		const char *name)
 {
 	char		path[MESSAGE_PATH_SIZE];
 
 	format_path(path, sizeof(path), dir, name);
 	return fs_fail_text(error, errnum, "could not %s \"%s\": %s", what, path,
-					 strerror(errnum));
+						strerror(errnum));
 }
 
 /*
@@ -84,7 +84,7 @@ fs_fail(FilesyncError *error, int errnum, const char *what, const char *dir,
  */
 bool
 fs_fail_file(FilesyncError *error, int errnum, const char *dir, const char *name,
-		  const char *what)
+			 const char *what)
 {
 	char		path[MESSAGE_PATH_SIZE];
 
@@ -222,7 +222,7 @@ fs_open_directory(const char *dir, FilesyncError *error)
  */
 bool
 fs_fail_not_regular(FilesyncError *error, const char *dir, const char *name,
-				 const struct stat *st)
+					const struct stat *st)
 {
 	int			errnum = EINVAL;
 

@@ -353,11 +353,11 @@ begin_changes(SyncRun *run)
 					 run->options->file_mode ? run->options->file_mode : 0600));
 	if (fd < 0)
 		return fs_fail(run->error, errno, "create file", run->target,
-					FILESYNC_UNFINISHED);
+					   FILESYNC_UNFINISHED);
 	run->marked = true;
 	if (!fs_close_written(fd))
 		return fs_fail(run->error, errno, "close file", run->target,
-					FILESYNC_UNFINISHED);
+					   FILESYNC_UNFINISHED);
 	if ((run->options->flags & FILESYNC_FSYNC) && !fs_sync_fd(run->target_fd))
 		return fs_fail(run->error, errno, "fsync directory", run->target, NULL);
 	return true;
@@ -441,7 +441,7 @@ open_target_file(SyncRun *run, const char *name, bool create)
 					 run->options->file_mode ? run->options->file_mode : 0600));
 	if (fd < 0)
 		fs_fail(run->error, errno, create ? "create file" : "open file",
-			 run->target, name);
+				run->target, name);
 	return fd;
 }
 
@@ -481,7 +481,7 @@ note_kept(SyncRun *run, int fd, uint32_t index)
 		return true;
 	if (fstat(fd, &st) < 0)
 		return fs_fail(run->error, errno, "stat file", run->target,
-					table_name(&run->manifest->names, index));
+					   table_name(&run->manifest->names, index));
 	run->copy->records[index].kept = fs_stat_mtime(&st);
 	return true;
 }
@@ -773,7 +773,7 @@ refuse_file(const char *name, const struct stat *st, void *arg)
 	(void) name;
 	(void) st;
 	return fs_fail(run->error, ENOTEMPTY, "copy into directory", run->target,
-				NULL);
+				   NULL);
 }
 
 /*

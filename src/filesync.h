@@ -45,8 +45,8 @@
 typedef struct FilesyncError
 {
 	int			saved_errno;	/* never 0 */
-	bool		source;			/* the source can't be read, or is not what its
-								 * manifest says */
+	bool		source;			/* the source can't be read, or is not what
+								 * its manifest says */
 	char		message[1400];	/* complete, without a period */
 } FilesyncError;
 
@@ -74,7 +74,8 @@ typedef bool (*FilesyncCheck) (void *arg);
 typedef struct FilesyncOptions
 {
 	int			flags;
-	int			mtime_steps;	/* FILESYNC_MTIME_OFFSETs to go back; 0 means 1 */
+	int			mtime_steps;	/* FILESYNC_MTIME_OFFSETs to go back; 0 means
+								 * 1 */
 	mode_t		file_mode;		/* of files made; 0 means 0600 */
 	mode_t		dir_mode;		/* of directories made; 0 means 0700 */
 	uint32_t	check_every;	/* files between checks; 0 means 64 */

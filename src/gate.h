@@ -20,8 +20,8 @@ typedef struct GateView
 	int			running;		/* in a transaction, and not at the gate */
 	int			temporary;		/* connected, with temporary tables */
 	int			parked;			/* at the gate */
-	bool		idle;			/* all others have nothing left to do; only set if
-								 * running is 0 */
+	bool		idle;			/* all others have nothing left to do; only
+								 * set if running is 0 */
 } GateView;
 
 extern void gate_shmem_request(void);

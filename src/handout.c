@@ -141,8 +141,8 @@ static SpareResult
 take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 {
 	TestdbClone clone;
-	SpareWish	wish = {.template_oid = args->database,.owner = args->role,
-	.waiting = waited,.terms = &args->terms};
+	SpareWish	wish = {.template_oid = args->database, .owner = args->role,
+	.waiting = waited, .terms = &args->terms};
 	SpareResult answer;
 	bool		refill;
 	volatile bool opened = false;

@@ -23,6 +23,6 @@ extern void report_own_database(void);
 extern void report_template_in_use(Oid template, const char *name, int nprepared);
 extern void perform(RequestArgs *args, TimestampTz deadline, RequestResult *result);
 extern void perform_with_template(RequestArgs *args, Oid template, const char *name,
-					  RequestResult *result);
+								  RequestResult *result);
 
 #endif							/* TESTDB_HANDOUT_H */

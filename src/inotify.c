@@ -56,7 +56,7 @@ filesync_watch_open(FilesyncError *error)
 
 	if (fd < 0)
 		fs_fail_text(error, errno, "could not initialize inotify: %s",
-				  strerror(errno));
+					 strerror(errno));
 	return fd;
 }
 
@@ -90,7 +90,7 @@ filesync_watch_remove(int fd, int wd, FilesyncError *error)
 	if (inotify_rm_watch(fd, wd) == 0 || errno == EINVAL)
 		return true;
 	return fs_fail_text(error, errno, "could not remove inotify watch: %s",
-					 strerror(errno));
+						strerror(errno));
 }
 
 /*
@@ -135,7 +135,7 @@ filesync_watch_drain(int fd, FilesyncWatchCallback callback, void *arg,
 	/* Not until it is empty: others may continue to write forever. */
 	if (ioctl(fd, FIONREAD, &pending) < 0)
 		return fs_fail_text(error, errno, "could not query inotify: %s",
-						 strerror(errno));
+							strerror(errno));
 	while (pending > 0)
 	{
 		char		buffer[16 * 1024];
@@ -148,7 +148,7 @@ filesync_watch_drain(int fd, FilesyncWatchCallback callback, void *arg,
 			break;
 		if (n < 0)
 			return fs_fail_text(error, errno, "could not read from inotify: %s",
-							 strerror(errno));
+								strerror(errno));
 		for (i = 0; i < n; i += (ssize_t) (sizeof(event) + event.len))
 		{
 			memcpy(&event, buffer + i, sizeof(event));
@@ -186,7 +186,7 @@ filesync_watch_remove(int fd, int wd, FilesyncError *error)
 	(void) fd;
 	(void) wd;
 	return fs_fail_text(error, ENOSYS,
-					 "watching directories is not supported here");
+						"watching directories is not supported here");
 }
 
 bool

@@ -44,7 +44,7 @@
 /* How often to make room for a clone if other workers take it. */
 #define ROOM_TRIES			10
 
-WorkerJob job = {.request = -1};
+WorkerJob	job = {.request = -1};
 
 MemoryContext job_cxt = NULL;	/* reset each turn */
 

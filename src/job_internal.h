@@ -22,13 +22,14 @@ typedef struct WorkerJob
 {
 	int			request;		/* slot of the request, or -1 */
 	Oid			clone;			/* the clone that it is about, or InvalidOid */
-	bool		resetting;		/* DROPPING: not to be dropped; its lease on disk is
-								 * still HELD */
-	bool		unrestored;		/* DROPPING: its content is to be restored; its
-								 * lease on disk is REWINDING */
-	bool		damaged;		/* a snapshot was found to be damaged: the same
-								 * again takes a new one */
-	bool		entering;		/* the clone is being entered into the registry */
+	bool		resetting;		/* DROPPING: not to be dropped; its lease on
+								 * disk is still HELD */
+	bool		unrestored;		/* DROPPING: its content is to be restored;
+								 * its lease on disk is REWINDING */
+	bool		damaged;		/* a snapshot was found to be damaged: the
+								 * same again takes a new one */
+	bool		entering;		/* the clone is being entered into the
+								 * registry */
 	bool		had_room;		/* when make_room() ended, the registry had a
 								 * place for one more clone, or a spare for it */
 } WorkerJob;
@@ -48,9 +49,9 @@ extern bool is_damaged(const TestdbTemplate *template);
 extern bool lock_source(const TestdbTemplate *template);
 extern void make_native_room(const RequestArgs *args);
 extern bool begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *template,
-			 DatabaseInfo *info, RequestResult *result);
+						 DatabaseInfo *info, RequestResult *result);
 extern bool copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
-			  const DatabaseInfo *info, TestdbClone *clone);
+						  const DatabaseInfo *info, TestdbClone *clone);
 extern void make_spare(const RequestArgs *args, RequestResult *result);
 extern void make_clone(const RequestArgs *args, RequestResult *result);
 extern bool empty_database(Oid oid, bool let_left, DatabaseInfo *info);

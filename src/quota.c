@@ -40,8 +40,8 @@ typedef struct Shares
 	int			own_clones;		/* of the role */
 	int			templates;
 	int			own_templates;
-	char	   *seen;			/* for each template: 1 if it has clones, 2 if it
-								 * has some of the role */
+	char	   *seen;			/* for each template: 1 if it has clones, 2 if
+								 * it has some of the role */
 } Shares;
 
 /*

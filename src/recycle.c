@@ -102,7 +102,7 @@
 
 #define BARRIER_RETRY_TIMEOUT	200
 
-HTAB *watches = NULL;	/* of Watch */
+HTAB	   *watches = NULL;		/* of Watch */
 
 /* The clones that this process is restoring; in TopMemoryContext. */
 static TestdbClone *batch = NULL;

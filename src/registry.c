@@ -46,7 +46,7 @@
 
 RegistrySharedState *registry = NULL;
 
-HTAB *clone_hash = NULL;
+HTAB	   *clone_hash = NULL;
 
 /*
  * Size of the part of shared memory that is not the hash table, in bytes.

@@ -65,17 +65,18 @@ typedef struct TestdbClone
 	bool		ahead;			/* CREATING: to become a spare */
 	bool		native;			/* its files came from a snapshot */
 	NameData	name;			/* SPARE: what it will be handed out as */
-	uint64		version;		/* of the snapshot that its files equal, or did
-								 * when it was handed out */
+	uint64		version;		/* of the snapshot that its files equal, or
+								 * did when it was handed out */
 	uint64		row_version;	/* the same for its row; 0 if not known */
-	bool		unrestored;		/* REWINDING: its content is neither the old nor
-								 * the new */
-	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database, which
-								 * tells if somebody has changed that */
+	bool		unrestored;		/* REWINDING: its content is neither the old
+								 * nor the new */
+	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database,
+								 * which tells if somebody has changed that */
 	ItemPointerData row_tid;	/* and where it stands */
 	uint64		lease;			/* LEASED: a number that no other lease has */
 	LeaseTerms	terms;			/* LEASED: on what terms */
-	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if never */
+	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if
+								 * never */
 	TimestampTz used_at;		/* LEASED: when somebody was last in it */
 } TestdbClone;
 
@@ -85,7 +86,8 @@ typedef struct TemplateStats
 	int64		clones;			/* handed out */
 	int64		hits;			/* of them, spares that were ready */
 	int64		misses;			/* of them, those for which there was none */
-	int64		copies;			/* made from the snapshot or by CREATE DATABASE */
+	int64		copies;			/* made from the snapshot or by CREATE
+								 * DATABASE */
 	int64		recycled;		/* restored for another life */
 	int64		drops;			/* taken back */
 	int64		reaped;			/* of them, because their time was over */
@@ -125,12 +127,13 @@ typedef struct TestdbTemplate
 	bool		unverified;		/* sessions were in it since the last look */
 	bool		has_snapshot;
 	bool		in_place;		/* the template's own files are the snapshot */
-	bool		dropped;		/* the database has gone: nothing is kept ready */
-	bool		damaged;		/* the snapshot, as somebody found who copied from
-								 * it: it must be taken anew */
+	bool		dropped;		/* the database has gone: nothing is kept
+								 * ready */
+	bool		damaged;		/* the snapshot, as somebody found who copied
+								 * from it: it must be taken anew */
 	uint64		snapshot_generation;	/* generation the snapshot has */
-	uint64		settings_generation;	/* what registry_settings_generation was
-										 * when its settings were read */
+	uint64		settings_generation;	/* what registry_settings_generation
+										 * was when its settings were read */
 	uint64		settings;		/* fingerprint of its settings then */
 	uint64		version;		/* new with each change of the snapshot */
 	XLogRecPtr	lsn;			/* no page of that version is newer */
@@ -180,8 +183,8 @@ typedef struct SpareWish
 {
 	Oid			template_oid;
 	Oid			owner;
-	TemplateRow row;			/* what the caller has just read of the template
-								 * in pg_database */
+	TemplateRow row;			/* what the caller has just read of the
+								 * template in pg_database */
 	bool		ignore_unverified;	/* BEHIND_UNVERIFIED does not count */
 	bool		waiting;		/* the caller has been waiting for one */
 	const LeaseTerms *terms;	/* on what it will be handed out */
@@ -204,8 +207,8 @@ typedef struct RegistryAudit
 	int			ngarbage[2];
 	int			nreturned[2];
 	int			ntouched[2];
-	int			nowners[2];		/* clones in passing states; of them, those whose
-								 * owner lives */
+	int			nowners[2];		/* clones in passing states; of them, those
+								 * whose owner lives */
 	int			nwaiting;		/* sessions that wait for a spare */
 } RegistryAudit;
 

@@ -51,7 +51,8 @@ typedef struct TemplateEntry
 								 * the slot is free */
 	dlist_head	spares;			/* last one ready first: what is in caches */
 	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
-	TimestampTz peak_at;		/* when template.peak was last reached or lowered */
+	TimestampTz peak_at;		/* when template.peak was last reached or
+								 * lowered */
 	int			nwaiting;		/* sessions that sleep on spare_cv */
 	int			refill_sqlstate;	/* of the last failure that was logged */
 	TimestampTz refill_logged_at;	/* when that was; 0 if never */
@@ -67,8 +68,8 @@ typedef struct RegistrySharedState
 	pg_atomic_uint64 serial;	/* see registry_next_serial; no lock */
 	pg_atomic_uint32 epoch;		/* see registry_epoch; no lock to read */
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
-	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock, raised
-								 * by registry_take_expired */
+	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock,
+								 * raised by registry_take_expired */
 	pg_atomic_uint64 settings_generation;	/* goes up with each change of
 											 * pg_db_role_setting; no lock */
 	pg_atomic_uint32 settings_prepared; /* may a prepared transaction change
@@ -84,9 +85,10 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 nunrestored;	/* the same; clones whose rewinding was
 									 * interrupted */
 	pg_atomic_uint32 ntouched;
-	pg_atomic_uint32 uninstalled;	/* may no databases be made?  changed under the
-									 * registry lock and all mutexes, read under
-									 * either, or without as a hint */
+	pg_atomic_uint32 uninstalled;	/* may no databases be made?  changed
+									 * under the registry lock and all
+									 * mutexes, read under either, or without
+									 * as a hint */
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
@@ -134,7 +136,7 @@ extern void clone_end_state(CloneEntry *entry, const char *by);
 extern void lower_next_due(TimestampTz due);
 extern TimestampTz clone_due(const TestdbClone *clone);
 extern void report_uninstalled(void);
-extern int spares_limit(const TestdbTemplate *template);
+extern int	spares_limit(const TestdbTemplate *template);
 extern void want_none(TemplateEntry *entry);
 extern void discard_spares(TemplateEntry *entry);
 

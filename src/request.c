@@ -134,8 +134,8 @@ typedef struct RequestSharedState
 	LWLock	   *lock;			/* the request lock; never changed */
 	ConditionVariable first_cv; /* worker 0 waits here for something to do */
 	ConditionVariable work_cv;	/* the other workers wait here */
-	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called; no
-								 * lock */
+	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called;
+								 * no lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
 	TimestampTz started_at;		/* when this memory was made */
 	bool		ready;			/* has the registry been rebuilt? */

@@ -42,14 +42,14 @@ typedef struct RequestArgs
 	Oid			caller;			/* CLONE, served: the caller */
 	RowOptions	row;			/* CLONE, served */
 	Oid			database;		/* CLONE: the template; DROP: the clone */
-	uint64		lease;			/* the lease that database must have; 0 if it is
-								 * not one that testdb made */
+	uint64		lease;			/* the lease that database must have; 0 if it
+								 * is not one that testdb made */
 	bool		let_left;		/* DROP, RESET: sessions in it have been given
 								 * time to leave */
 	NameData	database_name;	/* what the caller called it, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
-	int			role_limit;		/* CLONE: how many clones the role may have; 0 if
-								 * there is no limit */
+	int			role_limit;		/* CLONE: how many clones the role may have; 0
+								 * if there is no limit */
 	int			wanted;			/* SPARE: how many should be ready */
 	bool		name_given;		/* CLONE: is name the caller's choice? */
 	NameData	name;			/* CLONE: the wanted name, if given */
@@ -63,11 +63,14 @@ typedef struct RequestArgs
 /* The answer to it. */
 typedef struct RequestResult
 {
-	bool		busy;			/* CLONE: somebody is using the template; SEAL;
-								 * DROP, served: somebody is in the database */
-	int			nprepared;		/* CLONE, SEAL, busy: prepared transactions in it */
-	bool		missing;		/* DROP, SEAL: it has gone in the meantime; SPARE, and
-								 * CLONE if served: none can be made natively */
+	bool		busy;			/* CLONE: somebody is using the template;
+								 * SEAL; DROP, served: somebody is in the
+								 * database */
+	int			nprepared;		/* CLONE, SEAL, busy: prepared transactions in
+								 * it */
+	bool		missing;		/* DROP, SEAL: it has gone in the meantime;
+								 * SPARE, and CLONE if served: none can be
+								 * made natively */
 	Oid			oid;			/* CLONE: the new database */
 	uint64		lease;			/* CLONE: the number of its lease */
 	NameData	name;			/* CLONE: its name */

@@ -287,7 +287,8 @@ space_give_reserve(void)
 /* The free space, and its limit. */
 typedef struct SpaceRoom
 {
-	int64		bytes;			/* beyond testdb.min_free_space; may be negative */
+	int64		bytes;			/* beyond testdb.min_free_space; may be
+								 * negative */
 	int64		files;			/* beyond MIN_FREE_FILES */
 	bool		in_memory;		/* memory is the limit: */
 	MemoryRoom	memory;

@@ -123,7 +123,8 @@ release_buffer(void *arg)
 static Buffer
 pin_block(Relation rel, BlockNumber block)
 {
-	static Buffer seen[16];		/* by the block's number; InvalidBuffer at first */
+	static Buffer seen[16];		/* by the block's number; InvalidBuffer at
+								 * first */
 	Buffer	   *last = &seen[block % lengthof(seen)];
 
 	if (BufferIsValid(*last) &&

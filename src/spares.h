@@ -15,6 +15,7 @@
 extern bool registry_has_returned(void);
 extern bool registry_is_spare(const char *name);
 extern bool registry_take_touched(TestdbClone *clone);
+
 /* spares */
 extern SpareResult registry_take_spare(const SpareWish *wish, TestdbClone *clone,
 									   bool *refill);

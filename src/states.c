@@ -252,7 +252,10 @@ enter_state(CloneEntry *entry, CloneState state)
 {
 	TemplateEntry *template = clone_template(entry);
 
-	/* What was begun before testdb_uninstall(), or DROP DATABASE, is of no use. */
+	/*
+	 * What was begun before testdb_uninstall(), or DROP DATABASE, is of no
+	 * use.
+	 */
 	if ((state == CLONE_SPARE || state == CLONE_RETURNED) &&
 		(registry_is_uninstalled() || template->template.dropped))
 		state = CLONE_GARBAGE;

@@ -209,7 +209,7 @@ rebuild_registry(void)
 	oids = lease_list();
 	foreach(lc, oids)
 		if (restore_clone(lfirst_oid(lc)))
-			nlive++;
+		nlive++;
 	if (oids != NIL)
 		ereport(LOG,
 				(errmsg_plural("testdb found %d database that it made earlier",

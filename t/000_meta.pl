@@ -111,7 +111,8 @@ sub meta_problems
 	push @problems, 'maintainer' if !@maintainers || grep { !is_text($_) } @maintainers;
 	push @problems, license_problems($meta->{license}), provides_problems($meta->{provides});
 	my $spec = $meta->{'meta-spec'};
-	push @problems, 'meta-spec' unless ref $spec eq 'HASH' && is_text($spec->{version}) && $spec->{version} =~ /^1\.0\.\d+$/;
+	push @problems, 'meta-spec'
+	  unless ref $spec eq 'HASH' && is_text($spec->{version}) && $spec->{version} =~ /^1\.0\.\d+$/;
 	push @problems, 'meta-spec.url'
 	  if ref $spec eq 'HASH' && exists $spec->{url} && $spec->{url} !~ m{^https?://(www\.)?pgxn\.org/meta/spec\.txt$};
 	push @problems, prereqs_problems($meta->{prereqs} // {});
@@ -172,7 +173,11 @@ sub views
 sub settings
 {
 	my ($source) = @_;
-	my %by = (PGC_POSTMASTER => 'restart', PGC_SIGHUP => 'reload', PGC_SUSET => q{superuser's `SET`}, PGC_USERSET => '`SET`');
+	my %by = (
+		PGC_POSTMASTER => 'restart',
+		PGC_SIGHUP => 'reload',
+		PGC_SUSET => q{superuser's `SET`},
+		PGC_USERSET => '`SET`');
 	my @settings;
 	while ($source =~ /DefineCustom\w+Variable\("(testdb\.\w+)",(.*?)\bNULL, NULL, NULL\);/gs)
 	{
@@ -268,8 +273,11 @@ sub drawn_edges
 sub table_edges
 {
 	my ($source) = @_;
-	return [ map { "$_->[0] $_->[1] $_->[2]" } map { [/^\t\{CLONE_(\w+), CLONE_(\w+), "(\w+)"\}/] }
-		  grep { /^\t\{CLONE_/ } split /\n/, $source ];
+	return [
+		map { "$_->[0] $_->[1] $_->[2]" } map { [/^\t\{CLONE_(\w+), CLONE_(\w+), "(\w+)"\}/] }
+		  grep { /^\t\{CLONE_/ } split /\n/,
+		$source
+	];
 }
 
 # The functions of a source file: name and text.
@@ -291,10 +299,10 @@ sub unknown_edges
 		my @made;
 		push @made, [ $1 // '?', $2 // '?' ]
 		  while $text =~ /\bregistry_set_state\([^;]*?,\s*(?:CLONE_(\w+)|[^,;]+),\s*(?:CLONE_(\w+)\)|[^;]+;)/g;
-		push @made, [ $1, '?' ] while $text =~ /\bregistry_update\([^;]*?,\s*CLONE_(\w+)\)/g;
+		push @made, [ $1, '?' ]      while $text =~ /\bregistry_update\([^;]*?,\s*CLONE_(\w+)\)/g;
 		push @made, [ 'LEASED', $1 ] while $text =~ /\bregistry_end_lease\([^;]*?,\s*CLONE_(\w+),/g;
-		push @made, [ '?', $1 ] while $text =~ /\bclone_set_state\(\w+, CLONE_(\w+)\)/g;
-		push @made, [ '?', 'NONE' ] while $text =~ /\b(?:registry_remove|registry_forget|registry_forget_entry)\(/g;
+		push @made, [ '?', $1 ]      while $text =~ /\bclone_set_state\(\w+, CLONE_(\w+)\)/g;
+		push @made, [ '?', 'NONE' ]  while $text =~ /\b(?:registry_remove|registry_forget|registry_forget_entry)\(/g;
 		for my $edge (@made)
 		{
 			my ($from, $to) = map { $_ eq '?' ? qr/\w+/ : $_ } @$edge;
@@ -355,6 +363,7 @@ cmp_ok(scalar keys %functions, '>', 15, 'functions were found');
 cmp_ok(scalar keys %$views, '>', 3, 'views were found');
 is_deeply([ unnamed(section($reference, 'Functions'), grep { !$views->{$_} } sort keys %functions) ],
 	[], 'the reference has every function');
+
 for my $view (sort keys %$views)
 {
 	my ($table) = section($reference, 'Views') =~ /^\*\*`$view`\*\*(.*?)(?=^\*\*`|\z)/ms;
@@ -398,11 +407,15 @@ for my $case (
 	[ 'Tags', [], 'Tags: unknown' ],
 	[ 'tags', ['a/b'], 'tags' ],
 	[ 'meta-spec', { version => '2.0.0' }, 'meta-spec' ],
-	[ 'prereqs', { runtime => { needs => { PostgreSQL => '15' } } },
-		'prereqs.runtime.needs', 'prereqs.runtime.needs.PostgreSQL' ],
+	[
+		'prereqs', { runtime => { needs => { PostgreSQL => '15' } } },
+		'prereqs.runtime.needs', 'prereqs.runtime.needs.PostgreSQL'
+	],
 	[ 'provides', { testdb => { file => 'sql/testdb--9.9.9.sql', version => '0.1.0' } }, 'provides.testdb.file' ],
-	[ 'provides', { testdb => { file => 'Makefile', docfile => 'doc.md', version => '1' } },
-		'provides.testdb.version', 'provides.testdb.docfile' ])
+	[
+		'provides', { testdb => { file => 'Makefile', docfile => 'doc.md', version => '1' } },
+		'provides.testdb.version', 'provides.testdb.docfile'
+	])
 {
 	my ($field, $value, @problems) = @$case;
 	is_deeply([ meta_problems(changed($meta, $value, $field)) ], \@problems, 'META.json with ' . join ', ', @problems);
@@ -426,11 +439,15 @@ is_deeply(
 	'a file, a function and a signature that are too long');
 cmp_ok($?, '!=', 0, 'they are a failure');
 
-my $made = drawn_edges("from        to          by\nA           B           f (a.c),\n                        g (b.c)\n            (none)      f (a.c)\n\n");
+my $made = drawn_edges(
+	"from        to          by\nA           B           f (a.c),\n                        g (b.c)\n            (none)      f (a.c)\n\n"
+);
 is_deeply($made, { 'A B f' => 'a.c', 'A B g' => 'b.c', 'A NONE f' => 'a.c' }, 'a drawing');
-is_deeply(table_edges(qq(\t{CLONE_A, CLONE_NONE, "f"},\n\t{CLONE_A, CLONE_B, "f"}\n)), [ 'A NONE f', 'A B f' ], 'a table');
 is_deeply(
-	[ unknown_edges('a.c', <<'SOURCE', $made) ], [ 'A C f', '? A f', '? NONE g' ], 'changes that are not drawn');
+	table_edges(qq(\t{CLONE_A, CLONE_NONE, "f"},\n\t{CLONE_A, CLONE_B, "f"}\n)),
+	[ 'A NONE f', 'A B f' ],
+	'a table');
+is_deeply([ unknown_edges('a.c', <<'SOURCE', $made) ], [ 'A C f', '? A f', '? NONE g' ], 'changes that are not drawn');
 f(int a)
 {
 	(void) registry_set_state(a, CLONE_A, CLONE_B);
@@ -448,11 +465,16 @@ SOURCE
 is_deeply([ unmade_edges($made, 'a.c' => "f(int a)\n{\n\tregistry_add(a);\n}\n", 'b.c' => "g(int a)\n{\n}\n") ],
 	['A B g'], 'changes that nothing makes');
 
-is_deeply([ unnamed('`testdb_one(a)` and `two`', qw(testdb_one two three on)) ], [qw(three on)], 'what is not documented');
+is_deeply([ unnamed('`testdb_one(a)` and `two`', qw(testdb_one two three on)) ],
+	[qw(three on)], 'what is not documented');
 ok(!has_setting('| `testdb.a` | 5 ms | reload |', 'testdb.a', 6, 'reload'), 'another default');
 ok(!has_setting('| `testdb.a` | 5 ms | reload |', 'testdb.a', 5, 'restart'), 'another way to change it');
 is_deeply(
-	[ undocumented_errors('`lost "..."`', errors(qq{ereport(ERROR,\n(errcode(ERRCODE_DISK_FULL),\nerrmsg("lost \\"%s\\""), errmsg("gone %d")));\n})) ],
+	[
+		undocumented_errors(
+			'`lost "..."`',
+			errors(qq{ereport(ERROR,\n(errcode(ERRCODE_DISK_FULL),\nerrmsg("lost \\"%s\\""), errmsg("gone %d")));\n}))
+	],
 	[ 'disk_full', 'gone ...' ],
 	'an error that is not documented');
 is_deeply(

@@ -190,7 +190,8 @@ is_restored($node, $state, 'after a drop while testdb was not loaded');
 # for one more, which it needs for testdb_reset.
 clone("regression_$_") for 1 .. 4;
 set_conf($node, 'restart', 'testdb.max_clones' => 1);
-is(ask(q{SELECT count(*) = 1 + current_setting('testdb.workers')::int FROM testdb_clones}), 't', 'as many clones are known as there is room for');
+is(ask(q{SELECT count(*) = 1 + current_setting('testdb.workers')::int FROM testdb_clones}),
+	't', 'as many clones are known as there is room for');
 my $other = ask(
 	q{
 	SELECT datname FROM pg_database

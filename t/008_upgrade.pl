@@ -100,8 +100,7 @@ sub mismatch
 	  . "The extension has version $extension, the loaded library version $library.\n$hint";
 }
 my $update = 'Run ALTER EXTENSION testdb UPDATE to update the extension.';
-my $restart =
-  "Install version $next of the library if necessary, and restart the server.";
+my $restart = "Install version $next of the library if necessary, and restart the server.";
 
 install($this_source);
 my ($pkglibdir, $sharedir) = map { (run_command([ $pg_config, $_ ]))[0] } '--pkglibdir', '--sharedir';
@@ -135,7 +134,8 @@ sub all_say
 		q{testdb_clone('regression_template')}, q{testdb_drop('regression_1')},
 		q{testdb_drop_all()}, q{testdb_reset('regression_1')},
 		q{testdb_keep('regression_1')}, q{testdb_prewarm('regression_template', 0)},
-		q{testdb_template_set('regression_template', 0)}, 'testdb_stats_reset()', 'testdb_uninstall()', 'testdb_install()',
+		q{testdb_template_set('regression_template', 0)}, 'testdb_stats_reset()',
+		'testdb_uninstall()', 'testdb_install()',
 		'count(*) FROM testdb_clones', 'count(*) FROM testdb_templates',
 		'count(*) FROM testdb_stats')
 	{
@@ -149,8 +149,7 @@ ask("CREATE DATABASE $_") for 'regression_template', 'regression_other', 'regres
 ask('CREATE TABLE t AS SELECT 42 AS n', 'regression_template');
 is(ask($extversion), $version, 'what is installed is this version');
 my $open = connect_to($node, 'postgres');
-is(run($open, q{SELECT testdb_clone('regression_template', 'regression_1')}),
-	'regression_1', 'a clone is made');
+is(run($open, q{SELECT testdb_clone('regression_template', 'regression_1')}), 'regression_1', 'a clone is made');
 
 # Once more the same.
 install($this_source);
@@ -170,8 +169,9 @@ for my $session (0, 1)
 		'dropped: there are no functions');
 	is(ask('SELECT n FROM t', 'regression_1'), 42, 'dropped: a clone stays');
 	$do->('CREATE EXTENSION testdb');
-	is(ask('SELECT name, template FROM testdb_clones'),
-		'regression_1|regression_template', 'created again: the clone is known');
+	is( ask('SELECT name, template FROM testdb_clones'),
+		'regression_1|regression_template',
+		'created again: the clone is known');
 	is(run($open, q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'created again: all works');
 }
 
@@ -203,9 +203,7 @@ install($next_source);
 is(ask(q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'next version installed: a new session');
 is(run($open, q{SELECT testdb_drop(testdb_clone('regression_template'))}),
 	't', 'next version installed: an open session');
-is( error_of($node, 'ALTER EXTENSION testdb UPDATE'),
-	mismatch($next, $version, $restart),
-	'update before the restart');
+is(error_of($node, 'ALTER EXTENSION testdb UPDATE'), mismatch($next, $version, $restart), 'update before the restart');
 is(ask($extversion), $version, 'it has changed nothing');
 is( error_of($node, 'CREATE EXTENSION testdb', db => 'regression_other'),
 	mismatch($next, $version, $restart),
@@ -230,7 +228,7 @@ is(ask('SELECT testdb_next()', 'regression_other'), 42, 'a new extension after t
 SKIP:
 {
 	skip 'the server does not tell the version of a library', 1 unless $known =~ /^extension_control_path\t/m;
-	is( ask(q{SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'testdb'}),
+	is(ask(q{SELECT version FROM pg_get_loaded_modules() WHERE module_name = 'testdb'}),
 		$next, 'pg_get_loaded_modules()');
 }
 

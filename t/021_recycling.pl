@@ -322,8 +322,10 @@ next_life('collation version', sub { run($_[0], "ALTER DATABASE $_[1] REFRESH CO
 		0,
 		'and of catalogs');
 	is( $client->query(
-			'SELECT tup_inserted + tup_updated, stats_reset IS NULL FROM pg_stat_database WHERE datname = current_database()'),
-		'0|t', 'and of the database');
+			'SELECT tup_inserted + tup_updated, stats_reset IS NULL FROM pg_stat_database WHERE datname = current_database()'
+		),
+		'0|t',
+		'and of the database');
 }
 
 # Autovacuum looks after every database that has statistics: it must not try to connect to a spare.
@@ -380,7 +382,8 @@ is($admin->query('SELECT count(*) FROM pg_prepared_xacts'), 0, 'no prepared tran
 	run($admin, "SELECT testdb_drop('$name')");
 	my $spare = spare_of($admin, $oid, $name);
 	my $next = clone();
-	ok($admin->query("SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND database = " . oid_of($admin, $next)) == 0,
+	ok( $admin->query(
+			"SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND database = " . oid_of($admin, $next)) == 0,
 		'no SIREAD lock leaks into another life');
 	is($spare, undef, 'a clone with SIREAD locks has no other life');
 	run($old, 'COMMIT');
@@ -420,7 +423,8 @@ next_life('serializable',
 	my $name = clone();
 	my $oid = oid_of($admin, $name);
 	run($admin, "ALTER DATABASE $name IS_TEMPLATE true");
-	is($admin->query("SELECT testdb_drop('$name')"), 't', 'a clone that was made a template is dropped') or diag $admin->message;
+	is($admin->query("SELECT testdb_drop('$name')"), 't', 'a clone that was made a template is dropped')
+	  or diag $admin->message;
 	is(run($admin, "SELECT datistemplate FROM pg_database WHERE oid = $oid"), 'f', 'its next life is no template')
 	  if defined spare_of($admin, $oid, $name);
 
@@ -429,7 +433,8 @@ next_life('serializable',
 	run($client, 'SET log_min_messages = error');
 	run($client, q{CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p
 		WITH (connect = false, slot_name = NONE)});
-	is($admin->query("SELECT testdb_drop('$name')"), 't', 'a clone with a subscription is dropped') or diag $admin->message;
+	is($admin->query("SELECT testdb_drop('$name')"), 't', 'a clone with a subscription is dropped')
+	  or diag $admin->message;
 	is(run($admin, 'SELECT count(*) FROM pg_subscription'), 0, 'and with it the subscription');
 }
 
@@ -449,7 +454,8 @@ next_life('serializable',
 	spare_of($admin, $child_oid, $child);
 	run($admin, "SELECT testdb_reset('$name')");
 	$child = $admin->query("SELECT testdb_clone('$name')") or die $admin->message;
-	ok(!session($node, $child)->do('SELECT count(*) FROM secret'), 'when it was reset, its clones are of the new content');
+	ok( !session($node, $child)->do('SELECT count(*) FROM secret'),
+		'when it was reset, its clones are of the new content');
 	run($admin, "SELECT testdb_drop('$child')");
 	run($admin, "SELECT testdb_drop('$name')");
 	spare_of($admin, $oid, $name);
@@ -580,9 +586,8 @@ for my $case (
 	is(dump_of($node, $name), $template_dump, 'pg_dump says the same of the next life as of the template');
 }
 
-my $complaints = join "\n", grep {
-	/PANIC|could not|TRAP|WARNING/ && !/could not send data to client/
-} split /\n/, slurp_file($node->logfile);
+my $complaints = join "\n", grep { /PANIC|could not|TRAP|WARNING/ && !/could not send data to client/ } split /\n/,
+  slurp_file($node->logfile);
 is($complaints, '', 'the server log has no complaint');
 
 # As many are kept as were in use at one time and are to be ready besides. Of fewer, some would be dropped for good each time, and
@@ -636,7 +641,8 @@ is($complaints, '', 'the server log has no complaint');
 		poll(
 			sub {
 				$admin->query(
-					q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'});
+					q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'}
+				);
 			}) or die 'no COPY';
 	};
 	my $says = sub {
@@ -655,7 +661,8 @@ is($complaints, '', 'the server log has no complaint');
 	};
 	my $is_recycled = sub {
 		my ($title, $oid) = @_;
-		ok(poll(sub { $admin->query("SELECT state FROM testdb_clones() WHERE oid = $oid") eq 'spare' }), "$title: recycled");
+		ok(poll(sub { $admin->query("SELECT state FROM testdb_clones() WHERE oid = $oid") eq 'spare' }),
+			"$title: recycled");
 		is(differences($template_files, files_of($node, $oid)), '', "$title: files");
 	};
 
@@ -674,7 +681,8 @@ is($complaints, '', 'the server log has no complaint');
 	$is_recycled->('after a COPY', $_) for $put_off, $other;
 
 	# Nor is anything dropped for good, and nobody tries again and again.
-	run($admin, $_) for q{ALTER SYSTEM SET testdb.lock_timeout = '100ms'}, 'SELECT pg_reload_conf()', 'SET testdb.method = file_copy';
+	run($admin, $_)
+	  for q{ALTER SYSTEM SET testdb.lock_timeout = '100ms'}, 'SELECT pg_reload_conf()', 'SET testdb.method = file_copy';
 	my $name = clone();
 	run($admin, 'RESET testdb.method');
 	$begin_copy->();
@@ -684,7 +692,8 @@ is($complaints, '', 'the server log has no complaint');
 	$is_recycled->('after such a drop', $live->('DELETE FROM plain WHERE i > 100'));
 	$copying->close;
 	ok($says->('recycling of databases is no longer delayed'), 'when the COPY has ended that is noticed, too');
-	ok(poll(sub { oid_of($admin, $name) eq '' || $admin->do("SELECT testdb_drop('$name', true)") }), 'and it is dropped');
+	ok(poll(sub { oid_of($admin, $name) eq '' || $admin->do("SELECT testdb_drop('$name', true)") }),
+		'and it is dropped');
 }
 
 $node->stop;
@@ -704,7 +713,8 @@ run($client, $_) for 'CREATE TABLE made (i int)', 'INSERT INTO made VALUES (1)';
 is( $client->query(
 		q{SELECT count(*) > 0 FROM pg_logical_slot_get_binary_changes('regress_slot', NULL, NULL,
 			'proto_version', '1', 'publication_names', 'regress_publication')}),
-	't', 'a clone can have a logical slot');
+	't',
+	'a clone can have a logical slot');
 is($admin->query("SELECT testdb_drop('$name')"), 't', 'it is dropped') or diag $admin->message;
 is($admin->query("SELECT count(*) FROM pg_database WHERE oid = $oid"), 0, 'for good');
 is($admin->query('SELECT count(*) FROM pg_replication_slots'), 0, 'with its slot');

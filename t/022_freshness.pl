@@ -88,7 +88,8 @@ is(in_clone('SELECT sum(i) FROM t'), 1, 'the first clone');
 	make_spares(2);
 	is(in_clone('SELECT sum(i) FROM t'), 1, 'it is in the way of no spare');
 	my @names = map { $admin->query("SELECT testdb_clone('$template')") } 1 .. 4;
-	is(scalar(grep { defined && session($node, $_)->query('SELECT sum(i) FROM t') == 1 } @names), 4, 'nor of new clones');
+	is(scalar(grep { defined && session($node, $_)->query('SELECT sum(i) FROM t') == 1 } @names),
+		4, 'nor of new clones');
 	is($admin->query("SELECT testdb_clone('$template', 'regression_named')"),
 		'regression_named', 'nor of one with a name');
 	run($admin, "SELECT testdb_drop('$_')") for @names, 'regression_named';

@@ -195,7 +195,8 @@ sub one_cycle
 	{
 		my $old = shift @$kept;
 		note_down($journal, 'dropping', $old);
-		my $drop = $old =~ /_served_/ && rand() < 0.8 ? "DROP DATABASE $old WITH (FORCE)" : "SELECT testdb_drop('$old')";
+		my $drop =
+		  $old =~ /_served_/ && rand() < 0.8 ? "DROP DATABASE $old WITH (FORCE)" : "SELECT testdb_drop('$old')";
 		return lost($admin, $drop) unless $admin->do($drop);
 		note_down($journal, 'dropped', $old);
 	}
@@ -296,7 +297,11 @@ sub kill_9
 	if (!$full_page_writes)
 	{
 		kill 'STOP', @pids;
-		poll(sub { !grep { process_state($_) !~ /[TtZX]/ } @pids }, 5) or die 'processes do not stop';
+		poll(
+			sub {
+				!grep { process_state($_) !~ /[TtZX]/ } @pids;
+			},
+			5) or die 'processes do not stop';
 	}
 	return kill 'KILL', @pids;
 }
@@ -430,12 +435,16 @@ sub check_all
 	poll(
 		sub {
 			$leases = join ' ', sort map { m{/(\d+)$} } glob $node->data_dir . '/pg_testdb/clones/*';
-			$held = join ' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM testdb_clones() WHERE state = \'leased\'');
+			$held = join ' ',
+			  sort map { $_->[0] } $admin->rows('SELECT oid FROM testdb_clones() WHERE state = \'leased\'');
 			return $leases eq $held;
 		},
 		10) or push @wrong, "leases on disk: $leases; handed out: $held";
-	my %clone = map { $_->[0] => $_->[1] }
-	  $admin->rows('SELECT datname, d.oid FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = \'leased\' ORDER BY 1');
+	my %clone =
+	  map { $_->[0] => $_->[1] }
+	  $admin->rows(
+		'SELECT datname, d.oid FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = \'leased\' ORDER BY 1'
+	  );
 	push @wrong, 'a clone that is handed out has no row'
 	  if keys %clone != split ' ', $held;
 
@@ -455,11 +464,14 @@ sub check_all
 	# By CREATE DATABASE: there and whole, as is looked at below, or not at all.
 	for my $name (sort keys %tried)
 	{
-		push @wrong, "$name is there, and not known" if !exists $clone{$name} && $admin->query("SELECT count(*) FROM pg_database WHERE datname = '$name'");
+		push @wrong, "$name is there, and not known"
+		  if !exists $clone{$name} && $admin->query("SELECT count(*) FROM pg_database WHERE datname = '$name'");
 	}
 	if (my ($name) = grep { !exists $clone{$_} } sort keys %tried)
 	{
-		$admin->do($_) or push @wrong, "$_: " . $admin->message for "CREATE DATABASE $name TEMPLATE template0", "DROP DATABASE $name";
+		$admin->do($_)
+		  or push @wrong, "$_: " . $admin->message
+		  for "CREATE DATABASE $name TEMPLATE template0", "DROP DATABASE $name";
 		$seen{free}++;
 	}
 	%tried = ();

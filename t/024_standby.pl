@@ -56,14 +56,14 @@ in_template(
 
 # What tests do to their clones.
 my @kinds = (
-	['UPDATE base SET t = t || i WHERE i % 3 = 0', 'CHECKPOINT'],
-	['VACUUM FULL base', 'INSERT INTO base VALUES (0, 0)'],
-	['VACUUM FULL pg_class', 'CREATE TABLE made AS SELECT * FROM base'],
-	['DROP TABLE base', 'CHECKPOINT'],
-	['TRUNCATE base', 'INSERT INTO base SELECT i, i FROM generate_series(1, 500) i'],
-	['REINDEX TABLE pg_attribute', q{SELECT nextval('counter')}],
-	['DELETE FROM base WHERE i % 2 = 0', 'VACUUM base'],
-	['SELECT lo_create(777)', 'INSERT INTO fleeting VALUES (2)'],
+	[ 'UPDATE base SET t = t || i WHERE i % 3 = 0', 'CHECKPOINT' ],
+	[ 'VACUUM FULL base', 'INSERT INTO base VALUES (0, 0)' ],
+	[ 'VACUUM FULL pg_class', 'CREATE TABLE made AS SELECT * FROM base' ],
+	[ 'DROP TABLE base', 'CHECKPOINT' ],
+	[ 'TRUNCATE base', 'INSERT INTO base SELECT i, i FROM generate_series(1, 500) i' ],
+	[ 'REINDEX TABLE pg_attribute', q{SELECT nextval('counter')} ],
+	[ 'DELETE FROM base WHERE i % 2 = 0', 'VACUUM base' ],
+	[ 'SELECT lo_create(777)', 'INSERT INTO fleeting VALUES (2)' ],
 	['SELECT sum(i) FROM base'],
 	[]);
 
@@ -73,8 +73,7 @@ my @changes = (
 	['CREATE TABLE IF NOT EXISTS later AS SELECT 1 AS i'],
 	['DROP TABLE IF EXISTS later'],
 	[q{SELECT nextval('counter')}],
-	['VACUUM FULL base'],
-	['VACUUM (FREEZE) base']);
+	['VACUUM FULL base'], ['VACUUM (FREEZE) base']);
 
 # Several lives, of which the given number goes on at the end, 1 by default. The later a clone, the more former lives its directory has had.
 my $nlives = 0;
@@ -112,7 +111,8 @@ sub compare
 	$other->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$end'")
 	  or die "$what: does not get as far as $end";
 	my $observer = connect_to($other, 'postgres');
-	my $sql = q{SELECT oid, datname, datdba, datconnlimit, datfrozenxid FROM pg_database WHERE datname LIKE 'regression%'};
+	my $sql =
+	  q{SELECT oid, datname, datdba, datconnlimit, datfrozenxid FROM pg_database WHERE datname LIKE 'regression%'};
 	my @names = sort map { $_->[0] } $admin->rows('SELECT name FROM testdb_clones');
 	my $rows = join "\n", sort map { join ' ', @$_ } $admin->rows($sql);
 	is(join("\n", sort map { join ' ', @$_ } $observer->rows($sql)), $rows, "$what: the rows of pg_database");
@@ -262,7 +262,8 @@ for my $server ($node, $standby, $restored)
 {
 	my $complaints = join "\n", grep {
 		/PANIC|TRAP|could not|invalid page|corrupt|WARNING/
-		  && !/could not (send|receive) data|archive command|restore command|WAL stream|could not connect to the primary/
+		  && !
+		  /could not (send|receive) data|archive command|restore command|WAL stream|could not connect to the primary/
 		  && !/HINT:/
 		  # Redo of a database that has gone from disk already.
 		  && !/WARNING:  (could not open directory "base|some useless files may be left)/

@@ -405,15 +405,17 @@ sub mismatches
 sub not_free
 {
 	my ($name) = @_;
-	return map { $admin->do($_) ? () : "$_: " . $admin->message } "CREATE DATABASE $name TEMPLATE template0", "DROP DATABASE $name";
+	return map { $admin->do($_) ? () : "$_: " . $admin->message } "CREATE DATABASE $name TEMPLATE template0",
+	  "DROP DATABASE $name";
 }
 
 # What must hold after that; returns what does not.
 sub check
 {
 	my @wrong;
-	settle() or push @wrong, 'not settled: '
-	  . join '; ', map { join ' ', @$_ }
+	settle()
+	  or push @wrong, 'not settled: ' . join '; ',
+	  map { join ' ', @$_ }
 	  $admin->rows(q{SELECT oid, state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')});
 
 	# A worker that was started again may have begun to make a spare just now.
@@ -448,8 +450,9 @@ sub check
 		return @wrong;
 	}
 	my $client = connect_to($node, $name);
-	my $state = $client->query(
-		'SELECT md5(string_agg(i || t, NULL ORDER BY i)), (SELECT count(*) FROM changed) FROM base') // $client->message;
+	my $state =
+	  $client->query('SELECT md5(string_agg(i || t, NULL ORDER BY i)), (SELECT count(*) FROM changed) FROM base')
+	  // $client->message;
 	push @wrong, "new clone: $state" if $state ne "$checksum|$number";
 	$client->close;
 	drop($name) or push @wrong, "dropping the new clone: " . $admin->message;
@@ -463,7 +466,10 @@ sub amcheck
 	my ($name) = @_;
 	return () unless $amcheck;
 	my ($out, $err) = run_command(
-		[ $node->installed_command('pg_amcheck'), '-h', $node->host, '-p', $node->port, '--heapallindexed', '-d', $name ]);
+		[
+			$node->installed_command('pg_amcheck'),
+			'-h', $node->host, '-p', $node->port, '--heapallindexed', '-d', $name
+		]);
 	return "$out$err" eq '' ? () : "pg_amcheck of $name: $out$err";
 }
 
@@ -473,7 +479,7 @@ sub complaints
 	my $text = slurp_file($node->logfile, $log_position);
 	$log_position = -s $node->logfile;
 	return grep {
-		/PANIC|TRAP|could not|invalid page|missing|corrupt|WARNING|may be left|cannot|unexpected|ERROR:|FATAL:/i
+			 /PANIC|TRAP|could not|invalid page|missing|corrupt|WARNING|may be left|cannot|unexpected|ERROR:|FATAL:/i
 		  && !/debug point ".*" was reached/
 		  && !/could not (receive|send) data (from|to) client/
 		  && !/skipping missing configuration file|terminating background worker/
@@ -605,7 +611,9 @@ sub try_removed
 	wait_for_log(qr/removed directory .* of an incompletely created database/, $position);
 	settle();
 	kill_server($node);
-	unlike(slurp_file($node->logfile, $position), qr/was reached.*checkpoint/s,
+	unlike(
+		slurp_file($node->logfile, $position),
+		qr/was reached.*checkpoint/s,
 		"$what: there was no checkpoint meanwhile");
 	start_again($node);
 	$admin = connect_to($node, 'postgres');
@@ -621,7 +629,10 @@ my @damaged = (
 	[ 'clone', 'clone-row', sub { return "SELECT testdb_clone('$template', 'regression_mine_" . ++$nnames . q{')} } ],
 	[ 'drop, for another life', 'recycle-closed', sub { return "SELECT testdb_drop('$_[0]')" } ],
 	[ 'reset', 'restore-discarded', sub { return "SELECT testdb_reset('$_[0]')" } ],
-	[ 'rewind', 'rewind-discarded', sub { return "SELECT testdb_rewind('$_[0]')" }, qr/^55000 .*damaged while a database was being rewound/ ]);
+	[
+		'rewind', 'rewind-discarded',
+		sub { return "SELECT testdb_rewind('$_[0]')" }, qr/^55000 .*damaged while a database was being rewound/
+	]);
 
 sub try_damaged
 {
@@ -644,7 +655,8 @@ sub try_damaged
 	$error ? like($told, $error, "$what: the error says so") : is($told, '', "$what: no error");
 	wait_for_log(qr/snapshot of template "$template" must be taken anew/, $position);
 	$held{$name} = $case =~ /drop/ ? 'gone' : $number;
-	my @wrong = (check(), map { "log: $_" } grep { !$error || !/ERROR:  snapshot of the template was damaged/ } complaints());
+	my @wrong =
+	  (check(), map { "log: $_" } grep { !$error || !/ERROR:  snapshot of the template was damaged/ } complaints());
 	ok(!@wrong, "$what: nothing is wrong then") or diag join "\n", @wrong;
 	run($admin, "SELECT testdb_template_set('$template', NULL)");
 	return;
@@ -666,8 +678,11 @@ sub try_dropped
 	set_point('');
 	start();
 	settle();
-	is(run($admin, q{SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE 'regression_other%'
-		AND NOT (datname = 'regression_other' AND datconnlimit = -2)}), '', "$what: nothing is left of it");
+	is( run($admin,
+			q{SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE 'regression_other%'
+		AND NOT (datname = 'regression_other' AND datconnlimit = -2)}),
+		'',
+		"$what: nothing is left of it");
 	ok(!-e $node->data_dir . "/pg_testdb/snapshots/$oid", "$what: no snapshot");
 	ok($admin->do('DROP DATABASE IF EXISTS regression_other'), "$what: its name is free") or diag $admin->message;
 	my @wrong = (check(), map { "log: $_" } complaints());
@@ -689,7 +704,8 @@ sub try_early
 	ok( poll(
 			sub {
 				$admin->query(
-					q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND pid = } . $client->pid);
+					q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND pid = }
+					  . $client->pid);
 			}),
 		"$what, just after the start: waits");
 	reload('');
@@ -728,7 +744,10 @@ sub try_checkpoint
 	$node->append_conf('postgresql.conf', 'checkpoint_completion_target = 0');
 	run($admin, 'SELECT pg_reload_conf()');
 	wait_for_log(qr/checkpoint complete/, $position);
-	unlike(slurp_file($node->logfile, $position), qr/checkpoint complete.*checkpoint starting/s, "$what: it was the last one");
+	unlike(
+		slurp_file($node->logfile, $position),
+		qr/checkpoint complete.*checkpoint starting/s,
+		"$what: it was the last one");
 	kill_server($node);
 	set_point('');
 	start_again($node);
@@ -752,7 +771,12 @@ sub stop
 }
 
 my @only = split ' ', $ENV{TESTDB_POINTS} // '';
-sub wanted { my ($point) = @_; return !@only || grep { $_ eq $point } @only }
+
+sub wanted
+{
+	my ($point) = @_;
+	return !@only || grep { $_ eq $point } @only;
+}
 
 # How a process may end at a point of a case. An error of what CREATE DATABASE does, or of a point that another case has come
 # to, is the same as there.
@@ -798,12 +822,12 @@ for my $point ('template-dropped', 'template-cleared')
 	try_dropped($point) if wanted($point);
 }
 try_early(@$_)
-  for grep { wanted('start-begun') }['testdb_clone', q{SELECT testdb_clone('%s')}],
-  ['testdb_prewarm', q{SELECT testdb_prewarm('%s', 1)}],
-  ['testdb_reset', q{SELECT testdb_reset('%s')}],
-  ['testdb_rewind', q{SELECT testdb_rewind('%s')}],
-  ['testdb_keep', q{SELECT testdb_keep('%s')}],
-  ['testdb_drop', q{SELECT testdb_drop('%s')}];
+  for grep { wanted('start-begun') }[ 'testdb_clone', q{SELECT testdb_clone('%s')} ],
+  [ 'testdb_prewarm', q{SELECT testdb_prewarm('%s', 1)} ],
+  [ 'testdb_reset', q{SELECT testdb_reset('%s')} ],
+  [ 'testdb_rewind', q{SELECT testdb_rewind('%s')} ],
+  [ 'testdb_keep', q{SELECT testdb_keep('%s')} ],
+  [ 'testdb_drop', q{SELECT testdb_drop('%s')} ];
 stop();
 
 new_cluster('killed_logged', 'wal_level = replica');

@@ -44,7 +44,7 @@ my @ways = (
 		name => 'DDL',
 		pause => 20_000,
 		shown => 1,
-		sql => ['CREATE OR REPLACE VIEW ddl AS SELECT %d AS value', 'CREATE TABLE made_%d (i int PRIMARY KEY)']
+		sql => [ 'CREATE OR REPLACE VIEW ddl AS SELECT %d AS value', 'CREATE TABLE made_%d (i int PRIMARY KEY)' ]
 	},
 	{ name => 'nextval', pause => 20_000, shown => 2, left => 1, sql => [q{SELECT nextval('sequence')}] },
 	{
@@ -70,7 +70,8 @@ run($admin, "CREATE DATABASE $template");
 {
 	my $client = connect_to($node, $template);
 	run($client, $_)
-	  for 'CREATE TABLE counter AS SELECT 0 AS value', 'CREATE VIEW ddl AS SELECT 0 AS value', q{CREATE SEQUENCE sequence; SELECT nextval('sequence')},
+	  for 'CREATE TABLE counter AS SELECT 0 AS value', 'CREATE VIEW ddl AS SELECT 0 AS value',
+	  q{CREATE SEQUENCE sequence; SELECT nextval('sequence')},
 	  'CREATE TABLE truncated AS SELECT 0 AS value', 'CREATE TABLE pad AS SELECT i FROM generate_series(1, 5000) i';
 	$client->close;
 }
@@ -169,9 +170,11 @@ for my $way (@ways)
 			$equal++ if $seen[ $way->{shown} ] == $values[ $way->{shown} ];
 		}
 	}
-	is(scalar @old, 0, "$way->{name}: none of $clones clones is older than the newest of $changes commits before its call")
+	is(scalar @old, 0,
+		"$way->{name}: none of $clones clones is older than the newest of $changes commits before its call")
 	  or diag join "\n", @old[ 0 .. ($#old > 5 ? 5 : $#old) ];
-	is(scalar @failed, 0, "$way->{name}: no call failed") or diag join "\n", @failed[ 0 .. ($#failed > 5 ? 5 : $#failed) ];
+	is(scalar @failed, 0, "$way->{name}: no call failed")
+	  or diag join "\n", @failed[ 0 .. ($#failed > 5 ? 5 : $#failed) ];
 	is($died, 0, "$way->{name}: no client died");
 	cmp_ok($equal, '>', 0, "$way->{name}: one commit less would be seen");
 	cmp_ok($changes, '>', 2 * $seconds, "$way->{name}: there were changes");

@@ -54,8 +54,8 @@ my $admin = session($node, 'postgres');
 my $superuser = run($admin, 'SELECT current_user');
 my @extensions = grep { has_contrib($_) } qw(hstore pg_trgm citext);
 
-run($admin, $_) for
-  'CREATE ROLE regress_owner',
+run($admin, $_)
+  for 'CREATE ROLE regress_owner',
   'CREATE ROLE regress_guest',
   'CREATE ROLE regress_asker LOGIN IN ROLE regress_owner',
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_reset, testdb_rewind(text, boolean) TO regress_asker',
@@ -109,8 +109,7 @@ sub files
 sub create_script
 {
 	my ($name) = @_;
-	my ($out, $err) = run_command(
-		[ 'pg_dump', '-h', $node->host, '-p', $node->port, '--create', '--blobs', $name ]);
+	my ($out, $err) = run_command([ 'pg_dump', '-h', $node->host, '-p', $node->port, '--create', '--blobs', $name ]);
 	return undef if $err ne '';
 	$out =~ s/^\\(un)?restrict .*$//mg;
 	$out =~ s/\Q$name\E/(name)/g;
@@ -123,7 +122,8 @@ sub create_script
 my $script;    # the template's
 
 # One client: in a process of its own.
-package Client {
+package Client
+{
 	use TestdbChaos;
 	use TestdbTest;
 	use Time::HiRes qw(time usleep);
@@ -134,7 +134,9 @@ package Client {
 	sub new
 	{
 		my ($class, $round, $number) = @_;
-		my $self = bless { round => $round, number => $number, label => "round $round client $number", clones => {}, gids => 0 }, $class;
+		my $self =
+		  bless { round => $round, number => $number, label => "round $round client $number", clones => {}, gids => 0 },
+		  $class;
 		$self->{role} = $number == 1 ? 'regress_asker' : $superuser;
 		return $self;
 	}
@@ -203,8 +205,11 @@ package Client {
 		return if $client->error;
 		my @wrong;
 		push @wrong, eval { main::differences(main::files($template_oid), main::files($oid)) } // "files: $@";
-		push @wrong, eval { main::differences(catalog_rows($client, $template_oid), catalog_rows($client, $oid)) } // "catalogs: $@";
+		push @wrong,
+		  eval { main::differences(catalog_rows($client, $template_oid), catalog_rows($client, $oid)) }
+		  // "catalogs: $@";
 		my $rows = eval { described($client, $oid) } // {};
+
 		for my $catalog (qw(pg_shdescription pg_shseclabel pg_replication_slots pg_subscription))
 		{
 			push @wrong, "$catalog: $rows->{$catalog}" if ($rows->{$catalog} // 0) =~ /[^0]/;
@@ -219,7 +224,10 @@ package Client {
 				my %lines;
 				$lines{$_}-- for split /\n/, $script;
 				$lines{$_}++ for split /\n/, $dump;
-				push @wrong, 'pg_dump --create: ' . (join("\n", map { $lines{$_} ? ($lines{$_} < 0 ? '-' : '+') . $_ : () } sort keys %lines) || 'another order');
+				push @wrong,
+				  'pg_dump --create: '
+				  . (join("\n", map { $lines{$_} ? ($lines{$_} < 0 ? '-' : '+') . $_ : () } sort keys %lines)
+					  || 'another order');
 			}
 		}
 		return unless $client->do('SELECT 1');
@@ -233,8 +241,10 @@ package Client {
 	sub get
 	{
 		my ($self) = @_;
-		my $name = $self->ask("SELECT testdb_clone('$template', label => '$self->{label}'"
-			  . (rand() < 0.3 ? ", name => 'mine_$self->{round}_$self->{number}_" . ++$self->{nnames} . "'" : '') . ')');
+		my $name =
+		  $self->ask("SELECT testdb_clone('$template', label => '$self->{label}'"
+			  . (rand() < 0.3 ? ", name => 'mine_$self->{round}_$self->{number}_" . ++$self->{nnames} . "'" : '')
+			  . ')');
 		return undef unless defined $name;
 		my $client = $self->admin($self->{role});
 		my $oid = oid_of($client, $name);
@@ -256,44 +266,56 @@ package Client {
 		my $n = int rand 1000;
 		my $extension = @extensions ? $extensions[ rand @extensions ] : 'none';
 		return (
-			[ "CREATE TABLE made_$n (i int PRIMARY KEY, t text)", "INSERT INTO made_$n SELECT i, repeat('x', 500) FROM generate_series(1, 500) i" ],
+			[
+				"CREATE TABLE made_$n (i int PRIMARY KEY, t text)",
+				"INSERT INTO made_$n SELECT i, repeat('x', 500) FROM generate_series(1, 500) i"
+			],
 			[ 'ALTER TABLE base ADD COLUMN x int DEFAULT 7', 'ALTER TABLE base DROP COLUMN t' ],
-			[ 'DROP TABLE base CASCADE' ],
-			[ 'ALTER TABLE base ALTER i TYPE bigint' ],
-			[ 'TRUNCATE base' ],
-			[ 'VACUUM FULL base' ],
-			[ 'VACUUM FULL pg_class' ],
+			['DROP TABLE base CASCADE'],
+			['ALTER TABLE base ALTER i TYPE bigint'],
+			['TRUNCATE base'],
+			['VACUUM FULL base'],
+			['VACUUM FULL pg_class'],
 			[ 'CLUSTER base USING base_pkey', 'REINDEX TABLE base' ],
-			[ 'CREATE INDEX CONCURRENTLY ON base (lower(t))' ],
-			[ 'CREATE MATERIALIZED VIEW copied AS SELECT * FROM base' ],
+			['CREATE INDEX CONCURRENTLY ON base (lower(t))'],
+			['CREATE MATERIALIZED VIEW copied AS SELECT * FROM base'],
 			[ "CREATE SCHEMA s_$n", "CREATE TYPE s_$n.mood AS ENUM ('a', 'b')", "CREATE TABLE s_$n.t (m s_$n.mood)" ],
-			[ "CREATE UNLOGGED TABLE unlogged_$n AS SELECT generate_series(1, 1000) i" ],
+			["CREATE UNLOGGED TABLE unlogged_$n AS SELECT generate_series(1, 1000) i"],
 			[ 'UPDATE base SET t = t || t', 'VACUUM (ANALYZE) base' ],
 			[ "BEGIN", "DROP TABLE marks", "CREATE TABLE gone (i int)", "ROLLBACK" ],
-			[ "CREATE EXTENSION $extension" ],
-			[ "DROP EXTENSION $extension CASCADE" ],
-			[ q{SELECT lo_from_bytea(0, decode(repeat('cd', 9000), 'hex'))} ],
-			[ q{SELECT lo_unlink(70000)} ],
+			["CREATE EXTENSION $extension"],
+			["DROP EXTENSION $extension CASCADE"],
+			[q{SELECT lo_from_bytea(0, decode(repeat('cd', 9000), 'hex'))}],
+			[q{SELECT lo_unlink(70000)}],
 			[ q{SELECT lo_put(70000, 100, 'changed')}, 'ALTER LARGE OBJECT 70000 OWNER TO regress_owner' ],
 			[ q{COMMENT ON DATABASE NAME IS 'mine'}, q{COMMENT ON TABLE base IS NULL} ],
 			[ 'GRANT ALL ON DATABASE NAME TO regress_guest', 'REVOKE CONNECT ON DATABASE NAME FROM PUBLIC' ],
-			[ 'REVOKE ALL ON DATABASE NAME FROM regress_guest' ],
+			['REVOKE ALL ON DATABASE NAME FROM regress_guest'],
 			[ 'GRANT ALL ON base TO PUBLIC', 'REVOKE ALL ON base FROM regress_guest' ],
-			[ 'ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO regress_guest' ],
-			[ "CREATE FUNCTION f_$n() RETURNS int LANGUAGE sql AS 'SELECT 1'", "ALTER FUNCTION f_$n OWNER TO regress_owner" ],
+			['ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO regress_guest'],
+			[
+				"CREATE FUNCTION f_$n() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+				"ALTER FUNCTION f_$n OWNER TO regress_owner"
+			],
 			[ 'DROP FUNCTION twice', 'ALTER TABLE base OWNER TO ' . $self->{role} ],
-			[ q{SELECT nextval('numbers') FROM generate_series(1, 50)} ],
+			[q{SELECT nextval('numbers') FROM generate_series(1, 50)}],
 			[ 'ALTER DATABASE NAME SET geqo = off', "ALTER DATABASE NAME SET work_mem = '9MB'" ],
-			[ 'ALTER DATABASE NAME RESET ALL' ],
-			[ 'ALTER ROLE regress_guest IN DATABASE NAME SET geqo = off', "ALTER ROLE $superuser IN DATABASE NAME SET geqo = on" ],
-			[ 'ALTER ROLE regress_guest IN DATABASE NAME RESET ALL' ],
-			[ 'ALTER DATABASE NAME CONNECTION LIMIT 5' ],
-			[ 'ALTER DATABASE NAME IS_TEMPLATE true' ],
-			[ 'ALTER DATABASE NAME OWNER TO regress_guest' ],
-			[ "ALTER DATABASE NAME REFRESH COLLATION VERSION" ],
-			[ 'CREATE PUBLICATION everything FOR ALL TABLES' ],
-			[ q{CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION nothing()} ],
-			[ q{CREATE RULE ignore AS ON INSERT TO base DO INSTEAD NOTHING}, 'ALTER TABLE base ENABLE ROW LEVEL SECURITY' ]);
+			['ALTER DATABASE NAME RESET ALL'],
+			[
+				'ALTER ROLE regress_guest IN DATABASE NAME SET geqo = off',
+				"ALTER ROLE $superuser IN DATABASE NAME SET geqo = on"
+			],
+			['ALTER ROLE regress_guest IN DATABASE NAME RESET ALL'],
+			['ALTER DATABASE NAME CONNECTION LIMIT 5'],
+			['ALTER DATABASE NAME IS_TEMPLATE true'],
+			['ALTER DATABASE NAME OWNER TO regress_guest'],
+			["ALTER DATABASE NAME REFRESH COLLATION VERSION"],
+			['CREATE PUBLICATION everything FOR ALL TABLES'],
+			[q{CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION nothing()}],
+			[
+				q{CREATE RULE ignore AS ON INSERT TO base DO INSTEAD NOTHING},
+				'ALTER TABLE base ENABLE ROW LEVEL SECURITY'
+			]);
 	}
 
 	# Does some of them in a session in the clone, which is returned if it is still there. A number that is committed goes with
@@ -306,7 +328,8 @@ package Client {
 		my $client = connect_to($node, $name, user => $self->{role});
 		if ($client->error)
 		{
-			$self->problem("connecting to $name:", $client->message) unless $client->sqlstate =~ /^(08|57P0|53300|42501)/;
+			$self->problem("connecting to $name:", $client->message)
+			  unless $client->sqlstate =~ /^(08|57P0|53300|42501)/;
 			return undef;
 		}
 		my @deeds = $self->deeds;
@@ -388,7 +411,8 @@ package Client {
 		{
 			my $rows = $session->query('SELECT count(*) FROM marks');
 			$self->problem("a session in the rewound clone $oid sees $rows marks") if defined $rows && $rows ne '0';
-			$self->problem("a session in the rewound clone $oid:", $session->message) if $session->error && $session->is_open;
+			$self->problem("a session in the rewound clone $oid:", $session->message)
+			  if $session->error && $session->is_open;
 		}
 		return;
 	}
@@ -408,7 +432,8 @@ package Client {
 	{
 		my ($self, $oid) = @_;
 		my $name = $self->name_of($oid) // return;
-		$self->admin($superuser)->do("ALTER DATABASE \"$name\" RENAME TO renamed_$self->{round}_$self->{number}_" . ++$self->{nnames});
+		$self->admin($superuser)
+		  ->do("ALTER DATABASE \"$name\" RENAME TO renamed_$self->{round}_$self->{number}_" . ++$self->{nnames});
 		return;
 	}
 
@@ -468,18 +493,27 @@ sub leftovers
 	my %leases = map { m{/(\d+)$} ? ($1 => 1) : () } glob("$data/pg_testdb/clones/*");
 	my @wrong = $rows eq '' ? () : split /\n/, $rows;
 	delete $directories{$_} or push @wrong, "no directory of $_" for @databases;
-	push @wrong, "directory $_" for keys %directories;
-	delete $leases{$_} or push @wrong, "no lease of $_" for @clones;
-	push @wrong, "lease $_" for keys %leases;
+	push @wrong, "directory $_"                                  for keys %directories;
+	delete $leases{$_} or push @wrong, "no lease of $_"          for @clones;
+	push @wrong, "lease $_"                                      for keys %leases;
 	$client->close;
 	return join "\n", sort @wrong;
 }
 
 # What is done to the server while clients are at work.
 my %blows = (
-	backend => sub { kill_pids(0, (pids_by_title($node, qr/^postgres: (?!.*(testdb worker|checkpointer|writer|launcher|logger|startup)).* \S+ \[local\]/))[0] // ()) },
-	worker => sub { my @pids = pids_by_title($node, qr/^postgres: testdb worker/); kill_pids(0, $pids[ rand @pids ]) if @pids },
-	'worker, gently' => sub { my @pids = pids_by_title($node, qr/^postgres: testdb worker/); kill 'TERM', $pids[ rand @pids ] if @pids },
+	backend => sub {
+		kill_pids(
+			0,
+			(   pids_by_title(
+					$node,
+					qr/^postgres: (?!.*(testdb worker|checkpointer|writer|launcher|logger|startup)).* \S+ \[local\]/)
+			)[0] // ());
+	},
+	worker =>
+	  sub { my @pids = pids_by_title($node, qr/^postgres: testdb worker/); kill_pids(0, $pids[ rand @pids ]) if @pids },
+	'worker, gently' =>
+	  sub { my @pids = pids_by_title($node, qr/^postgres: testdb worker/); kill 'TERM', $pids[ rand @pids ] if @pids },
 	checkpointer => sub { kill_pids(0, pids_by_title($node, qr/^postgres: checkpointer/)) },
 	everything => sub { kill_everything($node, 0); start_server($node) },
 	shutdown => sub { stop_server($node); start_server($node) });
@@ -493,8 +527,12 @@ for my $round (1 .. $rounds)
 {
 	last if time - $start > $enough;
 	srand($seed + 1000 * $round);
-	poll(sub { ($admin->is_open && $admin->do('SELECT 1')) || ($admin = connect_to($node, 'postgres')) && 0 }, $patience) or die 'no server';
-	change_template("INSERT INTO base VALUES (10000 + $round, 'round')", "ALTER TABLE base ALTER i SET STATISTICS $round") if $round == 1 || rand() < 0.4;
+	poll(sub { ($admin->is_open && $admin->do('SELECT 1')) || ($admin = connect_to($node, 'postgres')) && 0 },
+		$patience)
+	  or die 'no server';
+	change_template("INSERT INTO base VALUES (10000 + $round, 'round')",
+		"ALTER TABLE base ALTER i SET STATISTICS $round")
+	  if $round == 1 || rand() < 0.4;
 	$script = create_script($template);
 	poll(sub { !run($admin, "SELECT count(*) FROM pg_stat_activity WHERE datname = '$template'") });
 
@@ -531,7 +569,8 @@ for my $round (1 .. $rounds)
 			@failed = ();
 			for my $row ($client->rows('SELECT name FROM testdb_clones'))
 			{
-				$client->do("SELECT testdb_drop('$row->[0]')") or push @failed, "dropping $row->[0]: " . $client->message;
+				$client->do("SELECT testdb_drop('$row->[0]')")
+				  or push @failed, "dropping $row->[0]: " . $client->message;
 			}
 			return $client->is_open;
 		},

@@ -45,7 +45,8 @@ my $admin = session($node, 'postgres');
 run($admin, 'CREATE DATABASE app_template');
 my $in_template = session($node, 'app_template');
 run($in_template,
-	'CREATE TABLE item (id int PRIMARY KEY, name text); INSERT INTO item SELECT g, md5(g::text) FROM generate_series(1, 500) g');
+	'CREATE TABLE item (id int PRIMARY KEY, name text); INSERT INTO item SELECT g, md5(g::text) FROM generate_series(1, 500) g'
+);
 $in_template->close;
 run($admin, 'ALTER DATABASE app_template IS_TEMPLATE true');
 run($admin, 'CHECKPOINT');
@@ -125,7 +126,10 @@ for my $round (1 .. $rounds)
 
 	my $killer = 1 + int rand $clients;
 	my @children =
-	  map { my $n = $_; in_child(sub { work($round, $n, $is_told && $n == $killer ? 1 + int rand 15 : 0) }) } 1 .. $clients;
+	  map {
+		my $n = $_;
+		in_child(sub { work($round, $n, $is_told && $n == $killer ? 1 + int rand 15 : 0) })
+	  } 1 .. $clients;
 	if ($is_told)
 	{
 		waitpid $children[ $killer - 1 ], 0;
@@ -185,7 +189,9 @@ for my $round (1 .. $rounds)
 	for my $name (sort keys %leases)
 	{
 		next if ($is{$name} // '') eq 'leased' && $row{$name};
-		$lost .= "round $round: $name of round $leases{$name}: " . ($is{$name} // 'no lease') . ', '
+		$lost .=
+			"round $round: $name of round $leases{$name}: "
+		  . ($is{$name} // 'no lease') . ', '
 		  . ($row{$name} ? 'database exists' : 'no database') . "\n";
 		delete $leases{$name};
 	}
@@ -217,7 +223,8 @@ for my $round (1 .. $rounds)
 	}
 
 	my @bad;
-	($log_at, @bad) = log_lines($node, $log_at, qr/PANIC|TRAP:|WARNING|FATAL|ERROR|could not|corrupt|not a valid lease/,
+	($log_at, @bad) = log_lines(
+		$node, $log_at, qr/PANIC|TRAP:|WARNING|FATAL|ERROR|could not|corrupt|not a valid lease/,
 		qr{terminating\s(connection|background)|could\snot\s(send|receive)\sdata|HINT:
 		|WARNING:\s+(could\snot\sopen\sdirectory\s"base|some\suseless\sfiles)|FATAL:\s+the\sdatabase\ssystem\sis}x);
 	push @bad_log, map { "round $round: $_" } @bad;
@@ -270,7 +277,7 @@ ok(defined $again, 'a session has been given the same database again and again')
 kill_everything($node);
 start_server($node);
 $admin = session($node, 'postgres');
-is( run($admin, "SELECT state FROM testdb_clones WHERE name = '$again'"),
+is(run($admin, "SELECT state FROM testdb_clones WHERE name = '$again'"),
 	'leased', 'its lease was written to the file that had come in place of the first');
 
 $admin->close;

@@ -16,8 +16,12 @@ BEGIN
 	my @inside = $> == 0 ? () : qw(unshare --user --mount --map-current-user --keep-caps);
 	if (@inside && !$ENV{TESTDB_MOUNTS})
 	{
-		my $can = 'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
-		$ENV{TESTDB_MOUNTS} = system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0 ? 'yes' : 'no';
+		my $can =
+		  'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
+		$ENV{TESTDB_MOUNTS} =
+		  system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0
+		  ? 'yes'
+		  : 'no';
 		if ($ENV{TESTDB_MOUNTS} eq 'yes')
 		{
 			exec @inside, $^X, map({ "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
@@ -104,8 +108,11 @@ my @cases = (
 	[ 'a dropped table, just room for it', 'DROP TABLE big', \&leave_bytes, $big + 4 * 1024 * 1024, '00000' ],
 	[ 'a truncated table, no room for it', 'TRUNCATE big', \&leave_bytes, $big / 2, '53100' ],
 	[ 'rows changed, little room', 'UPDATE small SET i = 0', \&leave_bytes, 2 * 1024 * 1024, '00000' ],
-	[ 'many dropped tables, no inodes for them', 'DO $$ BEGIN FOR i IN 1 .. 100 LOOP EXECUTE \'DROP TABLE many_\' || i; END LOOP; END $$',
-		\&leave_files, 50, '53100' ]);
+	[
+		'many dropped tables, no inodes for them',
+		'DO $$ BEGIN FOR i IN 1 .. 100 LOOP EXECUTE \'DROP TABLE many_\' || i; END LOOP; END $$',
+		\&leave_files, 50, '53100'
+	]);
 
 for my $function ('testdb_reset', 'testdb_rewind')
 {
@@ -122,18 +129,22 @@ for my $function ('testdb_reset', 'testdb_rewind')
 		$leave->($room);
 		$admin->query("SELECT $function('$name')");
 		is($admin->sqlstate, $wanted, "$title: $wanted") or diag told($admin);
-		like(told($admin), qr/^53100: not enough free (space|inodes) to restore database "$name"\nIt needs/, "$title: error")
-		  if $wanted ne '00000';
+		like(
+			told($admin),
+			qr/^53100: not enough free (space|inodes) to restore database "$name"\nIt needs/,
+			"$title: error") if $wanted ne '00000';
 		free_all();
 		$client = connect_to($node, $name);
 		my $kept = $wanted ne '00000';
-		is($client->query(q{SELECT to_regclass('own') IS NOT NULL}), $kept ? 't' : 'f', "$title: the clone stays as it is, or is restored")
-		  or diag told($client);
+		is( $client->query(q{SELECT to_regclass('own') IS NOT NULL}),
+			$kept ? 't' : 'f',
+			"$title: the clone stays as it is, or is restored") or diag told($client);
 		is($client->query('SHOW work_mem'), $kept ? '7MB' : '4MB', "$title: and so do its settings");
 		is($client->query('SELECT sum(i) FROM small'), '55', "$title: content") if !$kept;
 		is($client->query('SELECT count(*) FROM big'), '40000', "$title: all of it") if !$kept;
 		$client->close;
-		is($admin->query("SELECT $function('$name')"), '', "$title: when there is room it is restored") or diag told($admin);
+		is($admin->query("SELECT $function('$name')"), '', "$title: when there is room it is restored")
+		  or diag told($admin);
 		is($node->safe_psql($name, 'SELECT count(*) FROM big'), '40000', "$title: whole");
 		run($admin, "SELECT testdb_drop('$name')");
 	}
@@ -162,9 +173,17 @@ for my $function ('testdb_reset', 'testdb_rewind')
 	leave_bytes($big / 2);
 	my $position = -s $node->logfile;
 	is($admin->query("SELECT testdb_drop('$name')"), 't', 'recycling: dropped');
-	poll(sub { is_idle($admin) && run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')}) eq '0' });
-	is(run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid"), '0', 'recycling: no spare that there is no room for');
-	unlike(slurp_file($node->logfile, $position), qr/No space left on device|could not/, 'recycling: nothing was tried in vain');
+	poll(
+		sub {
+			is_idle($admin)
+			  && run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')}) eq '0';
+		});
+	is(run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid"),
+		'0', 'recycling: no spare that there is no room for');
+	unlike(
+		slurp_file($node->logfile, $position),
+		qr/No space left on device|could not/,
+		'recycling: nothing was tried in vain');
 	free_all();
 }
 unlike(slurp_file($node->logfile), qr/PANIC|No space left on device/, 'the file system was never full');

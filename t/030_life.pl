@@ -122,9 +122,8 @@ for my $end (sort keys %ends)
 	is(shown($names[0], 'scope, session_pid'), 'session|' . $client->pid, "$end: the view says whose it is");
 	is(run($client, "SELECT testdb_drop('$dropped')"), 't', "$end: it can be dropped before");
 	run($admin, "SELECT testdb_keep('$kept', '1 hour')");
-	is( shown($kept, q{scope, session_pid IS NULL, label, expires_at - now() BETWEEN '59 min' AND '1 hour'}),
-		'manual|t|kept|t',
-		"$end: the view shows a kept one as such");
+	is(shown($kept, q{scope, session_pid IS NULL, label, expires_at - now() BETWEEN '59 min' AND '1 hour'}),
+		'manual|t|kept|t', "$end: the view shows a kept one as such");
 	is(join(' ', grep { !exists_now($_) } @names), '', "$end: nothing goes before");
 	$ends{$end}->($client);
 	is(join(' ', grep { !goes($_) } @names), '', "$end: clones of session scope are dropped");
@@ -137,8 +136,7 @@ for my $end (sort keys %ends)
 # The client's process is killed.
 {
 	my ($in, $out, $err) = (qq{SELECT testdb_clone('$template', NULL, 'session');\n}, '', '');
-	my $psql = IPC::Run::start(
-		[ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, 'postgres' ],
+	my $psql = IPC::Run::start([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, 'postgres' ],
 		'<', \$in, '>', \$out, '2>', \$err);
 	$psql->pump until $out =~ /\n/ || $err ne '';
 	my ($name) = $out =~ /(\S+)/;
@@ -164,7 +162,9 @@ for my $end (sort keys %ends)
 	like(told($user), qr/^(57P01|08006)/, 'session scope: a session in it is ended');
 	my ($pid, $me) = ($user->pid, scalar getpwuid $<);
 	my $log = slurp_file($node->logfile, $offset);
-	like($log, qr/LOG:  dropping expired database "$used", created from template "$template"\n.*DETAIL:  .*$pid/,
+	like(
+		$log,
+		qr/LOG:  dropping expired database "$used", created from template "$template"\n.*DETAIL:  .*$pid/,
 		'session scope: the log says whose sessions were ended');
 	unlike($log, qr/dropping database "$gone"|could not drop/, 'session scope: nothing else is in the log');
 }
@@ -215,7 +215,9 @@ adds_up('session scope');
 	like(told($user), qr/^(57P01|08006)/, 'lifetime: a session in it is ended');
 	my $log = slurp_file($node->logfile, $offset);
 	my $pid = $user->pid;
-	like($log, qr/LOG:  dropping expired database "$used", created from template "$template"\n.*DETAIL:  .*$pid/,
+	like(
+		$log,
+		qr/LOG:  dropping expired database "$used", created from template "$template"\n.*DETAIL:  .*$pid/,
 		'lifetime: the log says whose sessions were ended');
 	is(count_rows($_), 100, "lifetime: $_ stays") for $long, $saved;
 	is(run($admin, 'SELECT testdb_drop_all()'), 2, 'lifetime: those that have expired are not counted again');
@@ -234,6 +236,7 @@ run($admin, q{ALTER ROLE regress_user SET testdb.idle_timeout = '1s'});
 	my $never = clone(undef, $client);
 	run($client, q{RESET testdb.idle_timeout});
 	my $user = connect_to($node, $used, user => 'regress_user');
+
 	for my $round (1, 2)
 	{
 		my $start = time;
@@ -266,11 +269,12 @@ for my $method ('native', 'file_copy')
 	run($users[1], 'DROP TABLE IF EXISTS x; CREATE TABLE x (); PREPARE p AS SELECT 1');
 	$users[2]->send('SELECT pg_sleep(600)');
 	is($admin->query("SELECT testdb_reset('$name')"), '', "$method, reset with sessions: it works");
-	$users[$_]->send('SELECT 1') for 0, 1;
-	$_->result for @users;
+	$users[$_]->send('SELECT 1')                                                           for 0, 1;
+	$_->result                                                                             for @users;
 	like(told($_), qr/^(57P01|08006)/, "$method, reset with sessions: a session is ended") for @users;
 	is(count_rows($name), 100, "$method, reset with sessions: content is back");
-	is(in_database($name, q{SELECT to_regclass('x') IS NULL}), 't', "$method, reset with sessions: what was added has gone");
+	is(in_database($name, q{SELECT to_regclass('x') IS NULL}),
+		't', "$method, reset with sessions: what was added has gone");
 	is(shown($name, $terms), $before, "$method, reset with sessions: terms stay");
 
 	# The template is in use, and was changed: an error, and the clone keeps what it has.
@@ -279,7 +283,9 @@ for my $method ('native', 'file_copy')
 	in_database($name, 'DELETE FROM t');
 	run($admin, q{SET testdb.template_timeout = '100ms'});
 	ok(!$admin->do("SELECT testdb_reset('$name')"), "$method, reset while the template is in use: refused");
-	like(told($admin), qr/^55006: source database "$template" is being accessed by other users/,
+	like(
+		told($admin),
+		qr/^55006: source database "$template" is being accessed by other users/,
 		"$method, reset while the template is in use: error");
 	is(count_rows($name), 0, "$method, reset while the template is in use: the clone keeps its content");
 	run($admin, 'RESET testdb.template_timeout');
@@ -305,10 +311,12 @@ for my $method ('file_copy', 'wal_log', 'native')
 	my $oid = oid_of($admin, $name);
 	my $snapshot = $node->data_dir . '/pg_testdb/snapshots/' . oid_of($admin, $template) . '/2619';
 	my $terms = 'oid, name, template, owner, created_at, scope, expires_at, label';
-	my $before = run($admin, "SELECT $terms FROM testdb_clones JOIN pg_database ON datname = name WHERE name = '$name'");
+	my $before =
+	  run($admin, "SELECT $terms FROM testdb_clones JOIN pg_database ON datname = name WHERE name = '$name'");
 	# What keeps a clone of ours from being restored.
-	in_database($name, q{CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)})
-	  if $method eq 'native';
+	in_database($name,
+		q{CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)}
+	) if $method eq 'native';
 	my @broken = $method eq 'native' ? $snapshot : $file;
 	my %mode = map { $_ => (stat $_)[2] & 07777 } @broken;
 	# Each file is open already in the process that would read it.
@@ -331,10 +339,13 @@ for my $method ('file_copy', 'wal_log', 'native')
 	ok($admin->do("SELECT testdb_reset('$name')"), "$method, made anew") or diag told($admin);
 	is(count_rows($name), 100, "$method, made anew: content is back");
 	isnt(oid_of($admin, $name), $oid, "$method, made anew: it is another database");
-	is(shown($name, 'name, template, owner, created_at, scope, expires_at, label'), $before =~ s/^\d+\|//r, "$method, made anew: terms stay");
+	is( shown($name, 'name, template, owner, created_at, scope, expires_at, label'),
+		$before =~ s/^\d+\|//r,
+		"$method, made anew: terms stay");
 	ok(!-e $node->data_dir . "/base/$oid" && !-e "$leases/$oid", "$method, made anew: nothing is left of the old one");
 	ok($admin->do("SELECT testdb_reset('$name')"), "$method, made anew again") or diag told($admin);
-	is(shown($name, 'created_at, expires_at'), run($admin, "SELECT created_at, created_at + interval '1 hour' FROM testdb_clones WHERE name = '$name'"),
+	is( shown($name, 'created_at, expires_at'),
+		run($admin, "SELECT created_at, created_at + interval '1 hour' FROM testdb_clones WHERE name = '$name'"),
 		"$method, made anew again: its lifetime is not renewed");
 
 	# What is dropped while it is made anew is gone.
@@ -353,7 +364,8 @@ adds_up('made anew');
 	$user->do("SELECT testdb_reset('$name')");
 	is($user->sqlstate, '42501', 'reset without the right to clone');
 	run($admin, "ALTER DATABASE $template IS_TEMPLATE true");
-	is(in_database($name, q{SELECT to_regclass('x') IS NULL}), 'f', 'reset without the right to clone: nothing has changed');
+	is(in_database($name, q{SELECT to_regclass('x') IS NULL}),
+		'f', 'reset without the right to clone: nothing has changed');
 	run($user, "SELECT testdb_drop('$name')");
 	$user->close;
 }
@@ -368,13 +380,16 @@ for my $lock_on ('its row', 'the database')
 	in_database($name, 'CREATE TABLE precious ()');
 	my $lock = connect_to($node, 'postgres');
 	run($lock, 'BEGIN');
-	run($lock, $lock_on eq 'its row' ? "GRANT CONNECT ON DATABASE $name TO regress_user" : "ALTER DATABASE $name RENAME TO regression_x");
+	run($lock,
+		$lock_on eq 'its row'
+		? "GRANT CONNECT ON DATABASE $name TO regress_user"
+		: "ALTER DATABASE $name RENAME TO regression_x");
 	ok(!$admin->do("SELECT testdb_reset('$name')"), "reset, a lock on $lock_on: refused");
 	run($lock, 'ROLLBACK');
 	$lock->close;
 	poll(sub { is_idle($admin) });
 	is(shown($name, 'state, label'), 'leased|refused', "reset, a lock on $lock_on: the clone stays");
-	is( exists_now($name) && in_database($name, q{SELECT to_regclass('precious') IS NOT NULL}),
+	is(exists_now($name) && in_database($name, q{SELECT to_regclass('precious') IS NOT NULL}),
 		't', "reset, a lock on $lock_on: with its content");
 	$admin->do("SELECT testdb_drop('$name', true)");
 }
@@ -449,20 +464,29 @@ adds_up('plain SQL');
 {
 	run($admin, "CREATE DATABASE regression_short_lived TEMPLATE $template");
 	my $oid = oid_of($admin, 'regression_short_lived');
-	cmp_ok(run($admin, q{SELECT testdb_prewarm('regression_short_lived', 2)}), '>=', 2, 'DROP of a template: it has spares');
+	cmp_ok(run($admin, q{SELECT testdb_prewarm('regression_short_lived', 2)}),
+		'>=', 2, 'DROP of a template: it has spares');
 	my ($first, $second) =
 	  map { run($admin, "SELECT testdb_clone('regression_short_lived', NULL, 'manual', '1 hour', '$_')") } 1, 2;
 	in_database($first, 'DELETE FROM t WHERE n > 10');
-	my $snapshots = sub { return grep { m{/$oid(\.\w+)?$} && !m{/clones/} } glob($node->data_dir . '/pg_testdb/* ' . $node->data_dir . '/pg_testdb/*/*') };
+	my $snapshots = sub {
+		return
+		  grep { m{/$oid(\.\w+)?$} && !m{/clones/} }
+		  glob($node->data_dir . '/pg_testdb/* ' . $node->data_dir . '/pg_testdb/*/*');
+	};
 	isnt(join(' ', $snapshots->()), '', 'DROP of a template: it has a snapshot');
-	ok($admin->do('DROP DATABASE regression_short_lived'), 'DROP of a template: it can be dropped') or diag told($admin);
+	ok($admin->do('DROP DATABASE regression_short_lived'), 'DROP of a template: it can be dropped')
+	  or diag told($admin);
 	ok(poll(sub { !$snapshots->() }), 'DROP of a template: its snapshot goes');
 	is(shown($first, 'template, label'), 'regression_short_lived|1', 'DROP of a template: the view has its last name');
 	ok(!$admin->do("SELECT testdb_reset('$first')"), 'DROP of a template: no reset');
 	like(told($admin), qr/^3D000: /, 'DROP of a template: error');
 	is(count_rows($first), 10, 'DROP of a template: a clone keeps its content');
 	run($admin, "SELECT testdb_keep('$first', NULL)");
-	ok(poll(sub { is_idle($admin) && run($admin, q{SELECT count(*) FROM pg_database WHERE datname ~ 'short_lived'}) == 2 }),
+	ok( poll(
+			sub {
+				is_idle($admin) && run($admin, q{SELECT count(*) FROM pg_database WHERE datname ~ 'short_lived'}) == 2;
+			}),
 		'DROP of a template: its spares go, its clones stay');
 	is(run($admin, "SELECT testdb_drop('$first')"), 't', 'DROP of a template: a clone can be dropped');
 	is(run($admin, 'SELECT testdb_drop_all()'), 1, 'DROP of a template: all can be');
@@ -475,7 +499,8 @@ adds_up('DROP of a template');
 # Several sessions do different things to the same clone: each is told how it went, and what is on disk is what is known.
 #
 {
-	my @calls = ('testdb_keep', 'testdb_reset', 'testdb_drop', 'testdb_keep', 'testdb_drop', 'testdb_keep', 'testdb_reset');
+	my @calls =
+	  ('testdb_keep', 'testdb_reset', 'testdb_drop', 'testdb_keep', 'testdb_drop', 'testdb_keep', 'testdb_reset');
 	my @clients = map { connect_to($node, 'postgres') } @calls;
 	my (%told, @twice, @lies);
 	for my $round (1 .. 60)
@@ -496,8 +521,11 @@ adds_up('DROP of a template');
 	}
 	is("@twice", '', 'at the same time: no two drops succeed');
 	is(join("\n", @lies), '', 'at the same time: what a drop says has gone has gone');
-	is( join("\n",
-			grep { !/^(ok|3D000: database x does not exist|55006: database x is being \w+|55000: database x has not been handed out by testdb_clone|42809: database x was not created by testdb)$/ }
+	is( join(
+			"\n",
+			grep {
+				!/^(ok|3D000: database x does not exist|55006: database x is being \w+|55000: database x has not been handed out by testdb_clone|42809: database x was not created by testdb)$/
+			  }
 			  sort keys %told),
 		'',
 		'at the same time: nothing but what can be expected is told');
@@ -539,33 +567,48 @@ SKIP:
 	my $file = "$leases/" . oid_of($admin, $name);
 	my $dropper = connect_to($node, 'postgres');
 	my $user = connect_to($node, $name);
-	my $told = held_at_lease($file, "SELECT testdb_keep('$name', '2 days')", sub {
-		is(run($user, 'SELECT count(*) FROM t'), 100, 'keep and drop: who is in the clone goes on');
-		is(in_database($name, 'SELECT count(*) FROM t'), 100, 'keep and drop: it can be connected to');
-		$user->close;
-		$dropper->send("SELECT testdb_drop('$name')");
-		ok(!$dropper->readable(0.3), 'keep and drop: the drop waits');
-		is(shown($name, q{state, expires_at < now() + interval '1 day'}), 'leased|t', 'keep and drop: nothing is seen of the new terms yet');
-	});
+	my $told = held_at_lease(
+		$file,
+		"SELECT testdb_keep('$name', '2 days')",
+		sub {
+			is(run($user, 'SELECT count(*) FROM t'), 100, 'keep and drop: who is in the clone goes on');
+			is(in_database($name, 'SELECT count(*) FROM t'), 100, 'keep and drop: it can be connected to');
+			$user->close;
+			$dropper->send("SELECT testdb_drop('$name')");
+			ok(!$dropper->readable(0.3), 'keep and drop: the drop waits');
+			is(shown($name, q{state, expires_at < now() + interval '1 day'}),
+				'leased|t', 'keep and drop: nothing is seen of the new terms yet');
+		});
 	like($told, qr/^\w+: could not write file "pg_testdb|^no error/, 'keep and drop: who could not write is told');
 	is($dropper->result->{rows}[0][0], 't', 'keep and drop: then it is dropped');
 
 	# A spare, before it is handed out. It is the only one: no other is made meanwhile, and none is on its way.
 	run($admin, "SELECT testdb_prewarm('$template', 1)");
 	run($admin, "SELECT testdb_template_set('$template', 0)");
-	poll(sub { is_idle($admin) && run($admin, "SELECT recycling FROM testdb_templates WHERE name = '$template'") == 0 });
+	poll(sub { is_idle($admin) && run($admin, "SELECT recycling FROM testdb_templates WHERE name = '$template'") == 0 }
+	);
 	my @others;
-	my $spares = q{SELECT oid FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'spare' AND pg_get_userbyid(datdba) = current_user};
+	my $spares =
+	  q{SELECT oid FROM testdb_clones() JOIN pg_database USING (oid) WHERE state = 'spare' AND pg_get_userbyid(datdba) = current_user};
 	push @others, clone() while run($admin, $spares) =~ /\n/;
 	my $oid = run($admin, $spares);
 	my $spare = run($admin, "SELECT datname FROM pg_database WHERE oid = $oid");
-	$told = held_at_lease("$leases/$oid", "SELECT testdb_clone('$template')", sub {
-		is(shown($spare, 'state'), '', 'a spare that is being handed out: the view does not have it');
-		ok(!$dropper->do("SELECT testdb_drop('$spare')"), 'a spare that is being handed out: nobody else can drop it');
-		is($dropper->sqlstate, '55000', 'a spare that is being handed out: error') or diag told($dropper);
-		is(run($admin, 'SELECT testdb_drop_all()'), scalar @others, 'a spare that is being handed out: it is not among all');
-	});
-	like($told, qr/^\w+: could not write file "pg_testdb|^no error/, 'a spare that is being handed out: who could not write is told');
+	$told = held_at_lease(
+		"$leases/$oid",
+		"SELECT testdb_clone('$template')",
+		sub {
+			is(shown($spare, 'state'), '', 'a spare that is being handed out: the view does not have it');
+			ok(!$dropper->do("SELECT testdb_drop('$spare')"),
+				'a spare that is being handed out: nobody else can drop it');
+			is($dropper->sqlstate, '55000', 'a spare that is being handed out: error') or diag told($dropper);
+			is( run($admin, 'SELECT testdb_drop_all()'),
+				scalar @others,
+				'a spare that is being handed out: it is not among all');
+		});
+	like(
+		$told,
+		qr/^\w+: could not write file "pg_testdb|^no error/,
+		'a spare that is being handed out: who could not write is told');
 	run($admin, "SELECT testdb_drop('$spare', true)") if $told eq 'no error';
 	ok(poll(sub { !exists_now($spare) }), 'a spare that could not be handed out goes');
 	run($admin, "SELECT testdb_template_set('$template', NULL)");
@@ -582,12 +625,16 @@ adds_up('leases');
 	my $user = connect_to($node, $name);
 	ok($user->do(q{SELECT testdb_keep(current_database(), '1 hour')}), 'keep from within') or diag told($user);
 	is(shown($name, q{scope, expires_at > now() + interval '59 min'}), 'manual|t', 'keep from within: it is kept');
-	ok($user->do(q{BEGIN; SELECT testdb_keep(current_database()::text, NULL); ROLLBACK}), 'keep from within a transaction') or diag told($user);
+	ok($user->do(q{BEGIN; SELECT testdb_keep(current_database()::text, NULL); ROLLBACK}),
+		'keep from within a transaction')
+	  or diag told($user);
 	is(shown($name, 'expires_at IS NULL'), 't', 'keep from within a transaction: it is kept');
 	for my $verb ('drop', 'reset')
 	{
 		ok(!$user->do("SELECT testdb_$verb(current_database())"), "$verb from within: refused");
-		like(told($user), qr/^55006: cannot $verb the currently open database\nConnect to another database, such as "postgres", to call testdb_$verb\.$/,
+		like(
+			told($user),
+			qr/^55006: cannot $verb the currently open database\nConnect to another database, such as "postgres", to call testdb_$verb\.$/,
 			"$verb from within: error");
 	}
 	is(run($user, 'SELECT count(*) FROM t'), 100, 'keep from within: the session goes on');
@@ -601,7 +648,9 @@ adds_up('keep from within');
 # DROP ROLE: spares of the role are not in the way.
 #
 {
-	run($admin, 'CREATE ROLE regress_gone LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_gone');
+	run($admin,
+		'CREATE ROLE regress_gone LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_gone'
+	);
 	my $client = connect_to($node, 'postgres', user => 'regress_gone');
 	run($client, "SELECT testdb_prewarm('$template', 2)");
 	my @names = map { clone(undef, $client) } 1 .. 4;
@@ -615,11 +664,17 @@ adds_up('keep from within');
 }
 
 # Nor are those of others in which something is the role's or was granted to it, when the template no longer says so.
-for my $how ('granted on the template', 'owner in the template', 'owner of spares', 'two roles', 'DROP OWNED in the same transaction')
+for my $how (
+	'granted on the template',
+	'owner in the template',
+	'owner of spares',
+	'two roles',
+	'DROP OWNED in the same transaction')
 {
 	my @roles = ('regress_gone', $how eq 'two roles' ? 'regress_gone_2' : ());
 	my $roles = join ', ', @roles;
-	run($admin, "CREATE ROLE $_ LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO $_") for @roles;
+	run($admin, "CREATE ROLE $_ LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO $_")
+	  for @roles;
 	if ($how eq 'granted on the template' || $how eq 'DROP OWNED in the same transaction')
 	{
 		run($admin, "GRANT CREATE ON DATABASE $template TO regress_gone");
@@ -649,7 +704,10 @@ for my $how ('granted on the template', 'owner in the template', 'owner of spare
 	}
 	run($admin, "DROP OWNED BY $roles") if $how ne 'DROP OWNED in the same transaction';
 	my $start = time;
-	ok($admin->do($how eq 'DROP OWNED in the same transaction' ? "BEGIN; DROP OWNED BY $roles; DROP ROLE $roles; COMMIT" : "DROP ROLE $roles"),
+	ok( $admin->do(
+			$how eq 'DROP OWNED in the same transaction'
+			? "BEGIN; DROP OWNED BY $roles; DROP ROLE $roles; COMMIT"
+			: "DROP ROLE $roles"),
 		"DROP ROLE, $how: no spare is in the way") or diag told($admin);
 	$admin->do("ROLLBACK; DROP OWNED BY $roles; DROP ROLE $roles") if $admin->error;
 	ok(time - $start < 4, "DROP ROLE, $how: nor waited for in vain");
@@ -660,7 +718,9 @@ for my $how ('granted on the template', 'owner in the template', 'owner of spare
 
 # A role that is dropped while it asks for clones: they are in the way, and no spare.
 {
-	run($admin, 'CREATE ROLE regress_gone LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_gone');
+	run($admin,
+		'CREATE ROLE regress_gone LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_gone'
+	);
 	my $client = connect_to($node, 'postgres', user => 'regress_gone');
 	run($client, "SELECT testdb_prewarm('$template', 2)");
 	my @names;
@@ -672,17 +732,21 @@ for my $how ('granted on the template', 'owner in the template', 'owner of spare
 		push @names, $client->result->{rows}[0][0] // die told($client);
 		ok(!$dropped, 'DROP ROLE while it asks for clones: refused') or last;
 		my %mine = map { $_ => 1 } @names;
-		is(join(' ', grep { !$mine{$_} } $told =~ /owner of database (\w+)/g), '', 'DROP ROLE while it asks for clones: no spare is in the way');
+		is(join(' ', grep { !$mine{$_} } $told =~ /owner of database (\w+)/g),
+			'', 'DROP ROLE while it asks for clones: no spare is in the way');
 	}
 	run($client, "SELECT testdb_drop('$_')") for @names;
 	$client->close;
-	ok($admin->do('DROP OWNED BY regress_gone; DROP ROLE regress_gone'), 'DROP ROLE when it has none any more') or diag told($admin);
+	ok($admin->do('DROP OWNED BY regress_gone; DROP ROLE regress_gone'), 'DROP ROLE when it has none any more')
+	  or diag told($admin);
 }
 
 # Spares are given to another role by REASSIGN OWNED, wherever they are in their life: nobody is handed such a one.
 {
 	my ($client, $name);
-	run($admin, 'CREATE ROLE regress_gone LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_gone');
+	run($admin,
+		'CREATE ROLE regress_gone LOGIN; GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_gone'
+	);
 	$client = connect_to($node, 'postgres', user => 'regress_gone');
 	my @owners;
 	for my $round (1 .. 20)
@@ -697,7 +761,8 @@ for my $how ('granted on the template', 'owner in the template', 'owner of spare
 	}
 	is(join(' ', @owners), join(' ', ('regress_gone') x 20), 'REASSIGN OWNED: clones are those of the role that asked');
 	$client->close;
-	ok($admin->do('DROP OWNED BY regress_gone; DROP ROLE regress_gone'), 'REASSIGN OWNED: the role can be dropped') or diag told($admin);
+	ok($admin->do('DROP OWNED BY regress_gone; DROP ROLE regress_gone'), 'REASSIGN OWNED: the role can be dropped')
+	  or diag told($admin);
 }
 adds_up('DROP ROLE');
 
@@ -711,7 +776,9 @@ for my $limit (0, -1, '1h')
 	my $name = clone();
 	my $log = slurp_file($node->logfile, $offset);
 	my $line = qr/LOG:  testdb_clone: "$name" from "$template": \d+\.\d{3} ms\n/;
-	$limit eq '0' ? like($log, $line, 'log_min_duration: a call is logged') : unlike($log, qr/testdb_clone: /, "log_min_duration = $limit: it is not");
+	$limit eq '0'
+	  ? like($log, $line, 'log_min_duration: a call is logged')
+	  : unlike($log, qr/testdb_clone: /, "log_min_duration = $limit: it is not");
 	run($admin, "SELECT testdb_drop('$name')");
 }
 $admin->close;
@@ -736,12 +803,13 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 		SELECT name, template, owner, created_at, scope, session_pid, expires_at, label FROM testdb_clones
 		WHERE scope = 'manual' AND label IS NOT NULL ORDER BY name};
 	my $before = run($admin, $terms);
-	my @spares = split /\n/, run($admin, q{SELECT d.datname FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = 'spare'});
+	my @spares = split /\n/,
+	  run($admin, q{SELECT d.datname FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = 'spare'});
 	is(($before =~ tr/\n//) + 1, 3, "$how: there are clones");
 	ok(@spares >= 3, "$how: there are spare databases");
 	my $offset = -s $node->logfile;
 	my $pid = $client->pid;
-	if ($how eq 'restart') { $node->restart }
+	if    ($how eq 'restart') { $node->restart }
 	elsif ($how eq 'kill -9 of a session')
 	{
 		kill 'KILL', $pid;
@@ -759,10 +827,13 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	is(join(' ', map { count_rows($_) } $plain, $timed, $kept), '7 7 7', "$how: they have their content");
 	ok(goes($session), "$how: session scope ends");
 	is(join(' ', grep { !goes($_) } @spares), '', "$how: spares are removed");
-	like(slurp_file($node->logfile, $offset), qr/LOG:  testdb found 4 databases that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
+	like(
+		slurp_file($node->logfile, $offset),
+		qr/LOG:  testdb found 4 databases that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
 		"$how: the log says so");
 	cmp_ok(run($admin, "SELECT testdb_prewarm('$template', 2)"), '>=', 2, "$how: spares can be made again");
-	is(run(connect_to($node, 'postgres', user => 'regress_user'), "SELECT testdb_reset('$plain')"), '', "$how: a clone can be reset");
+	is(run(connect_to($node, 'postgres', user => 'regress_user'), "SELECT testdb_reset('$plain')"),
+		'', "$how: a clone can be reset");
 	is(count_rows($plain), 100, "$how: content is back");
 	is(shown($plain, 'owner, length(label)'), 'regress_user|200', "$how: terms stay");
 	ok(goes($idle), "$how: idle time goes on");
@@ -786,15 +857,21 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	my $offset = -s $node->logfile;
 	set_conf($node, 'restart', shared_preload_libraries => 'testdb');
 	$admin = reconnect();
+
 	for my $kind (qw(lease directory row))
 	{
-		ok( poll(sub { !-e "$leases/$oids{$kind}" && !-e "$base/$oids{$kind}" && !exists_now("regression_$kind") }),
+		ok(poll(sub { !-e "$leases/$oids{$kind}" && !-e "$base/$oids{$kind}" && !exists_now("regression_$kind") }),
 			"left behind, $kind: removed");
 	}
 	is(count_rows('regression_good'), 100, 'left behind: a good one is not touched');
 	my $log = slurp_file($node->logfile, $offset);
-	like($log, qr/LOG:  testdb found 1 database that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/, 'left behind: the log has the numbers');
-	like($log, qr/LOG:  removed directory "base\/$oids{directory}" of an incompletely created database/,
+	like(
+		$log,
+		qr/LOG:  testdb found 1 database that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
+		'left behind: the log has the numbers');
+	like(
+		$log,
+		qr/LOG:  removed directory "base\/$oids{directory}" of an incompletely created database/,
 		'left behind: the log names the directory');
 	is(run($admin, 'SELECT testdb_drop_all()'), 1, 'left behind: the good one can be dropped');
 }

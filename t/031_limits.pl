@@ -17,8 +17,12 @@ BEGIN
 	my @inside = $> == 0 ? () : qw(unshare --user --mount --map-current-user --keep-caps);
 	if (@inside && !$ENV{TESTDB_MOUNTS})
 	{
-		my $can = 'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
-		$ENV{TESTDB_MOUNTS} = system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0 ? 'yes' : 'no';
+		my $can =
+		  'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
+		$ENV{TESTDB_MOUNTS} =
+		  system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0
+		  ? 'yes'
+		  : 'no';
 		if ($ENV{TESTDB_MOUNTS} eq 'yes')
 		{
 			exec @inside, $^X, map({ "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
@@ -41,7 +45,8 @@ sub populate
 	my ($node) = @_;
 	my $admin = connect_to($node, 'postgres');
 	run($admin, $_)
-	  for "CREATE DATABASE $template IS_TEMPLATE true", "CREATE DATABASE $other IS_TEMPLATE true", 'CREATE ROLE regress_user LOGIN',
+	  for "CREATE DATABASE $template IS_TEMPLATE true", "CREATE DATABASE $other IS_TEMPLATE true",
+	  'CREATE ROLE regress_user LOGIN',
 	  'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_prewarm TO regress_user';
 	my $client = connect_to($node, $template);
 	run($client, 'CREATE TABLE t AS SELECT generate_series(1, 10) AS n');
@@ -101,7 +106,8 @@ sub keep_no_spares
 	my @spares;
 	poll(
 		sub {
-			push @spares, run($admin, "SELECT testdb_clone('$template')") while run($admin, 'SELECT sum(spares) FROM testdb_templates') > 0;
+			push @spares, run($admin, "SELECT testdb_clone('$template')")
+			  while run($admin, 'SELECT sum(spares) FROM testdb_templates') > 0;
 			run($admin, 'SELECT testdb_drop_all()');
 			return is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0;
 		}) or die 'there are always spares';
@@ -118,7 +124,8 @@ sub small_server
 	system('mount', '-t', 'tmpfs', '-o', $mount_options, 'testdb', $data) == 0 or die "mount: $?";
 	chmod 0700, $data;
 	$node->init;
-	$node->append_conf('postgresql.conf', qq{
+	$node->append_conf(
+		'postgresql.conf', qq{
 log_statement = none
 autovacuum = off
 max_connections = 20
@@ -161,7 +168,8 @@ SKIP:
 	{
 		next if $huge eq 'always' && !can_mount('size=1m,huge=always');
 		my $node = small_server("huge_$huge", "size=200m,huge=$huge", 'testdb.min_free_space = 16MB');
-		my $message = qr/WARNING:  file system of the data directory is mounted with "huge=always"\n.*DETAIL:  .*\n.*HINT:  Mount it with "huge=never"/;
+		my $message =
+		  qr/WARNING:  file system of the data directory is mounted with "huge=always"\n.*DETAIL:  .*\n.*HINT:  Mount it with "huge=never"/;
 		poll(sub { $node->log_contains(qr/database system is ready/) });
 		run(connect_to($node, 'postgres'), 'SELECT count(*) FROM testdb_clones()');
 		$huge eq 'always'
@@ -181,16 +189,21 @@ SKIP:
 			run($admin, "SET testdb.method = '$method'");
 			my $n = fill($admin, 100);
 			ok($n > 3 && $n < 50, "$title: some clones fit ($n)");
-			like(told($admin), qr/^53100: not enough free space for another database\nIt needs \d+ kB.*"testdb.min_free_space".*\nDrop databases/,
+			like(
+				told($admin),
+				qr/^53100: not enough free space for another database\nIt needs \d+ kB.*"testdb.min_free_space".*\nDrop databases/,
 				"$title: then there is an error");
 			my $again = connect_to($node, 'postgres');
 			run($again, "SET testdb.method = '$method'");
 			ok(!$again->do("SELECT testdb_clone('$template')"), "$title: and again");
 			is($again->sqlstate, '53100', "$title: by the same SQLSTATE");
 			$again->close;
-			ok($admin->do('CREATE TABLE x AS SELECT generate_series(1, 10000)') && $admin->do('DROP TABLE x; CHECKPOINT'), "$title: the server goes on");
+			ok( $admin->do('CREATE TABLE x AS SELECT generate_series(1, 10000)')
+				  && $admin->do('DROP TABLE x; CHECKPOINT'),
+				"$title: the server goes on");
 			my $name = run($admin, 'SELECT name FROM testdb_clones LIMIT 1');
-			ok($admin->do("SELECT testdb_reset('$name')"), "$title: a reset works") or diag told($admin)
+			ok($admin->do("SELECT testdb_reset('$name')"), "$title: a reset works")
+			  or diag told($admin)
 			  if $method eq 'native';
 			adds_up($node, $admin, $title);
 			my $left = run($admin, 'SELECT count(*) FROM testdb_clones');
@@ -210,7 +223,9 @@ SKIP:
 		run($admin, 'CHECKPOINT');
 		unlink $filler;
 		open my $out, '>', $filler or die "open: $!";
-		my $kb = int(((1024 * (split ' ', `df -Pk $filler | tail -n 1`)[3]) - 64 * 1024 * 1024 - ($copies + 0.5) * $size) / 1024);
+		my $kb =
+		  int(((1024 * (split ' ', `df -Pk $filler | tail -n 1`)[3]) - 64 * 1024 * 1024 - ($copies + 0.5) * $size) /
+			  1024);
 		print $out "x" x 1024 for 1 .. $kb;
 		close $out or die "close: $!";
 		return;
@@ -226,7 +241,8 @@ SKIP:
 		poll(sub { is_idle($admin) });
 		$leave_room->(0);
 		run($admin, "SET testdb.method = '$method'");
-		ok($admin->do("SELECT testdb_clone('$template')"), "full, $method: the role's own spares make way") or diag told($admin);
+		ok($admin->do("SELECT testdb_clone('$template')"), "full, $method: the role's own spares make way")
+		  or diag told($admin);
 		run($admin, 'RESET testdb.method');
 		unlink $filler;
 		run($admin, 'SELECT testdb_drop_all()');
@@ -247,7 +263,8 @@ SKIP:
 				is(join(' ', sort @told), '53100 ok', "room for one, $method, $round: one of two gets it");
 				unlink $filler;
 				run($admin, 'SELECT testdb_drop_all()');
-				poll(sub { is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0 }) or die 'clones are left';
+				poll(sub { is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0 })
+				  or die 'clones are left';
 			}
 		}
 	}
@@ -268,10 +285,15 @@ SKIP:
 	system("dd if=/dev/zero of=$filler.1 bs=4k count=5000 >/dev/null 2>&1");
 	$user->do(q{INSERT INTO big SELECT repeat('x', 1000) FROM generate_series(1, 20000)}) for 1 .. 20;
 	is($user->sqlstate, '53100', 'full: a table has filled the file system');
-	system("dd if=/dev/zero of=$filler bs=4k >/dev/null 2>&1; dd if=/dev/zero of=$filler.2 bs=1 count=4096 >/dev/null 2>&1");
+	system(
+		"dd if=/dev/zero of=$filler bs=4k >/dev/null 2>&1; dd if=/dev/zero of=$filler.2 bs=1 count=4096 >/dev/null 2>&1"
+	);
 	my @calls = (
-		"testdb_clone('$template')", "testdb_clone('$other')", "testdb_clone('$template', 'regression_no')",
-		"testdb_prewarm('$template', 3)", q{testdb_keep('regression_keep', '1 hour')});
+		"testdb_clone('$template')",
+		"testdb_clone('$other')",
+		"testdb_clone('$template', 'regression_no')",
+		"testdb_prewarm('$template', 3)",
+		q{testdb_keep('regression_keep', '1 hour')});
 	for my $method ('native', 'file_copy', 'wal_log')
 	{
 		run($admin, "SET testdb.method = '$method'");
@@ -293,23 +315,34 @@ SKIP:
 	is(trouble($node), '', 'full: no PANIC');
 
 	# What it takes to drop some was held in reserve; when that is used up, too, there is an error.
-	my $fill = sub { system("dd if=/dev/zero of=$filler.$_[0] bs=4k >/dev/null 2>&1; dd if=/dev/zero of=$filler.$_[0]x bs=1 count=4096 >/dev/null 2>&1") };
+	my $fill = sub {
+		system(
+			"dd if=/dev/zero of=$filler.$_[0] bs=4k >/dev/null 2>&1; dd if=/dev/zero of=$filler.$_[0]x bs=1 count=4096 >/dev/null 2>&1"
+		);
+	};
 	my $copy_oid = run($admin, q{SELECT oid FROM pg_database WHERE datname = 'regression_copy_1'});
-	is($admin->query(q{SELECT testdb_drop('regression_copy_1')}), 't', 'full: a copy is dropped all the same') or diag told($admin);
+	is($admin->query(q{SELECT testdb_drop('regression_copy_1')}), 't', 'full: a copy is dropped all the same')
+	  or diag told($admin);
 	ok(!-e $node->data_dir . "/base/$copy_oid", 'full: its files have gone');
 	$fill->(3);
 	ok(!$admin->do(q{SELECT testdb_drop('regression_copy_2')}), 'full, with no reserve: a copy is not dropped');
-	like(told($admin), qr/^53100: not enough free space to drop database "regression_copy_2"\nDropping it requires a checkpoint.*\nFree some space/,
+	like(
+		told($admin),
+		qr/^53100: not enough free space to drop database "regression_copy_2"\nDropping it requires a checkpoint.*\nFree some space/,
 		'full, with no reserve: error');
-	is(run($admin, q{SELECT state FROM testdb_clones WHERE name = 'regression_copy_2'}), 'leased', 'full, with no reserve: the copy stays');
-	ok(!$admin->do(q{SELECT testdb_drop('regression_drop')}), 'full, with no reserve: nor is a native clone') if run($admin, 'SHOW testdb.recycled') eq '0';
+	is(run($admin, q{SELECT state FROM testdb_clones WHERE name = 'regression_copy_2'}),
+		'leased', 'full, with no reserve: the copy stays');
+	ok(!$admin->do(q{SELECT testdb_drop('regression_drop')}), 'full, with no reserve: nor is a native clone')
+	  if run($admin, 'SHOW testdb.recycled') eq '0';
 	is(trouble($node), '', 'full, with no reserve: no PANIC');
 	unlink glob("$filler*");
-	ok(poll(sub { $admin = connect_to($node, 'postgres'); !$admin->error && $admin->do('CHECKPOINT') }, 20), 'full: the server is there');
+	ok(poll(sub { $admin = connect_to($node, 'postgres'); !$admin->error && $admin->do('CHECKPOINT') }, 20),
+		'full: the server is there');
 	ok($user->do('TRUNCATE big'), 'full: the table goes') or diag told($user);
 	run($admin, 'CHECKPOINT');
 	$user->close;
-	ok($admin->do('SELECT testdb_drop_all()'), 'full: clones can be dropped when there is some room') or diag told($admin);
+	ok($admin->do('SELECT testdb_drop_all()'), 'full: clones can be dropped when there is some room')
+	  or diag told($admin);
 	is(run($admin, 'SELECT count(*) FROM testdb_clones'), 0, 'full: none is left');
 	works($node, $admin, 'after it was full');
 	adds_up($node, $admin, 'after it was full');
@@ -325,9 +358,12 @@ SKIP:
 		run($admin, "SET testdb.method = '$method'");
 		my $n = fill($admin, 100);
 		ok($n > 2 && $n < 30, "$title: some clones fit ($n)");
-		like(told($admin), qr/^53100: not enough free inodes for another database\nIt has \d+ files; the file system has \d+ inodes left\.\nDrop databases/,
+		like(
+			told($admin),
+			qr/^53100: not enough free inodes for another database\nIt has \d+ files; the file system has \d+ inodes left\.\nDrop databases/,
 			"$title: then there is an error");
-		ok($admin->do('CREATE TABLE x AS SELECT generate_series(1, 10000)') && $admin->do('DROP TABLE x; CHECKPOINT'), "$title: the server goes on");
+		ok( $admin->do('CREATE TABLE x AS SELECT generate_series(1, 10000)') && $admin->do('DROP TABLE x; CHECKPOINT'),
+			"$title: the server goes on");
 		is(run($admin, 'SELECT testdb_drop_all()'), $n, "$title: all are dropped");
 		works($node, $admin, $title);
 		adds_up($node, $admin, $title);
@@ -340,17 +376,21 @@ SKIP:
 	my $count = 0;
 	while (open my $file, '>', $node->data_dir . '/filler/' . $count) { $count++ }
 	ok($count > 0 && $!{ENOSPC}, 'no inode: there is none');
+
 	for my $method ('native', 'file_copy', 'wal_log')
 	{
 		run($admin, "SET testdb.method = '$method'");
 		ok(!$admin->do("SELECT testdb_clone('$template')"), "no inode, $method: refused");
 		is($admin->sqlstate, '53100', "no inode, $method: SQLSTATE") or diag told($admin);
 	}
-	ok($admin->do(q{SELECT testdb_keep('regression_keep', '1 hour')}), 'no inode: a clone can be kept') or diag told($admin);
-	is($admin->query(q{SELECT testdb_drop('regression_drop')}), 't', 'no inode: a clone can be dropped') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_keep('regression_keep', '1 hour')}), 'no inode: a clone can be kept')
+	  or diag told($admin);
+	is($admin->query(q{SELECT testdb_drop('regression_drop')}), 't', 'no inode: a clone can be dropped')
+	  or diag told($admin);
 	unlink glob($node->data_dir . '/filler/*');
 	rmdir $node->data_dir . '/filler';
-	is($admin->query(q{SELECT testdb_drop('regression_keep')}), 't', 'no inode: when there are some, a clone can be dropped')
+	is($admin->query(q{SELECT testdb_drop('regression_keep')}),
+		't', 'no inode: when there are some, a clone can be dropped')
 	  or diag told($admin);
 	run($admin, 'RESET testdb.method');
 	works($node, $admin, 'after inodes had run out');
@@ -371,7 +411,8 @@ testdb.spares = 0
 my $admin = populate($node);
 my $user = connect_to($node, 'postgres', user => 'regress_user');
 my $spares = q{SELECT coalesce(sum(spares), 0) FROM testdb_templates};
-my $too_many = qr/^53400: too many databases created by testdb\nAll 6 are in use\.\nDrop some with testdb_drop, or increase "testdb.max_clones"\./;
+my $too_many =
+  qr/^53400: too many databases created by testdb\nAll 6 are in use\.\nDrop some with testdb_drop, or increase "testdb.max_clones"\./;
 
 # Spares of another template are given up, one by one, for who needs the room.
 ok(run($admin, "SELECT testdb_prewarm('$other', 3)") >= 3, 'max_clones: there are spares of another template');
@@ -423,7 +464,8 @@ run($admin, 'SELECT testdb_drop_all()');
 		$_->send("SELECT testdb_clone('$template')") for @clients;
 		my @results = map { $_->result } @clients;
 		is(scalar(grep { !$_->{error} } @results), 6, "max_clones, ten at once, $round: six get one");
-		is(join(' ', grep { $_ ne '53400' } map { $_->{error} ? $_->{error}{C} : () } @results), '', "max_clones, ten at once, $round: others an error");
+		is(join(' ', grep { $_ ne '53400' } map { $_->{error} ? $_->{error}{C} : () } @results),
+			'', "max_clones, ten at once, $round: others an error");
 		is(run($admin, 'SELECT testdb_drop_all()'), 6, "max_clones, ten at once, $round: all are dropped");
 	}
 }
@@ -434,19 +476,26 @@ run($admin, "CREATE DATABASE regression_$_") for 'a' .. 'd';
 ok(poll(sub { is_idle($admin) && run($admin, $spares) > 0 }), 'max_templates: one has no clones, but spares');
 for my $name ('a' .. 'c')
 {
-	ok($admin->do("SELECT testdb_clone('regression_$name', 'regression_of_$name')"), "max_templates: regression_$name can be cloned")
+	ok($admin->do("SELECT testdb_clone('regression_$name', 'regression_of_$name')"),
+		"max_templates: regression_$name can be cloned")
 	  or diag told($admin);
 }
 ok(!$admin->do(q{SELECT testdb_clone('regression_d')}), 'max_templates: one too many');
-like(told($admin), qr/^53400: too many templates have clones\nAll 3 are in use\.\nDrop all clones of a template, or increase "testdb.max_templates"\./,
+like(
+	told($admin),
+	qr/^53400: too many templates have clones\nAll 3 are in use\.\nDrop all clones of a template, or increase "testdb.max_templates"\./,
 	'max_templates: error');
-ok(!$admin->do(q{SELECT testdb_prewarm('regression_d', 1)}) || run($admin, q{SELECT count(*) FROM testdb_templates WHERE name = 'regression_d'}) == 0,
+ok( !$admin->do(q{SELECT testdb_prewarm('regression_d', 1)})
+	  || run($admin, q{SELECT count(*) FROM testdb_templates WHERE name = 'regression_d'}) == 0,
 	'max_templates: no spares for it');
-ok($admin->do(q{SELECT testdb_clone('regression_b', 'regression_b2')}), 'max_templates: the others can be cloned') or diag told($admin);
+ok($admin->do(q{SELECT testdb_clone('regression_b', 'regression_b2')}), 'max_templates: the others can be cloned')
+  or diag told($admin);
 is($admin->query(q{SELECT testdb_drop('regression_of_a')}), 't', 'max_templates: clones of one are dropped');
-ok($admin->do(q{SELECT testdb_clone('regression_d', 'regression_of_d')}), 'max_templates: it makes way') or diag told($admin);
-is(run($admin, 'SELECT string_agg(name, \' \' ORDER BY name) FROM testdb_templates WHERE clones > 0'),
-	'regression_b regression_c regression_d', 'max_templates: the view has those with clones');
+ok($admin->do(q{SELECT testdb_clone('regression_d', 'regression_of_d')}), 'max_templates: it makes way')
+  or diag told($admin);
+is( run($admin, 'SELECT string_agg(name, \' \' ORDER BY name) FROM testdb_templates WHERE clones > 0'),
+	'regression_b regression_c regression_d',
+	'max_templates: the view has those with clones');
 is(run($admin, 'SELECT testdb_drop_all()'), 4, 'max_templates: all are dropped');
 works($node, $admin, 'max_templates');
 adds_up($node, $admin, 'max_templates');

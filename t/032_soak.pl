@@ -41,7 +41,8 @@ testdb.template_timeout = 3s
 my $data = $node->data_dir;
 my $admin = connect_to($node, 'postgres');
 run($admin, $_)
-  for map({ ("CREATE ROLE $_ LOGIN CREATEDB", "ALTER ROLE $_ SET testdb.serve_create_database = on") } @roles), map({ "CREATE DATABASE $_ IS_TEMPLATE true" } @templates),
+  for map({ ("CREATE ROLE $_ LOGIN CREATEDB", "ALTER ROLE $_ SET testdb.serve_create_database = on") } @roles),
+  map({ "CREATE DATABASE $_ IS_TEMPLATE true" } @templates),
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_reset, testdb_keep, testdb_prewarm TO '
   . join(', ', @roles);
 for my $template (@templates)
@@ -55,14 +56,14 @@ run($admin, q{CREATE FUNCTION regress_audit() RETURNS text AS 'testdb', 'testdb_
 
 # Errors that a client may get, because others meddle with what it uses.
 my %allowed = map { $_ => 1 } (
-	'3D000',    # it has been dropped
-	'42809',    # it has been dropped, and recycled under another name
-	'55006',    # it is being dropped, or the template is in use
-	'53400',    # too many
-	'57P01',    # the session, or the worker, has been ended
-	'57014',    # a worker has been cancelled
+	'3D000',             # it has been dropped
+	'42809',             # it has been dropped, and recycled under another name
+	'55006',             # it is being dropped, or the template is in use
+	'53400',             # too many
+	'57P01',             # the session, or the worker, has been ended
+	'57014',             # a worker has been cancelled
 	'08006', '08003',    # lost
-	'55000');            # the template was changed in the meantime, or it is a spare by now
+	'55000');    # the template was changed in the meantime, or it is a spare by now
 
 # One client, in a process of its own; what goes wrong goes into the file.
 sub client
@@ -75,7 +76,7 @@ sub client
 		my ($who, $what) = @_;
 		$count{$what}++;
 		# That nobody answers is told by the same SQLSTATE as a lost connection.
-		$wrong{"$what: " . told($who)}++
+		$wrong{ "$what: " . told($who) }++
 		  if $who->error && (!$allowed{ $who->sqlstate } || $who->message =~ /no answer/);
 		return !$who->error;
 	};
@@ -151,7 +152,8 @@ sub client
 			# PostgreSQL could not drop it.
 			next if $name =~ /_served_/;
 			my $user = connect_to($node, $name, user => $role, timeout => 40);
-			$user->do("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p$number" . rand() . q{'}) unless $user->error;
+			$user->do("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p$number" . rand() . q{'})
+			  unless $user->error;
 			$count{prepare}++;
 			$user->close;
 		}
@@ -183,7 +185,8 @@ sub meddle
 	{
 		my $template = $templates[ rand @templates ];
 		my $client = connect_to($node, $template);
-		$client->do('UPDATE version SET v = v + 1; INSERT INTO t VALUES (0)') and $count{change}++ unless $client->error;
+		$client->do('UPDATE version SET v = v + 1; INSERT INTO t VALUES (0)') and $count{change}++
+		  unless $client->error;
 		$client->close;
 		if (time > $next_kill)
 		{
@@ -198,7 +201,8 @@ sub meddle
 		for (1 .. 10)
 		{
 			my $act = rand() < 0.5 ? 'pg_terminate_backend' : 'pg_cancel_backend';
-			$count{interrupt} += run($admin, qq{
+			$count{interrupt} += run(
+				$admin, qq{
 				SELECT count($act(pid)) FROM (SELECT pid FROM pg_stat_activity
 					WHERE backend_type = 'client backend' AND wait_event_type = 'Extension' ORDER BY random() LIMIT 2) s});
 			usleep(10_000 + rand 40_000);
@@ -212,8 +216,11 @@ sub drop_ordinary
 {
 	my $ordinary = q{
 		SELECT datname FROM pg_database WHERE datname LIKE 'regression%served%' AND oid NOT IN (SELECT oid FROM testdb_clones())};
-	poll(sub { $admin->do("DROP DATABASE IF EXISTS $_ WITH (FORCE)") for split /\n/, run($admin, $ordinary); return run($admin, $ordinary) eq '' })
-	  or die 'databases of PostgreSQL stay';
+	poll(
+		sub {
+			$admin->do("DROP DATABASE IF EXISTS $_ WITH (FORCE)") for split /\n/, run($admin, $ordinary);
+			return run($admin, $ordinary) eq '';
+		}) or die 'databases of PostgreSQL stay';
 	return;
 }
 
@@ -230,7 +237,8 @@ sub soak
 		my $pid = fork // die "fork: $!";
 		if ($pid == 0)
 		{
-			eval { client($number, $files{$number}, $end); 1 } or append_to_file($files{$number}, "wrong 1 x died: $@\n");
+			eval { client($number, $files{$number}, $end); 1 }
+			  or append_to_file($files{$number}, "wrong 1 x died: $@\n");
 			_exit(0);
 		}
 		push @pids, $pid;
@@ -261,7 +269,8 @@ sub held
 		poll(sub { ($memory) = slurp_file($node->logfile, $offset) =~ /\[$pid\].* Grand total: .* (\d+) used/ })
 		  or die "worker $pid does not tell its memory";
 		# Not what the server has open of catalogs and WAL: that comes and goes.
-		my @files = grep { !m{^\Q$data\E/(?:global/|base/$own/|pg_(?!testdb/))} } map { readlink // () } glob "/proc/$pid/fd/*";
+		my @files =
+		  grep { !m{^\Q$data\E/(?:global/|base/$own/|pg_(?!testdb/))} } map { readlink // () } glob "/proc/$pid/fd/*";
 		$held{$pid} = { memory => $memory, files => scalar @files, names => join(' ', sort @files) };
 	}
 	return %held;
@@ -280,7 +289,8 @@ sub lives
 	for my $i (1 .. $rounds)
 	{
 		my $template = $templates[ $i % @templates ];
-		my @names = $all->(sub { "SELECT testdb_clone('$template'" . ($i % 2 ? '' : ", 'regression_life_${i}_$_[0]'") . ')' });
+		my @names =
+		  $all->(sub { "SELECT testdb_clone('$template'" . ($i % 2 ? '' : ", 'regression_life_${i}_$_[0]'") . ')' });
 		for my $name (@names)
 		{
 			my $client = connect_to($node, $name);
@@ -300,36 +310,50 @@ sub lives
 sub books
 {
 	my %books;
-	my $numbers = sub { return join ' ', sort { $a <=> $b } @_ };
+	my $numbers = sub {
+		return join ' ', sort { $a <=> $b } @_;
+	};
 	my $oids = sub { return $numbers->(split /\n/, run($admin, $_[0])) };
 	my $known = $oids->('SELECT oid FROM testdb_clones()');
 	$books{'leases'} = [ $numbers->(map { m{/(\d+)$} } glob("$data/pg_testdb/clones/*")), $known ];
 	$books{'databases'} = [
-		$oids->("SELECT oid FROM pg_database WHERE datname ~ '^regression_' AND datname NOT IN ('" . join("', '", @templates) . q{')}),
+		$oids->(
+			"SELECT oid FROM pg_database WHERE datname ~ '^regression_' AND datname NOT IN ('"
+			  . join("', '", @templates) . q{')}),
 		$known
 	];
 	$books{'directories'} =
 	  [ $numbers->(map { m{/(\d+)$} } glob("$data/base/*")), $oids->('SELECT oid FROM pg_database') ];
 	my %template = map { $_ => 1 } split /\n/, run($admin, 'SELECT oid FROM testdb_templates()');
-	$books{'snapshots'} = [ join(' ', grep { !$template{$_} } map { m{/(\d+)$} } glob("$data/pg_testdb/snapshots/*")), '' ];
+	$books{'snapshots'} =
+	  [ join(' ', grep { !$template{$_} } map { m{/(\d+)$} } glob("$data/pg_testdb/snapshots/*")), '' ];
 	my $audit = run($admin, 'SELECT regress_audit()');
 	$books{'places in shared memory'} =
 	  [ join(', ', grep { !/^(requests|lost|waiting) 0$/ && !/ (\d+)=\1$/ } $audit =~ /(\w+ [\d=]+)/g), '' ];
-	$books{'states'} = [ run($admin, q{SELECT DISTINCT state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')}), '' ];
+	$books{'states'} =
+	  [ run($admin, q{SELECT DISTINCT state FROM testdb_clones() WHERE state NOT IN ('leased', 'spare')}), '' ];
 	$books{'counters'} = [
-		run($admin, q{SELECT coalesce(sum(clones), 0), coalesce(sum(spares), 0), coalesce(sum(recycling), 0) FROM testdb_templates}),
-		run($admin, q{SELECT count(*) FILTER (WHERE state = 'leased'), count(*) FILTER (WHERE state = 'spare'), 0 FROM testdb_clones()})
+		run($admin,
+			q{SELECT coalesce(sum(clones), 0), coalesce(sum(spares), 0), coalesce(sum(recycling), 0) FROM testdb_templates}
+		),
+		run($admin,
+			q{SELECT count(*) FILTER (WHERE state = 'leased'), count(*) FILTER (WHERE state = 'spare'), 0 FROM testdb_clones()}
+		)
 	];
 	$books{'session scope'} = [
-		run($admin, q{SELECT name FROM testdb_clones WHERE session_pid IS NOT NULL AND session_pid NOT IN (SELECT pid FROM pg_stat_activity)}),
+		run($admin,
+			q{SELECT name FROM testdb_clones WHERE session_pid IS NOT NULL AND session_pid NOT IN (SELECT pid FROM pg_stat_activity)}
+		),
 		''
 	];
-	$books{'expiry'} = [ run($admin, q{SELECT name FROM testdb_clones WHERE expires_at < now() - interval '1 second'}), '' ];
+	$books{'expiry'} =
+	  [ run($admin, q{SELECT name FROM testdb_clones WHERE expires_at < now() - interval '1 second'}), '' ];
 	$books{'invalid'} = [ run($admin, q{SELECT datname FROM pg_database WHERE datconnlimit = -2}), '' ];
 	$books{'owners'} = [
-		run($admin, q{SELECT datname FROM pg_database d WHERE NOT EXISTS (SELECT FROM pg_roles WHERE oid = datdba)}), '' ];
-	$books{'prepared transactions'} = [
-		run($admin, q{SELECT gid FROM pg_prepared_xacts WHERE database NOT IN (SELECT name FROM testdb_clones)}), '' ];
+		run($admin, q{SELECT datname FROM pg_database d WHERE NOT EXISTS (SELECT FROM pg_roles WHERE oid = datdba)}), ''
+	];
+	$books{'prepared transactions'} =
+	  [ run($admin, q{SELECT gid FROM pg_prepared_xacts WHERE database NOT IN (SELECT name FROM testdb_clones)}), '' ];
 	return %books;
 }
 
@@ -338,7 +362,8 @@ sub adds_up
 {
 	my ($title) = @_;
 	my %books;
-	poll(sub {
+	poll(
+		sub {
 			return 0 unless is_idle($admin);
 			%books = books();
 			return !grep { $_->[0] ne $_->[1] } values %books;
@@ -353,7 +378,9 @@ my %first = soak(1 + $seconds / 5);
 my %count = soak($seconds);
 note join ', ', map { "$_ $count{$_}" } grep { $_ ne 'wrong' } sort keys %count;
 is(($first{wrong} // '') . ($count{wrong} // ''), '', 'no error but those that are to be expected');
-for my $what (qw(clone create drop_served session_scope lifetime use drop reset keep drop_all prepare vanish terminate change interrupt pg_terminate_backend))
+for my $what (
+	qw(clone create drop_served session_scope lifetime use drop reset keep drop_all prepare vanish terminate change interrupt pg_terminate_backend)
+  )
 {
 	ok($count{$what}, "there was some of: $what");
 }
@@ -361,15 +388,20 @@ cmp_ok(run($admin, 'SELECT sum(reaped) FROM testdb_stats'), '>', 0, 'there was s
 adds_up('after the soak');
 
 # Nobody waits for anything: all places for requests are free, and answers come at once.
-is(run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND backend_type = 'client backend'}),
-	0, 'no session waits');
+is( run($admin,
+		q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND backend_type = 'client backend'}
+	),
+	0,
+	'no session waits');
 {
 	my @clients = map { connect_to($node, 'postgres', user => $roles[ $_ % @roles ]) } 1 .. 40;
 	run($admin, "SELECT testdb_drop('$_', true)") for split /\n/, run($admin, 'SELECT name FROM testdb_clones');
 	poll(sub { is_idle($admin) });
 	my $start = time;
 	$_->send("SELECT testdb_drop(testdb_clone('$templates[0]'))") for @clients;
-	is(join(' ', map { $_->result->{rows}[0][0] // told($_) } @clients), join(' ', ('t') x @clients), 'forty at once are served');
+	is( join(' ', map { $_->result->{rows}[0][0] // told($_) } @clients),
+		join(' ', ('t') x @clients),
+		'forty at once are served');
 	ok(time - $start < 10, 'and fast');
 	$_->close for @clients;
 	$start = time;
@@ -383,7 +415,12 @@ adds_up('when all have been dropped');
 for my $template (@templates)
 {
 	my $name = run($admin, "SELECT testdb_clone('$template')");
-	my @versions = map { my $client = connect_to($node, $_); my $v = run($client, 'SELECT v, (SELECT count(*) FROM t) FROM version'); $client->close; $v } $template, $name;
+	my @versions = map {
+		my $client = connect_to($node, $_);
+		my $v = run($client, 'SELECT v, (SELECT count(*) FROM t) FROM version');
+		$client->close;
+		$v
+	} $template, $name;
 	is($versions[1], $versions[0], "a clone of $template has its last version");
 	run($admin, "SELECT testdb_drop('$name')");
 }
@@ -396,9 +433,16 @@ my %after = held();
 is(join(' ', sort keys %after), join(' ', sort keys %before), 'no worker has ended by itself');
 for my $pid (sort keys %after)
 {
-	cmp_ok($after{$pid}{files}, '<=', $before{$pid}{files} + 2, "files that worker $pid holds: $before{$pid}{files}, $after{$pid}{files}")
-	  or diag "before: $before{$pid}{names}\nafter: $after{$pid}{names}";
-	cmp_ok($after{$pid}{memory}, '<=', $before{$pid}{memory} + 32768,
+	cmp_ok(
+		$after{$pid}{files},
+		'<=',
+		$before{$pid}{files} + 2,
+		"files that worker $pid holds: $before{$pid}{files}, $after{$pid}{files}"
+	) or diag "before: $before{$pid}{names}\nafter: $after{$pid}{names}";
+	cmp_ok(
+		$after{$pid}{memory},
+		'<=',
+		$before{$pid}{memory} + 32768,
 		"memory that worker $pid holds: $before{$pid}{memory}, $after{$pid}{memory}");
 }
 adds_up('after some more lives');
@@ -406,17 +450,21 @@ adds_up('after some more lives');
 # With the templates all goes.
 $admin->do('SELECT testdb_drop_all()');
 run($admin, "ALTER DATABASE $_ IS_TEMPLATE false") for @templates;
-run($admin, "DROP DATABASE $_") for @templates;
-run($admin, "DROP OWNED BY $_; DROP ROLE $_") for @roles;
-ok(poll(sub { is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0 }), 'nothing is left when the templates have gone');
-is(run($admin, 'SELECT coalesce(sum(clones + spares + recycling), 0) FROM testdb_templates()'), 0, 'no template has any');
+run($admin, "DROP DATABASE $_")                    for @templates;
+run($admin, "DROP OWNED BY $_; DROP ROLE $_")      for @roles;
+ok(poll(sub { is_idle($admin) && run($admin, 'SELECT count(*) FROM testdb_clones()') == 0 }),
+	'nothing is left when the templates have gone');
+is(run($admin, 'SELECT coalesce(sum(clones + spares + recycling), 0) FROM testdb_templates()'),
+	0, 'no template has any');
 is(join(' ', glob("$data/pg_testdb/clones/*")), '', 'no lease is left');
 
 my $log = slurp_file($node->logfile);
 unlike($log, qr/PANIC|TRAP|signal (6|11)|terminating any other active/, 'no process has crashed');
 # A worker that was canceled by the above says what it could not do, and does it later.
-my @trouble = grep { !/: canceling statement due to user request$/ }
-  $log =~ /(?:WARNING|LOG):  ((?:could not (?:recycle|remove|drop|reclaim)|error in testdb worker|some useless files|.*(?:still active|leak)).*)/g;
+my @trouble =
+  grep { !/: canceling statement due to user request$/ }
+  $log =~
+  /(?:WARNING|LOG):  ((?:could not (?:recycle|remove|drop|reclaim)|error in testdb worker|some useless files|.*(?:still active|leak)).*)/g;
 is(join("\n", @trouble), '', 'no trouble in the log');
 $node->stop;
 done_testing();

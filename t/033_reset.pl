@@ -24,7 +24,8 @@ run($admin, $_)
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_reset, testdb_drop TO regress_user';
 {
 	my $client = session($node, $template);
-	run($client, $_) for 'CREATE TABLE owned ()', 'ALTER TABLE owned OWNER TO regress_dora',
+	run($client, $_)
+	  for 'CREATE TABLE owned ()', 'ALTER TABLE owned OWNER TO regress_dora',
 	  'CREATE TABLE granted ()', 'GRANT SELECT ON granted TO regress_dora';
 	$client->close;
 }
@@ -36,8 +37,11 @@ my $template_rows = catalog_rows($admin, oid_of($admin, $template));
 for my $method ('native', 'file_copy')
 {
 	for my $case (
-		[ 'objects made', 'CREATE TABLE t (); ALTER TABLE t OWNER TO regress_carl;'
-			  . ' CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$; ALTER FUNCTION f() OWNER TO regress_carl' ],
+		[
+			'objects made',
+			'CREATE TABLE t (); ALTER TABLE t OWNER TO regress_carl;'
+			  . ' CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$; ALTER FUNCTION f() OWNER TO regress_carl'
+		],
 		[ 'privileges granted', 'GRANT SELECT ON granted TO regress_carl' ],
 		[ 'objects dropped', 'DROP TABLE owned; DROP TABLE granted' ],
 		[ 'owners changed', 'ALTER TABLE owned OWNER TO regress_carl' ])
@@ -73,7 +77,8 @@ run($admin, 'CREATE ROLE regress_carl');
 	}
 	is((values %told)[0], (values %told)[1], 'in the same words');
 	run($admin, "ALTER DATABASE $template IS_TEMPLATE true");
-	is($user->query("SELECT testdb_reset('$name')"), '', 'when it is a template again, it is not') or diag $user->message;
+	is($user->query("SELECT testdb_reset('$name')"), '', 'when it is a template again, it is not')
+	  or diag $user->message;
 	is($user->query("SELECT testdb_drop('$name')"), 't', 'and the clone is dropped');
 }
 
@@ -88,12 +93,14 @@ for my $function ('testdb_reset', 'testdb_rewind')
 		run($maker, "SET testdb.method = $method");
 		my $name = run($maker, "SELECT testdb_clone('$template')");
 		run($admin, $_)
-		  for "ALTER DATABASE $name OWNER TO regress_dora", "GRANT CREATE ON DATABASE $name TO regress_user", "ALTER DATABASE $name SET work_mem = '7MB'";
+		  for "ALTER DATABASE $name OWNER TO regress_dora", "GRANT CREATE ON DATABASE $name TO regress_user",
+		  "ALTER DATABASE $name SET work_mem = '7MB'";
 		is($maker->query("SELECT $function('$name')"), '', $title) or diag $maker->message;
 		my $oid = oid_of($admin, $name);
 		is($admin->query("SELECT datdba::regrole FROM pg_database WHERE oid = $oid"), 'regress_maker', "$title: owner");
 		is(differences($template_rows, catalog_rows($admin, $oid)), '', "$title: catalogs");
-		is($admin->query("SELECT owner FROM testdb_clones WHERE name = '$name'"), 'regress_maker', "$title: in the view");
+		is($admin->query("SELECT owner FROM testdb_clones WHERE name = '$name'"),
+			'regress_maker', "$title: in the view");
 
 		# If that role has gone, the clone stays with who has it.
 		run($admin, "ALTER DATABASE $name OWNER TO regress_dora");
@@ -101,7 +108,8 @@ for my $function ('testdb_reset', 'testdb_rewind')
 		is($admin->query('DROP ROLE regress_maker'), '', "$title: the role is dropped") or diag $admin->message;
 		is($admin->query("SELECT $function('$name')"), '', "$title: after that") or diag $admin->message;
 		$oid = oid_of($admin, $name);
-		is($admin->query("SELECT datdba::regrole FROM pg_database WHERE oid = $oid"), 'regress_dora', "$title: it stays with who has it");
+		is($admin->query("SELECT datdba::regrole FROM pg_database WHERE oid = $oid"),
+			'regress_dora', "$title: it stays with who has it");
 		run($admin, "SELECT testdb_drop('$name')");
 	}
 }
@@ -110,19 +118,25 @@ for my $function ('testdb_reset', 'testdb_rewind')
 {
 	my $sealed = 'regression_sealed';
 	run($admin, $_)
-	  for "CREATE DATABASE $sealed OWNER regress_dora IS_TEMPLATE true", "REVOKE ALL ON DATABASE $sealed FROM regress_dora, PUBLIC",
+	  for "CREATE DATABASE $sealed OWNER regress_dora IS_TEMPLATE true",
+	  "REVOKE ALL ON DATABASE $sealed FROM regress_dora, PUBLIC",
 	  "GRANT CONNECT ON DATABASE $sealed TO regress_carl";
 	my $user = session($node, 'postgres', user => 'regress_user');
 	my $name = run($user, "SELECT testdb_clone('$sealed')");
 	for my $how ('made', 'reset', 'recycled')
 	{
 		my $client = session($node, $name, user => 'regress_user');
-		is($client->query('CREATE SCHEMA mine'), '', "a sealed template, a clone that was $how: its owner makes a schema") or diag $client->message;
-		is($client->query('CREATE TEMP TABLE t ()'), '', "a sealed template, a clone that was $how: and a temporary table") or diag $client->message;
-		is($admin->query("SELECT datacl FROM pg_database WHERE datname = '$name'"),
-			'{regress_carl=c/regress_user,regress_user=CTc/regress_user}', "a sealed template, a clone that was $how: privileges");
+		is($client->query('CREATE SCHEMA mine'),
+			'', "a sealed template, a clone that was $how: its owner makes a schema")
+		  or diag $client->message;
+		is($client->query('CREATE TEMP TABLE t ()'),
+			'', "a sealed template, a clone that was $how: and a temporary table")
+		  or diag $client->message;
+		is( $admin->query("SELECT datacl FROM pg_database WHERE datname = '$name'"),
+			'{regress_carl=c/regress_user,regress_user=CTc/regress_user}',
+			"a sealed template, a clone that was $how: privileges");
 		$client->close;
-		if ($how eq 'made') { run($user, "SELECT testdb_reset('$name')") }
+		if    ($how eq 'made') { run($user, "SELECT testdb_reset('$name')") }
 		elsif ($how eq 'reset')
 		{
 			my $oid = oid_of($admin, $name);

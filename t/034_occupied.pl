@@ -101,7 +101,8 @@ for my $case (
 	my ($title, $added, @statements) = @$case;
 	my $may_differ = $title =~ /hostile/;
 
-	in_template('TRUNCATE churned',
+	in_template(
+		'TRUNCATE churned',
 		q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 1000) i},
 		'DELETE FROM churned WHERE i > 500');
 	make_spares();
@@ -140,7 +141,8 @@ for my $statement (
 }
 
 # Maintenance with more to it than that it is no change: that it does what the case is about.
-in_template('TRUNCATE churned',
+in_template(
+	'TRUNCATE churned',
 	q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 1000) i},
 	'DELETE FROM churned WHERE i > 500');
 make_spares();
@@ -149,7 +151,10 @@ make_spares();
 	$sitter->send('VACUUM (PARALLEL 2, INDEX_CLEANUP on, VERBOSE) churned');
 	my $answer = $sitter->result;
 	is($sitter->message, '', 'VACUUM with parallel workers');
-	like(join("\n", map { $_->{M} } @{ $answer->{notices} }), qr/launched [12] parallel vacuum worker/, 'which are started');
+	like(
+		join("\n", map { $_->{M} } @{ $answer->{notices} }),
+		qr/launched [12] parallel vacuum worker/,
+		'which are started');
 	is(in_clone(), $rows, 'and are in the way of no spare');
 
 	my $horizons = "SELECT datfrozenxid, age(datfrozenxid), datminmxid FROM pg_database WHERE datname = '$template'";
@@ -232,7 +237,8 @@ ok( poll(
 			return !$spare;
 		}),
 	'no spare is left that needs them');
-for my $name ($admin->query("SELECT string_agg(datname, ' ') FROM pg_database WHERE datname <> '$template'") =~ /(\S+)/g)
+for
+  my $name ($admin->query("SELECT string_agg(datname, ' ') FROM pg_database WHERE datname <> '$template'") =~ /(\S+)/g)
 {
 	my $client = session($node, $name);
 	run($client, 'SELECT pg_current_xact_id()');

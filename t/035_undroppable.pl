@@ -74,7 +74,11 @@ sub outside
 sub prepare
 {
 	my ($name, @statements) = @_;
-	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', (map { s/%s/$name/gr } @statements), "PREPARE TRANSACTION 'regress it''s $name'");
+	inside(
+		$name, 'BEGIN',
+		'CREATE TABLE prepared ()',
+		(map { s/%s/$name/gr } @statements),
+		"PREPARE TRANSACTION 'regress it''s $name'");
 	return;
 }
 
@@ -99,10 +103,12 @@ sub stream
 	push @streams,
 	  IPC::Run::start(
 		[
-			'pg_recvlogical', '-h', $node->host, '-p', $node->port, '-d', $name, '-S', $slot, '--start', '-n', '-f', '-',
-			'-o', 'proto_version=1', '-o', 'publication_names=none'
+			'pg_recvlogical', '-h', $node->host, '-p', $node->port, '-d', $name, '-S', $slot, '--start', '-n', '-f',
+			'-', '-o', 'proto_version=1', '-o', 'publication_names=none'
 		],
-		\$in, \$out, \$err);
+		\$in,
+		\$out,
+		\$err);
 	poll(sub { run($admin, "SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'") eq 't' })
 	  or die "nobody streams from $slot: $err";
 	return;
@@ -111,7 +117,9 @@ sub stream
 sub subscribe
 {
 	my ($name, $slot, @more) = @_;
-	inside($name, 'SET log_min_messages = error',
+	inside(
+		$name,
+		'SET log_min_messages = error',
 		"CREATE SUBSCRIPTION regress_sub CONNECTION 'host=/nonexistent dbname=none' PUBLICATION p WITH (connect = false, slot_name = $slot)",
 		@more);
 	return;
@@ -161,12 +169,16 @@ my @kinds = (
 	],
 	[ 'another name', sub { outside($_[0], qq{ALTER DATABASE %s RENAME TO "it's ""%s"" \\; é"}) } ],
 	[ 'a long name', sub { outside($_[0], 'ALTER DATABASE %s RENAME TO ' . substr("$_[0]_" . 'x' x 63, 0, 63)) } ],
-	[ 'owner that is not there', sub { outside($_[0], "UPDATE pg_database SET datdba = 4000000000 WHERE datname = '%s'") } ],
+	[
+		'owner that is not there',
+		sub { outside($_[0], "UPDATE pg_database SET datdba = 4000000000 WHERE datname = '%s'") }
+	],
 	[
 		'locale that is not there',
 		sub {
 			prepare($_[0]);
-			outside($_[0], "UPDATE pg_database SET datcollate = 'nonexistent', datctype = 'nonexistent' WHERE datname = '%s'");
+			outside($_[0],
+				"UPDATE pg_database SET datcollate = 'nonexistent', datctype = 'nonexistent' WHERE datname = '%s'");
 		}
 	],
 	[
@@ -229,7 +241,8 @@ my @kinds = (
 		'two subscriptions, one of another role',
 		sub {
 			subscribe(
-				$_[0], 'NONE',
+				$_[0],
+				'NONE',
 				"CREATE SUBSCRIPTION regress_other_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)",
 				'ALTER SUBSCRIPTION regress_other_sub OWNER TO regress_super',
 				'ALTER SUBSCRIPTION regress_sub DISABLE');
@@ -239,7 +252,8 @@ my @kinds = (
 		'prepared subscription',
 		sub {
 			inside(
-				$_[0], 'SET log_min_messages = error',
+				$_[0],
+				'SET log_min_messages = error',
 				'BEGIN',
 				"CREATE SUBSCRIPTION regress_sub CONNECTION 'dbname=none' PUBLICATION p WITH (connect = false, slot_name = NONE)",
 				"PREPARE TRANSACTION 'subscription $_[0]'");
@@ -264,23 +278,27 @@ my @kinds = (
 				$_[0],
 				map { "ALTER ROLE CURRENT_USER IN DATABASE %s SET $_" } q{session_preload_libraries = 'nonexistent'},
 				'role = regress_other',
-				q{default_transaction_read_only = 'on'}, q{exit_on_error = 'on'}, q{statement_timeout = '1ms'}, q{search_path = 'nonexistent'});
+				q{default_transaction_read_only = 'on'},
+				q{exit_on_error = 'on'},
+				q{statement_timeout = '1ms'},
+				q{search_path = 'nonexistent'});
 		}
 	],
 	[ 'each setting at its least', sub { set_all($_[0], 'min_val') } ],
 	[ 'each setting at its greatest', sub { set_all($_[0], 'max_val') } ],
 	[ 'ready clones of it', sub { run($admin, "SELECT testdb_prewarm('$_[0]', 2)") } ],
 	[ 'template of another', sub { clone_of($_[0]) } ],
-	(
-		map {
+	(   map {
 			my ($what, @statements) = @$_;
-			(
-				[ "open transaction, $what", sub { hold_open($_[0], @statements) }, 'locks' ],
+			(   [ "open transaction, $what", sub { hold_open($_[0], @statements) }, 'locks' ],
 				[ "prepared transaction, $what", sub { prepare($_[0], @statements) }, 'locks' ])
-		} (
-			[ 'comment', "COMMENT ON DATABASE %s IS 'never'" ],
+		} ( [ 'comment', "COMMENT ON DATABASE %s IS 'never'" ],
 			[ 'grant', 'GRANT CREATE ON DATABASE %s TO regress_other' ],
-			[ 'settings', "ALTER DATABASE %s SET work_mem = '5MB'", 'ALTER ROLE regress_other IN DATABASE %s SET jit = off' ],
+			[
+				'settings',
+				"ALTER DATABASE %s SET work_mem = '5MB'",
+				'ALTER ROLE regress_other IN DATABASE %s SET jit = off'
+			],
 			[ 'row', 'ALTER DATABASE %s CONNECTION LIMIT 7' ],
 			[ 'new owner', 'ALTER DATABASE %s OWNER TO regress_other' ])));
 
@@ -321,9 +339,8 @@ sub follow
 	my ($name) = @_;
 	my $slot = 'follow_' . md5_hex($name);
 	run($admin, "SELECT pg_create_logical_replication_slot('$slot', 'pgoutput')");
-	inside(
-		$name,
-		'CREATE SUBSCRIPTION regress_sub CONNECTION '
+	inside($name,
+			'CREATE SUBSCRIPTION regress_sub CONNECTION '
 		  . literal('host=' . $node->host . ' port=' . $node->port . ' dbname=postgres')
 		  . " PUBLICATION p WITH (create_slot = false, slot_name = $slot, copy_data = false)");
 	poll(sub { run($admin, "SELECT active FROM pg_replication_slots WHERE slot_name = '$slot'") eq 't' })
@@ -348,8 +365,7 @@ my %settings = (
 	$version >= 17 ? (transaction_timeout => "'1ms'") : ());
 for my $setting (sort keys %settings)
 {
-	push @kinds,
-	  [
+	push @kinds, [
 		"setting $setting",
 		sub {
 			my ($name) = @_;
@@ -357,7 +373,7 @@ for my $setting (sort keys %settings)
 			my $done = $admin->do("ALTER DATABASE $name SET $setting = $settings{$setting}");
 			diag("$setting: " . told($admin)) unless $done || $setting eq 'default_table_access_method';
 		}
-	  ];
+	];
 }
 
 # What those of a kind have in common: streams, locks, or nothing.
@@ -408,12 +424,17 @@ sub rest_of
 	my @rest;
 	push @rest, 'row'
 	  if run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid AND datname = " . literal($name));
-	push @rest, 'lease' if run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage', 'removing')");
+	push @rest,
+	  'lease'
+	  if run($admin,
+		"SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage', 'removing')");
 	push @rest, 'subscription' if run($admin, "SELECT count(*) FROM pg_subscription WHERE subdbid = $oid");
 	push @rest, 'prepared' if run($admin, "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE '%$first'");
-	push @rest, 'slot'
+	push @rest,
+	  'slot'
 	  if run($admin,
-		"SELECT count(*) FROM pg_replication_slots WHERE slot_name IN ('slot_' || md5('$first'), 'temporary_' || md5('$first'))");
+		"SELECT count(*) FROM pg_replication_slots WHERE slot_name IN ('slot_' || md5('$first'), 'temporary_' || md5('$first'))"
+	  );
 	return join ' ', @rest;
 }
 
@@ -428,7 +449,8 @@ sub all_gone
 		is($rest, '', "$how: $what");
 		$seconds = 0.1 if $rest ne '';
 	}
-	is(run($admin, "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE 'pg\\_%'"), 0, "$how: no replication origin is left");
+	is(run($admin, "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE 'pg\\_%'"),
+		0, "$how: no replication origin is left");
 	is(run($admin, "SELECT count(*) FROM pg_shdepend WHERE classid = 'pg_subscription'::regclass"),
 		0, "$how: no dependency of a subscription is left");
 	run($admin, "SELECT testdb_drop('$_', true)") for splice @children;
@@ -436,7 +458,8 @@ sub all_gone
 	$_->finish for splice @streams;
 	poll(
 		sub {
-			$admin->do(q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'follow%'});
+			$admin->do(
+				q{SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'follow%'});
 		}) or die told($admin);
 	return;
 }
@@ -450,7 +473,8 @@ sub no_remains
 	my %made = @_;
 	my %what = map { $made{$_}[1] => $_ } keys %made;
 	my %lives;
-	poll(sub { is_idle($admin) && !run($admin, 'SELECT sum(recycling) FROM testdb_templates') }) or die 'nothing is recycled';
+	poll(sub { is_idle($admin) && !run($admin, 'SELECT sum(recycling) FROM testdb_templates') })
+	  or die 'nothing is recycled';
 	for (1 .. keys %made)
 	{
 		my $name = run($admin, "SELECT testdb_clone('$template')");
@@ -466,9 +490,11 @@ sub no_remains
 	for my $name (sort keys %lives)
 	{
 		my $client = connect_to($node, $name);
-		is($client->error ? told($client) : $client->query(q{SELECT count(*) || ' ' || (SELECT count(*) FROM pg_event_trigger) FROM t}),
-			'100 0', "next life: $lives{$name}, it can be used")
-		  if defined $lives{$name};
+		is( $client->error
+			? told($client)
+			: $client->query(q{SELECT count(*) || ' ' || (SELECT count(*) FROM pg_event_trigger) FROM t}),
+			'100 0',
+			"next life: $lives{$name}, it can be used") if defined $lives{$name};
 		$client->close;
 		call('testdb_drop', $name);
 	}
@@ -485,7 +511,8 @@ sub reset_all
 		my ($name) = @{ $made{$what} };
 		ok(defined call('testdb_reset', $name), "testdb_reset: $what") or diag told($admin);
 		my $client = connect_to($node, $name);
-		is($client->error ? told($client) : $client->query('SELECT count(*) FROM t'), 100, "testdb_reset: $what, it can be used");
+		is($client->error ? told($client) : $client->query('SELECT count(*) FROM t'),
+			100, "testdb_reset: $what, it can be used");
 		$client->close;
 		is(call('testdb_drop', $name), 't', "testdb_reset: $what, dropped") or diag told($admin);
 	}
@@ -495,14 +522,17 @@ sub reset_all
 # The roads to a clone's end: the terms of the clones, who makes them if it is not the administrator, and what is then done.
 my @roads = (
 	[
-		'testdb_drop', '', '',
+		'testdb_drop',
+		'', '',
 		sub {
 			my ($client, %made) = @_;
 			is(call('testdb_drop', $made{$_}[0]), 't', "testdb_drop: $_") or diag told($admin) for sort keys %made;
 		}
 	],
 	[
-		"testdb_drop by its owner", '', 'regress_user',
+		"testdb_drop by its owner",
+		'',
+		'regress_user',
 		sub {
 			my ($client, %made) = @_;
 			for my $what (sort keys %made)
@@ -516,8 +546,14 @@ my @roads = (
 	[ 'testdb_reset', '', '', sub { my ($client, %made) = @_; reset_all(%made) } ],
 	[ 'session', "scope => 'session'", 'regress_user', sub { $_[0]->close } ],
 	[
-		'lifetime', "lifetime => '1 hour'",
-		'', sub { run($admin, "SELECT testdb_keep(name, '1 second') FROM testdb_clones WHERE expires_at > now() + interval '1 minute'") }
+		'lifetime',
+		"lifetime => '1 hour'",
+		'',
+		sub {
+			run($admin,
+				"SELECT testdb_keep(name, '1 second') FROM testdb_clones WHERE expires_at > now() + interval '1 minute'"
+			);
+		}
 	],
 	[
 		'testdb_drop_all',

@@ -23,7 +23,10 @@ testdb.spares = 2
 my $admin = connect_to($node, 'postgres');
 run($admin, $_)
   for 'CREATE DATABASE regression_template IS_TEMPLATE true', 'CREATE DATABASE regression_other IS_TEMPLATE true',
-  map({ ("CREATE ROLE regress_$_ LOGIN", "GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_prewarm, testdb_reset TO regress_$_") } 'greedy', 'modest'),
+  map({ (   "CREATE ROLE regress_$_ LOGIN",
+			"GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_drop_all, testdb_prewarm, testdb_reset TO regress_$_"
+	) } 'greedy',
+	'modest'),
   'CREATE ROLE regress_group', 'GRANT regress_group TO regress_greedy';
 my $greedy = connect_to($node, 'postgres', user => 'regress_greedy');
 my $modest = connect_to($node, 'postgres', user => 'regress_modest');
@@ -46,7 +49,7 @@ for my $way ('copies', 'spares', 'names')
 
 # Neither a new owner nor a reset makes room.
 my @names = map { run($clients[0], q{SELECT testdb_clone('regression_template')}) } 1 .. 3;
-run($admin, qq{ALTER DATABASE "$_" OWNER TO regress_group}) for @names[0, 1];
+run($admin, qq{ALTER DATABASE "$_" OWNER TO regress_group}) for @names[ 0, 1 ];
 ok(!$clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away: it counts');
 is($clients[0]->sqlstate, '53400', 'given away: error');
 run($clients[0], "SELECT testdb_reset('$names[0]')");
@@ -56,7 +59,8 @@ run($admin, "SELECT testdb_reset('$names[1]')");
 run($admin, 'RESET testdb.method');
 ok(!$clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and replaced: it counts');
 run($admin, "SELECT testdb_drop('$_')") for @names;
-ok($clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and dropped: there is room') or diag told($clients[0]);
+ok($clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and dropped: there is room')
+  or diag told($clients[0]);
 run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 $_->close for @clients;
 
@@ -71,8 +75,12 @@ while ($n < 10)
 	$n++;
 }
 is($n, 7, 'clones of clones: seven templates of eight');
-like(told($greedy), qr/^53400: too many templates have clones\n7 of 8 are in use, 7 of them by this role/, 'clones of clones: error');
-ok($modest->do(q{SELECT testdb_clone('regression_other')}), 'clones of clones: another role has one') or diag told($modest);
+like(
+	told($greedy),
+	qr/^53400: too many templates have clones\n7 of 8 are in use, 7 of them by this role/,
+	'clones of clones: error');
+ok($modest->do(q{SELECT testdb_clone('regression_other')}), 'clones of clones: another role has one')
+  or diag told($modest);
 run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 
 # So with clones, also by way of spares.
@@ -83,7 +91,8 @@ for my $way ('clones', 'spares')
 	$n = 0;
 	$n++ while $n < 20 && $greedy->do(q{SELECT testdb_clone('regression_template')});
 	is($n, 14, "$way: fourteen of sixteen");
-	like(told($greedy), qr/^53400: too many databases created by testdb\n14 of 16 are in use, 14 of them by this role/, "$way: error");
+	like(told($greedy), qr/^53400: too many databases created by testdb\n14 of 16 are in use, 14 of them by this role/,
+		"$way: error");
 	ok($modest->do(q{SELECT testdb_clone('regression_template')}), "$way: another role has one") or diag told($modest);
 	ok($admin->do(q{SELECT testdb_clone('regression_template')}), "$way: so has a superuser") or diag told($admin);
 
@@ -99,7 +108,10 @@ for my $way ('clones', 'spares')
 # Drops that wait for a lock, or for who has changed the row, leave a worker for others.
 $greedy->close;
 run($admin, 'ALTER ROLE regress_greedy RESET testdb.max_clones_per_role');
-for my $held ("COMMENT ON DATABASE %s IS 'held'", 'GRANT CONNECT ON DATABASE %s TO regress_modest', 'ALTER DATABASE %s CONNECTION LIMIT 5')
+for my $held (
+	"COMMENT ON DATABASE %s IS 'held'",
+	'GRANT CONNECT ON DATABASE %s TO regress_modest',
+	'ALTER DATABASE %s CONNECTION LIMIT 5')
 {
 	my $title = "blocked drops, $held";
 	set_conf($node, 'reload', 'testdb.lock_timeout' => '30s');
@@ -109,19 +121,29 @@ for my $held ("COMMENT ON DATABASE %s IS 'held'", 'GRANT CONNECT ON DATABASE %s 
 	run($holders[0], sprintf($held, $_)) for @owned;
 	my @droppers = map { connect_to($node, 'postgres', user => 'regress_greedy') } @owned;
 	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
-	ok(poll(sub { run($admin, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-		WHERE NOT l.granted AND a.backend_type = 'testdb worker'}) }), "$title: a worker waits");
+	ok( poll(
+			sub {
+				run($admin, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE NOT l.granted AND a.backend_type = 'testdb worker'});
+			}),
+		"$title: a worker waits");
 	run($modest, q{SET statement_timeout = '15s'});
 	for my $n (1 .. 3)
 	{
-		ok($modest->do("SELECT testdb_clone('regression_template', 'regression_modest_$n')"), "$title: another role gets a clone")
+		ok($modest->do("SELECT testdb_clone('regression_template', 'regression_modest_$n')"),
+			"$title: another role gets a clone")
 		  or diag told($modest);
 		ok($modest->do("SELECT testdb_drop('regression_modest_$n')"), "$title: and drops it") or diag told($modest);
 	}
-	is(run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT testdb_drop%' AND usename = 'regress_greedy'}),
-		8, "$title: all the while");
+	is( run($admin,
+			q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT testdb_drop%' AND usename = 'regress_greedy'}
+		),
+		8,
+		"$title: all the while");
 	run($holders[0], 'ROLLBACK');
-	is(join(' ', map { my $r = $_->result; $r->{error} ? $r->{error}{M} : 'ok' } @droppers), join(' ', ('ok') x 8), "$title: done at last");
+	is( join(' ', map { my $r = $_->result; $r->{error} ? $r->{error}{M} : 'ok' } @droppers),
+		join(' ', ('ok') x 8),
+		"$title: done at last");
 
 	# Each fails after testdb.lock_timeout.
 	set_conf($node, 'reload', 'testdb.lock_timeout' => '500ms');
@@ -131,7 +153,8 @@ for my $held ("COMMENT ON DATABASE %s IS 'held'", 'GRANT CONNECT ON DATABASE %s 
 	run($holders[0], 'BEGIN');
 	run($holders[0], sprintf($held, $_)) for @owned;
 	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
-	is(join(' ', map { my $r = $droppers[$_]->result; $r->{error} ? $r->{error}{C} : 'ok' } 0 .. $#owned), join(' ', ('55P03') x 4),
+	is( join(' ', map { my $r = $droppers[$_]->result; $r->{error} ? $r->{error}{C} : 'ok' } 0 .. $#owned),
+		join(' ', ('55P03') x 4),
 		"$title: each fails after testdb.lock_timeout");
 	run($holders[0], 'ROLLBACK');
 	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');

@@ -17,13 +17,15 @@ my $template = 'regression_template';
 my $node = new_server('spares', "testdb.workers = 2\ntestdb.spares = 5\nmax_prepared_transactions = 2");
 my $admin = session($node, 'postgres');
 run($admin, $_)
-  for "CREATE DATABASE $template IS_TEMPLATE true CONNECTION LIMIT 9", 'CREATE ROLE regress_owner LOGIN', 'CREATE ROLE regress_other';
+  for "CREATE DATABASE $template IS_TEMPLATE true CONNECTION LIMIT 9", 'CREATE ROLE regress_owner LOGIN',
+  'CREATE ROLE regress_other';
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_prewarm TO regress_owner');
 
 # The names of the spares.
 sub spares
 {
-	return map { $_->[0] } $admin->rows(q{
+	return map { $_->[0] } $admin->rows(
+		q{
 		SELECT datname FROM pg_database d JOIN testdb_clones() c USING (oid) WHERE c.state = 'spare' ORDER BY 1});
 }
 
@@ -47,12 +49,13 @@ sub outsiders
 	my ($out, $err) = run_command([ 'vacuumdb', @where, '--all' ]);
 	unlike($err, qr/error|FATAL/i, "$title: vacuumdb --all finds no fault");
 	like($out, qr/"$_"/, "$title: and visits each clone") for @clones;
-	unlike($out, qr/"$_"/, "$title: but no spare") for @spares;
+	unlike($out, qr/"$_"/, "$title: but no spare")        for @spares;
 	($out, $err) = run_command([ 'pg_dumpall', @where ]);
 	is($err, '', "$title: nor does pg_dumpall");
 	my %dumped = map { $_ => 1 } $out =~ /^\\connect (regression_template_\w+)/mg;
 	is_deeply([ sort keys %dumped ], [ sort @clones ], "$title: which dumps the clones alone");
-	my @found = map { $_->[0] } $admin->rows(q{
+	my @found = map { $_->[0] } $admin->rows(
+		q{
 		SELECT datname FROM pg_database
 		WHERE datallowconn = true AND datistemplate = false AND datname != current_database()});
 	is_deeply([ sort @found ], [ sort @clones ], "$title: postgres_exporter finds the clones alone");
@@ -62,13 +65,16 @@ sub outsiders
 		is($in->query('SELECT current_database()'), $found, "$title: and gets into each");
 		$in->close;
 	}
-	cmp_ok(scalar($admin->rows('SELECT pg_database_size(datname) FROM pg_database WHERE datconnlimit = -3')), '>=', 5,
-		"$title: the size of a spare can be asked for");
+	cmp_ok(scalar($admin->rows('SELECT pg_database_size(datname) FROM pg_database WHERE datconnlimit = -3')),
+		'>=', 5, "$title: the size of a spare can be asked for");
 }
 outsiders('new spares');
 
 my $closed = connect_to($node, $spares[0]);
-like($closed->message, qr/not currently accepting connections|has not been handed out/, 'even a superuser gets into no spare');
+like(
+	$closed->message,
+	qr/not currently accepting connections|has not been handed out/,
+	'even a superuser gets into no spare');
 like($closed->message, qr/"$spares[0]"/, 'the message has its name');
 
 # The same with spares that had another life.
@@ -90,8 +96,8 @@ for my $begin ('BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'BEGIN ISOLATIO
 	is($in->query('SELECT 1'), 1, "$begin: another session connects before the end of the caller's transaction");
 	run($caller, 'ROLLBACK TO a');
 	run($caller, 'ROLLBACK');
-	is(run($admin, "SELECT datallowconn, datconnlimit FROM pg_database WHERE datname = '$name'"), 't|9',
-		"$begin: and ROLLBACK does not close it");
+	is(run($admin, "SELECT datallowconn, datconnlimit FROM pg_database WHERE datname = '$name'"),
+		't|9', "$begin: and ROLLBACK does not close it");
 	$_->close for $in, $caller;
 	run($admin, "SELECT testdb_drop('$name')");
 }
@@ -110,7 +116,15 @@ sub described_row
 {
 	my ($name) = @_;
 	my $oid = oid_of($admin, $name);
-	return join "\n", map { "$_: " . join(' ', map { join '|', map { $_ // '' } @$_ } $admin->rows(sprintf $shared{$_}, $oid)) } sort keys %shared;
+	return join "\n", map {
+		"$_: " . join(
+			' ',
+			map {
+				join '|',
+				  map { $_ // '' }
+				  @$_
+			} $admin->rows(sprintf $shared{$_}, $oid))
+	} sort keys %shared;
 }
 my $asked = session($node, 'postgres', user => 'regress_owner');
 
@@ -118,7 +132,8 @@ my $asked = session($node, 'postgres', user => 'regress_owner');
 sub prewarm_owner
 {
 	run($asked, "SELECT testdb_prewarm('$template', 5)");
-	return map { $_->[0] } $admin->rows(q{
+	return map { $_->[0] } $admin->rows(
+		q{
 		SELECT datname FROM pg_database d JOIN testdb_clones() c USING (oid)
 		WHERE c.state = 'spare' AND datdba = 'regress_owner'::regrole});
 }
@@ -164,7 +179,8 @@ for my $kind (@kinds)
 my @names = prewarm_owner();
 my $other = session($node, 'postgres', user => 'regress_owner');
 run($other, 'BEGIN');
-$other->query("COMMENT ON DATABASE $_ IS 'mine'"), $other->query("GRANT CREATE ON DATABASE $_ TO regress_other") for @names;
+$other->query("COMMENT ON DATABASE $_ IS 'mine'"), $other->query("GRANT CREATE ON DATABASE $_ TO regress_other")
+  for @names;
 my $got = run($asked, "SELECT testdb_clone('$template')");
 run($other, 'COMMIT');
 is(described_row($got), $expected, 'what is committed after the clone was taken is not in it either');

@@ -52,8 +52,8 @@ sub connect_in_loop
 			until (select(my $seen = $ready, undef, undef, 0))
 			{
 				my $client = connect_to($node, $name);
-				if ($client->error) { $told{ told($client) }++ }
-				else { $count++ }
+				if   ($client->error) { $told{ told($client) }++ }
+				else                  { $count++ }
 				$client->close;
 			}
 			print $writer join("\n", $count, map { "$told{$_} times $_" } sort keys %told), "\n";
@@ -141,7 +141,8 @@ sub hold_reset
 	run($client, 'SET testdb.method = file_copy') if $point =~ /^replace/;
 	run($client, q{SET testdb.timeout = '60s'});
 	$client->send("SELECT testdb_reset('$name')");
-	poll(sub { slurp_file($node->logfile, $position) =~ /debug point "$point" was reached/ }) or die "no reset comes to $point";
+	poll(sub { slurp_file($node->logfile, $position) =~ /debug point "$point" was reached/ })
+	  or die "no reset comes to $point";
 	return $client;
 }
 
@@ -166,7 +167,9 @@ for my $point ('reset-empty', 'restore-recorded', 'restore-committed', 'replace-
 	my $start = time;
 	my $client = connect_to($node, $name);
 	my $took = time - $start;
-	like(told($client), qr/^57P03: database "$name" is being reset\nThe connection waited 300 ms for the reset to finish\.\nTry again, or increase "testdb.timeout"\.$/,
+	like(
+		told($client),
+		qr/^57P03: database "$name" is being reset\nThe connection waited 300 ms for the reset to finish\.\nTry again, or increase "testdb.timeout"\.$/,
 		"$point: refused in the end");
 	ok($took > 0.29 && $took < 10, "$point: after testdb.timeout") or diag $took;
 	ok(!connect_to($node, 'postgres')->error, "$point: another database can be entered");
@@ -191,8 +194,13 @@ for my $point ('reset-empty', 'restore-recorded', 'restore-committed', 'replace-
 }
 
 # Resets that end in the middle: the clone stays, is restored, and meanwhile new sessions wait.
-for my $case ([ 'restore-recorded', 'error' ], [ 'restore-content', 'error' ], [ 'restore-content', 'fatal' ],
-	[ 'restore-committed', 'error' ], [ 'restore-discarded', 'kill' ], [ 'restore-content', 'kill' ])
+for my $case (
+	[ 'restore-recorded', 'error' ],
+	[ 'restore-content', 'error' ],
+	[ 'restore-content', 'fatal' ],
+	[ 'restore-committed', 'error' ],
+	[ 'restore-discarded', 'kill' ],
+	[ 'restore-content', 'kill' ])
 {
 	my ($point, $how) = @$case;
 	my $what = "$how at $point";
@@ -203,11 +211,15 @@ for my $case ([ 'restore-recorded', 'error' ], [ 'restore-content', 'error' ], [
 	my $client = session($node, 'postgres');
 	$client->query("SELECT testdb_reset('$name')");
 	ok($client->error, "$what: the reset fails");
-	like($client->error->{D}, qr/The database is being restored; new sessions wait until it is\.$/, "$what: error") if $how eq 'error';
+	like($client->error->{D}, qr/The database is being restored; new sessions wait until it is\.$/, "$what: error")
+	  if $how eq 'error';
 
 	# After a crash the worker that restores may come to the point as well, until it is told otherwise.
 	poll(sub { slurp_file($node->logfile, $position) =~ /reinitializing/ }) or die 'no restart' if $how eq 'kill';
-	poll(sub { eval { $admin = session($node, 'postgres'); reload(''); 1 } }) or die 'no session';
+	poll(
+		sub {
+			eval { $admin = session($node, 'postgres'); reload(''); 1 }
+		}) or die 'no session';
 	my $found;
 	poll(
 		sub {

@@ -54,7 +54,8 @@ sub calls
 sub set_statement
 {
 	my ($statement) = @_;
-	run($admin, 'ALTER SYSTEM SET testdb.recycle_statement = ' . $admin->query("SELECT quote_literal(\$\$$statement\$\$)"));
+	run($admin,
+		'ALTER SYSTEM SET testdb.recycle_statement = ' . $admin->query("SELECT quote_literal(\$\$$statement\$\$)"));
 	run($admin, 'SELECT pg_reload_conf()');
 	poll(sub { $admin->query('SHOW testdb.recycle_statement') eq $statement }) or die 'not reloaded';
 	return;
@@ -97,8 +98,9 @@ for my $way (sort keys %ways)
 			skip 'PostgreSQL has no pg_stat_statements', 1 unless $statements;
 			is(calls($oid), '0', "$way $round: pg_stat_statements has forgotten the former");
 		}
-		is($admin->query("SELECT string_agg(dbid || ' ' || path, ',') FROM seen"),
-			"$oid pg_catalog, pg_temp", "$way $round: the statement was run once, in a safe search_path");
+		is( $admin->query("SELECT string_agg(dbid || ' ' || path, ',') FROM seen"),
+			"$oid pg_catalog, pg_temp",
+			"$way $round: the statement was run once, in a safe search_path");
 	}
 	run($admin, "SELECT testdb_drop('$name')");
 	spare_of($admin, $oid, $name);
@@ -107,8 +109,11 @@ SKIP:
 {
 	skip 'PostgreSQL has no pg_stat_statements', 1 unless $statements;
 	cmp_ok(
-		$watcher->query("SELECT count(*) FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = 'postgres')"),
-		'>', 0, 'what other databases have done is still known');
+		$watcher->query(
+			"SELECT count(*) FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = 'postgres')"
+		),
+		'>', 0,
+		'what other databases have done is still known');
 }
 
 # Statements that fail, each in its own way: the clone does not come back under its OID; a reset stands.
@@ -125,13 +130,15 @@ for my $how (sort keys %failing)
 	my $oid = oid_of($admin, $name);
 	set_statement($statement);
 	run($admin, "SELECT testdb_drop('$name')");
-	ok(poll(sub { !$admin->query("SELECT 1 FROM pg_database WHERE oid = $oid") }), "a statement $how: the clone is dropped");
-	like($admin->query("SELECT last_error FROM testdb_templates WHERE name = '$template'"), $message,
-		"a statement $how: the view says why");
+	ok(poll(sub { !$admin->query("SELECT 1 FROM pg_database WHERE oid = $oid") }),
+		"a statement $how: the clone is dropped");
+	like($admin->query("SELECT last_error FROM testdb_templates WHERE name = '$template'"),
+		$message, "a statement $how: the view says why");
 
 	$name = clone();
 	$oid = oid_of($admin, $name);
-	isnt($admin->query("SELECT testdb_reset('$name')"), undef, "a statement $how: a reset stands") or diag $admin->message;
+	isnt($admin->query("SELECT testdb_reset('$name')"), undef, "a statement $how: a reset stands")
+	  or diag $admin->message;
 	is(oid_of($admin, $name), $oid, "a statement $how: it is the same database");
 	is(connect_to($node, $name)->query('SELECT 1'), '1', "a statement $how: it can be used");
 	set_statement('');
@@ -174,8 +181,10 @@ for my $case ([ 0, -1 ], [ 7, 7 ], [ -1, -1 ])
 	my $oid = oid_of($admin, $name);
 	for my $life ('a new clone', 'a recycled one', 'one that was reset', 'one with a name')
 	{
-		is($admin->query("SELECT datconnlimit FROM pg_database WHERE oid = $oid"), $wanted, "limit $limit: $life has $wanted");
-		is(connect_to($node, $name, user => 'regress_user')->query('SELECT 1'), '1', "limit $limit: its owner gets into $life");
+		is($admin->query("SELECT datconnlimit FROM pg_database WHERE oid = $oid"),
+			$wanted, "limit $limit: $life has $wanted");
+		is(connect_to($node, $name, user => 'regress_user')->query('SELECT 1'),
+			'1', "limit $limit: its owner gets into $life");
 		if ($life eq 'a new clone')
 		{
 			run($client, "SELECT testdb_drop('$name')");

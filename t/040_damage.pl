@@ -50,7 +50,8 @@ sub leave
 	my ($client) = @_;
 	my $pid = $client->pid // 0;
 	$client->close;
-	poll(sub { run($admin, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }) or die "process $pid stays";
+	poll(sub { run($admin, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' })
+	  or die "process $pid stays";
 	return;
 }
 
@@ -81,7 +82,10 @@ my @damages = (
 	[ 'a file is overwritten', sub { put($table, '+<', 'x' x 8192) } ],
 	[ 'a file gets another time', sub { utime time, time, $table } ],
 	[ 'a file can\'t be read', sub { chmod 0, $table } ],
-	[ 'a directory takes the place of a file', sub { unlink $table; mkdir $table; put("$table/x", '>', 'x'); chmod 0, $table } ],
+	[
+		'a directory takes the place of a file',
+		sub { unlink $table; mkdir $table; put("$table/x", '>', 'x'); chmod 0, $table }
+	],
 	[ 'a link takes the place of a file', sub { symlink move_away($table), $table } ],
 	[ 'a pipe takes the place of a file', sub { unlink $table; system('mkfifo', $table) } ],
 	[ 'an empty file is removed', sub { unlink $empty }, 'all' ],
@@ -96,7 +100,11 @@ my @damages = (
 	[ 'the folder of all snapshots can\'t be read', sub { chmod 0, $parent } ],
 	[ 'the manifest is removed', sub { unlink $manifest }, 'new worker' ],
 	[ 'the manifest is damaged', sub { put($manifest, '+<', 'x' x 100) }, 'new worker' ],
-	[ 'the manifest is a directory', sub { unlink $manifest; mkdir $manifest; put("$manifest/x", '>', 'x') }, 'new worker' ],
+	[
+		'the manifest is a directory',
+		sub { unlink $manifest; mkdir $manifest; put("$manifest/x", '>', 'x') },
+		'new worker'
+	],
 	[ 'the manifest can\'t be read', sub { chmod 0, $manifest }, 'new worker' ]);
 
 # Asks for something that must work; undef, and a failed test, if it does not.
@@ -168,7 +176,8 @@ my %roads = (
 			run($admin, 'SET testdb.serve_create_database = on');
 			defined ask($_[1], "CREATE DATABASE regression_served TEMPLATE $template") or return;
 			run($admin, 'RESET testdb.serve_create_database');
-			is(run($admin, q{SELECT count(*) FROM testdb_clones() WHERE scope = 'database'}), '1', "$_[1]: it was served");
+			is(run($admin, q{SELECT count(*) FROM testdb_clones() WHERE scope = 'database'}),
+				'1', "$_[1]: it was served");
 			return 'regression_served';
 		}
 	},
@@ -236,7 +245,8 @@ sub try_damage
 	my $log = slurp_file($node->logfile, $position);
 	like($log, qr/LOG: .*snapshot of template "$template" must be taken anew: /, "$title: the log says so");
 	unlike($log, qr/(ERROR|FATAL|PANIC|WARNING):|could not (make|recycle)/, "$title: but nothing else");
-	is(run($admin, "SELECT snapshot FROM testdb_templates WHERE name = '$template'"), 'current', "$title: it is current");
+	is(run($admin, "SELECT snapshot FROM testdb_templates WHERE name = '$template'"),
+		'current', "$title: it is current");
 	chmod 0700, glob "$elsewhere/*";
 	return;
 }
@@ -246,7 +256,7 @@ sub roads_of
 {
 	my ($damage) = @_;
 	return grep {
-		(($damage->[2] // '') ne 'new worker' || /^(clone|recycling)$/)
+			 (($damage->[2] // '') ne 'new worker' || /^(clone|recycling)$/)
 		  && (!$roads{$_}{damages} || $damage->[0] =~ $roads{$_}{damages})
 	} sort keys %roads;
 }
@@ -271,6 +281,7 @@ run($admin, "SELECT testdb_prewarm('$template', 2)");
 my $sitter = session($node, $template);
 $sitter->query('SELECT 1');
 unlink $table or die $!;
+
 for my $restore (qw(reset rewind))
 {
 	ok(!$admin->do("SELECT testdb_$restore('$mine')"), "in use, $restore: refused");

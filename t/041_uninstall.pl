@@ -40,15 +40,17 @@ run($admin, $_)
 # What there is beside the databases that every server has.
 sub others
 {
-	return join ' ', sort map { $_->[0] } $admin->rows(
+	return join ' ',
+	  sort map { $_->[0] }
+	  $admin->rows(
 		"SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', '$template')");
 }
 
 # All files and folders under pg_testdb but the two folders that every start makes.
 sub leftovers
 {
-	my $text = join ' ', sort map { s{^\Q$data\E/pg_testdb/}{}r }
-	  glob("$data/pg_testdb/*"), map { glob "$data/pg_testdb/$_/*" } qw(clones snapshots reserve);
+	my $text = join ' ', sort map { s{^\Q$data\E/pg_testdb/}{}r } glob("$data/pg_testdb/*"),
+	  map { glob "$data/pg_testdb/$_/*" } qw(clones snapshots reserve);
 	return $text =~ s/^(clones) ?| ?\bsnapshots(?![\/\w])//gr =~ s/^ //r;
 }
 
@@ -67,8 +69,7 @@ sub is_clear
 {
 	my ($title, @names) = @_;
 	is(others(), "@names", "$title: no databases but clones in use");
-	is(
-		leftovers(),
+	is( leftovers(),
 		join(' ', sort('uninstalled', map { "clones/$_" } map { oid_of($admin, $_) } @names)),
 		"$title: no files but theirs and the mark");
 	is(run($admin, 'SELECT count(*) FROM testdb_clones()'), scalar @names, "$title: testdb knows no others");
@@ -85,8 +86,14 @@ my $refused = qr/^55000: testdb has been uninstalled from this server\n.*testdb_
 # Rights.
 for my $function (qw(testdb_uninstall testdb_install))
 {
-	like(error_of($node, "SELECT $function()", user => 'regress_user'), qr/^42501: permission denied for function $function/, "$function: not for everybody");
-	like(error_of($node, "SELECT $function()", user => 'regress_granted'), qr/^42501: permission denied to call $function/, "$function: for superusers only, whatever was granted");
+	like(
+		error_of($node, "SELECT $function()", user => 'regress_user'),
+		qr/^42501: permission denied for function $function/,
+		"$function: not for everybody");
+	like(
+		error_of($node, "SELECT $function()", user => 'regress_granted'),
+		qr/^42501: permission denied to call $function/,
+		"$function: for superusers only, whatever was granted");
 	like(
 		error_of($node, "BEGIN READ ONLY; SELECT $function()"),
 		qr/^25006: cannot execute $function\(\) in a read-only transaction/,
@@ -97,8 +104,7 @@ for my $function (qw(testdb_uninstall testdb_install))
 my @names = prepare(2);
 isnt(leftovers(), '', 'there are files');
 run($admin, 'BEGIN');
-is(
-	run($admin, 'SELECT name || template || owner FROM testdb_uninstall() ORDER BY 1'),
+is( run($admin, 'SELECT name || template || owner FROM testdb_uninstall() ORDER BY 1'),
 	join("\n", map { $_ . $template . run($admin, 'SELECT current_user') } @names),
 	'uninstall: it returns the clones in use');
 run($admin, 'ROLLBACK');
@@ -135,7 +141,10 @@ $node->restart;
 $admin = connect_to($node, 'postgres');
 all_refused('restart');
 is_clear('restart', @names);
-like(slurp_file($node->logfile), qr/testdb does not create databases because it has been uninstalled/, 'restart: the log says so');
+like(
+	slurp_file($node->logfile),
+	qr/testdb does not create databases because it has been uninstalled/,
+	'restart: the log says so');
 is(run($admin, "SELECT testdb_drop('$names[0]')"), 't', 'restart: a clone can be dropped');
 shift @names;
 is_clear('dropped', @names);
@@ -146,7 +155,8 @@ $admin->close;
 set_conf($node, 'restart', shared_preload_libraries => '');
 $admin = connect_to($node, 'postgres');
 is(others(), "@names", 'without the library: no other databases');
-is(run(session($node, $names[0]), 'SELECT count(*) FROM t'), '100', 'without the library: a clone is an ordinary database');
+is(run(session($node, $names[0]), 'SELECT count(*) FROM t'),
+	'100', 'without the library: a clone is an ordinary database');
 run($admin, 'DROP EXTENSION testdb');
 $admin->close;
 
@@ -154,7 +164,8 @@ $admin->close;
 set_conf($node, 'restart', shared_preload_libraries => $preload);
 $admin = connect_to($node, 'postgres');
 poll(sub { -d "$data/pg_testdb/snapshots" }) or die 'testdb does not start';
-is(run($admin, q{SELECT count(*) FROM pg_extension WHERE extname = 'testdb'}), '0', 'with the library again: no extension');
+is(run($admin, q{SELECT count(*) FROM pg_extension WHERE extname = 'testdb'}),
+	'0', 'with the library again: no extension');
 ok(-e "$data/pg_testdb/uninstalled", 'with the library again: the mark stays');
 run($admin, 'CREATE EXTENSION testdb');
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_uninstall, testdb_install TO regress_granted');
@@ -181,7 +192,10 @@ ok($admin->do("SELECT testdb_drop(testdb_clone('$template'))"), 'testdb_install:
 	my $caller = session($node, 'postgres');
 	run($caller, q{SET testdb.timeout = '300ms'});
 	ok(!$caller->do('SELECT * FROM testdb_uninstall()'), 'timeout: it fails');
-	like(told($caller), qr/^55006: \d databases? created by testdb could not be removed in time\n.* is one of them.*\n.*again/, 'timeout: and says why');
+	like(
+		told($caller),
+		qr/^55006: \d databases? created by testdb could not be removed in time\n.* is one of them.*\n.*again/,
+		'timeout: and says why');
 	like(error_of($node, $calls{clone}), $refused, 'timeout: no clones are made');
 	run($holder, 'ROLLBACK');
 	is(uninstall(), '', 'timeout: the next call succeeds');
@@ -204,6 +218,7 @@ for my $round (1 .. 4)
 	push @got, map { $_->[0] } $admin->rows('SELECT name FROM testdb_clones');
 	$clients[$_]->send($sql[$_]) for 0 .. 2;
 	my $reported = uninstall();
+
 	for my $client (@clients)
 	{
 		my $result = $client->result;
@@ -240,13 +255,19 @@ for my $step (map { [ "uninstall-$_", 'kill' ], [ "uninstall-$_", 'error' ] } qw
 	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq $title }) or die 'not reloaded';
 	ok(!$admin->do('SELECT * FROM testdb_uninstall()'), "$title: the call fails");
 	set_point('');
+
 	if ($step->[1] eq 'kill')
 	{
 		$node->{_pid} = undef;
 		start_again($node);
 		$admin = connect_to($node, 'postgres');
 		like(error_of($node, $calls{clone}), $refused, "$title: what was begun stands");
-		poll(sub { others() eq "@mine" && leftovers() !~ /reserve/ && run($admin, 'SELECT count(*) FROM testdb_clones()') == @mine });
+		poll(
+			sub {
+				others() eq "@mine"
+				  && leftovers() !~ /reserve/
+				  && run($admin, 'SELECT count(*) FROM testdb_clones()') == @mine;
+			});
 		is_clear($title, @mine);
 	}
 	else

@@ -35,7 +35,8 @@ my %arguments = (
 	testdb_template_set => q{'regression_template', 0},
 	testdb_template_begin => q{'regression_built', clock_timestamp()::text},
 	testdb_template_drop => q{'regression_built'});
-$arguments{"testdb_template_$_"} = "(SELECT database::text FROM $quoted.testdb_template_begin('regression_built', clock_timestamp()::text))"
+$arguments{"testdb_template_$_"} =
+  "(SELECT database::text FROM $quoted.testdb_template_begin('regression_built', clock_timestamp()::text))"
   for qw(finish cancel);
 
 # In this order: what can only be done with a clone in the middle, what ends everything last.
@@ -56,7 +57,8 @@ cmp_ok(scalar @objects, '>', 15, 'functions, procedures and views were found');
 run($admin, q{SET testdb.uri = 'postgresql://localhost/'});
 
 my %documented;
-$documented{$1} = 1 while $troubleshooting =~ /\*\*`(function|procedure|relation) "?testdb_\w+(?:\(\w*\)|") does not exist`\*\*/g;
+$documented{$1} = 1
+  while $troubleshooting =~ /\*\*`(function|procedure|relation) "?testdb_\w+(?:\(\w*\)|") does not exist`\*\*/g;
 
 sub statement
 {
@@ -80,7 +82,10 @@ for my $path (q{''}, 'pg_catalog', 'public')
 		next if $admin->do(statement($kind, "$quoted.$name"));
 
 		# The session is in postgres, which is not a clone.
-		like(told($admin), qr/^42809: database "postgres" was not created by testdb/, "$title: by its full name, it is called");
+		like(
+			told($admin),
+			qr/^42809: database "postgres" was not created by testdb/,
+			"$title: by its full name, it is called");
 		is($kind, 'procedure', "$title: only the procedure is about this database");
 	}
 }

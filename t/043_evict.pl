@@ -32,12 +32,12 @@ run($admin, $_)
   'CREATE ROLE regress_sitter LOGIN',
   'CREATE ROLE regress_super LOGIN SUPERUSER',
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_reset, testdb_prewarm, testdb_rewind(text, boolean)
-	TO regress_member, regress_other',
-  "CREATE DATABASE $template OWNER regress_owner IS_TEMPLATE true";
+	TO regress_member, regress_other', "CREATE DATABASE $template OWNER regress_owner IS_TEMPLATE true";
 {
 	my $client = session($node, $template);
 	run($client, $_)
-	  for 'CREATE TABLE t (i int)', 'GRANT ALL ON t TO PUBLIC', 'CREATE TABLE big (i int) WITH (autovacuum_enabled = off)';
+	  for 'CREATE TABLE t (i int)', 'GRANT ALL ON t TO PUBLIC',
+	  'CREATE TABLE big (i int) WITH (autovacuum_enabled = off)';
 	$client->close;
 }
 my %callers = map { $_ => session($node, 'postgres', user => "regress_$_") } qw(member other super);
@@ -101,7 +101,9 @@ for my $case (
 	{
 		like(
 			$caller->error->{H},
-			$setting eq 'on' ? qr/^Members of the role that owns a template/ : qr/see .* and "testdb\.end_template_sessions"/,
+			$setting eq 'on'
+			? qr/^Members of the role that owns a template/
+			: qr/see .* and "testdb\.end_template_sessions"/,
 			"$title: the hint");
 	}
 	is(join(' ', map { lives($_) } @sessions), join(' ', map { $ends ? 0 : 1 } @sessions), "$title: the sessions");
@@ -207,7 +209,8 @@ for my $case (
 	emptied();
 	run($admin, $_) for 'ALTER SYSTEM SET autovacuum = on', 'SELECT pg_reload_conf()';
 	my $worker = "backend_type = 'autovacuum worker' AND datname = '$template' AND query LIKE '%big%'";
-	ok(poll(sub { $admin->query("SELECT count(*) FROM pg_stat_activity WHERE $worker") }), 'autovacuum is in the template');
+	ok(poll(sub { $admin->query("SELECT count(*) FROM pg_stat_activity WHERE $worker") }),
+		'autovacuum is in the template');
 	run($callers{member}, $_) for 'SET testdb.end_template_sessions = on', q{SET testdb.template_timeout = '5s'};
 	is(in_clone($callers{member}), $rows, 'and is told to go, also for who is no superuser');
 }

@@ -111,7 +111,8 @@ run($admin, "COMMENT ON DATABASE $name IS 'altered'");
 poll(sub { reached('garbage-unwanted', $position) });
 is(state_of($oid), 'removing', 'a worker removes a spare that was altered');
 is_owned('it owns it');
-run($admin, q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'testdb: removing database %'});
+run($admin,
+	q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'testdb: removing database %'});
 poll(sub { reached('garbage-unwanted', $position) > 1 });
 is(state_of($oid), 'removing', 'when that is ended, another removes it');
 is_owned('and owns it');

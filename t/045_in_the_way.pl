@@ -26,7 +26,8 @@ testdb.lock_timeout = 1s
 });
 my $admin = session($node, 'postgres');
 run($admin, $_)
-  for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_other', "CREATE TABLESPACE regress_space LOCATION '$space'";
+  for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_other',
+  "CREATE TABLESPACE regress_space LOCATION '$space'";
 
 # Runs statements in a session of its own in a database.
 sub inside
@@ -43,7 +44,8 @@ sub is_gone
 {
 	my ($name, $oid) = @_;
 	return !run($admin, "SELECT count(*) FROM pg_database WHERE oid = $oid AND datname = '$name'")
-	  && !run($admin, "SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage', 'removing')");
+	  && !run($admin,
+		"SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state IN ('leased', 'garbage', 'removing')");
 }
 
 # Is it said who is in the way: process, user, application?
@@ -57,18 +59,18 @@ sub names
 # What a live process holds: how it gets hold of a clone, how it lets go, and the error's SQLSTATE.
 my @holders = (
 	[
-		'a comment in an open transaction', '55P03',
-		sub { run($_[0], "BEGIN; COMMENT ON DATABASE $_[1] IS 'held'") }, sub { run($_[0], 'ROLLBACK') }
+		'a comment in an open transaction',
+		'55P03',
+		sub { run($_[0], "BEGIN; COMMENT ON DATABASE $_[1] IS 'held'") },
+		sub { run($_[0], 'ROLLBACK') }
 	],
 	[
-		'a lock on pg_database', '55P03',
-		sub { run($_[0], 'BEGIN; LOCK TABLE pg_database IN SHARE ROW EXCLUSIVE MODE') }, sub { run($_[0], 'ROLLBACK') }
+		'a lock on pg_database',
+		'55P03',
+		sub { run($_[0], 'BEGIN; LOCK TABLE pg_database IN SHARE ROW EXCLUSIVE MODE') },
+		sub { run($_[0], 'ROLLBACK') }
 	],
-	[
-		'a stopped process in it', '55006',
-		sub { kill 'STOP', $_[0]->pid }, sub { kill 'CONT', $_[0]->pid },
-		'inside'
-	]);
+	[ 'a stopped process in it', '55006', sub { kill 'STOP', $_[0]->pid }, sub { kill 'CONT', $_[0]->pid }, 'inside' ]);
 
 # Each of them by testdb_drop, and with a lifetime.
 for my $holder (@holders)
@@ -94,7 +96,8 @@ for my $holder (@holders)
 	my $oid = oid_of($admin, $name);
 	my $client = session($node, 'postgres', name => 'regress holder');
 	my $from = -s $node->logfile;
-	my $said = sub { my $log = slurp_file($node->logfile, $from); scalar(() = $log =~ /could not drop expired database/g) };
+	my $said =
+	  sub { my $log = slurp_file($node->logfile, $from); scalar(() = $log =~ /could not drop expired database/g) };
 	my ($state, $tries) = ('', 0);
 	my $tried = sub {
 		my $now = run($admin, "SELECT state FROM testdb_clones WHERE name = '$name'");
@@ -105,7 +108,10 @@ for my $holder (@holders)
 	run($client, "BEGIN; COMMENT ON DATABASE $name IS 'held'");
 	ok(poll(sub { $tried->() >= 4 }, 20), 'a lifetime whose end fails: tried again');
 	is($said->(), 1, 'it is logged once');
-	like(slurp_file($node->logfile, $from), qr/DETAIL: .*Process \d+ of user "[^"]+" \(application "regress holder"\)/, 'the log names who is in the way');
+	like(
+		slurp_file($node->logfile, $from),
+		qr/DETAIL: .*Process \d+ of user "[^"]+" \(application "regress holder"\)/,
+		'the log names who is in the way');
 	run($client, 'ROLLBACK');
 	ok(poll(sub { is_gone($name, $oid) }, 20), 'when it has let go the clone is dropped');
 }
@@ -129,10 +135,17 @@ for my $holder (@holders)
 	my $pid = $client->pid;
 	for my $name (@names[ 0, 2 ])
 	{
-		like($err, qr/WARNING:  55P03: database "$name" was not dropped: .*\nDETAIL:  .*Process $pid of user/, "testdb_drop_all: a warning for $name");
+		like(
+			$err,
+			qr/WARNING:  55P03: database "$name" was not dropped: .*\nDETAIL:  .*Process $pid of user/,
+			"testdb_drop_all: a warning for $name");
 	}
-	like($err, qr/ERROR:  55006: 2 databases could not be dropped\nDETAIL:  2 others were dropped/, 'testdb_drop_all: the error says how many');
-	is(run($admin, 'SELECT string_agg(name, \' \' ORDER BY name) FROM testdb_clones'), join(' ', sort @names[ 0, 2 ]),
+	like(
+		$err,
+		qr/ERROR:  55006: 2 databases could not be dropped\nDETAIL:  2 others were dropped/,
+		'testdb_drop_all: the error says how many');
+	is( run($admin, 'SELECT string_agg(name, \' \' ORDER BY name) FROM testdb_clones'),
+		join(' ', sort @names[ 0, 2 ]),
 		'testdb_drop_all: the others are dropped');
 	run($client, 'ROLLBACK');
 	is(run($admin, 'SELECT testdb_drop_all()'), 2, 'testdb_drop_all: the rest goes later');
@@ -145,7 +158,7 @@ for my $holder (@holders)
 	ok(!$caller->do('SELECT testdb_drop_all()'), 'testdb_drop_all: can be cancelled');
 	is($caller->sqlstate, '57014', 'testdb_drop_all: as its cancellation says') or diag told($caller);
 	run($client, 'ROLLBACK');
-	ok(poll(sub { $admin->do('SELECT testdb_drop_all()') && !run($admin, 'SELECT count(*) FROM testdb_clones') }, 20),
+	ok( poll(sub { $admin->do('SELECT testdb_drop_all()') && !run($admin, 'SELECT count(*) FROM testdb_clones') }, 20),
 		'testdb_drop_all: later they go');
 }
 
@@ -156,7 +169,11 @@ for my $holder (@holders)
 	my $client = session($node, 'postgres', name => 'regress copy');
 	run($client, 'CREATE TABLE copied (i int)');
 	$client->send('COPY copied FROM STDIN');
-	poll(sub { run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'}) });
+	poll(
+		sub {
+			run($admin,
+				q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'});
+		});
 	inside($name, 'CREATE TABLE away (i) TABLESPACE regress_space AS SELECT 1');
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'during a COPY: testdb_drop fails');
 	is($admin->sqlstate, '55006', 'during a COPY: SQLSTATE');
@@ -175,11 +192,16 @@ for my $holder (@holders)
 	poll(sub { is_idle($admin) });
 	my $name = run($admin, "SELECT testdb_clone('$template')");
 	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION 'regress it''s $name'");
-	my $taken = run($admin, 'SHOW max_worker_processes') - run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE (backend_type LIKE '%worker%' AND backend_type <> 'io worker') OR backend_type LIKE 'logical%launcher'});
+	my $taken = run($admin, 'SHOW max_worker_processes') - run($admin,
+		q{SELECT count(*) FROM pg_stat_activity WHERE (backend_type LIKE '%worker%' AND backend_type <> 'io worker') OR backend_type LIKE 'logical%launcher'}
+	);
 	is($taken, 0, 'no background worker slot is free');
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'no slot: testdb_drop fails');
 	is($admin->sqlstate, '53400', 'no slot: SQLSTATE') or diag told($admin);
-	like(told($admin), qr/No background worker slot is free\. Prepared transaction "regress it's $name" of user/, 'no slot: the error says so');
+	like(
+		told($admin),
+		qr/No background worker slot is free\. Prepared transaction "regress it's $name" of user/,
+		'no slot: the error says so');
 	like(told($admin), qr/max_worker_processes/, 'no slot: the hint says so');
 	inside($name, "ROLLBACK PREPARED 'regress it''s $name'");
 	is($admin->query("SELECT testdb_drop('$name')"), 't', 'no slot: dropped when nothing is left') or diag told($admin);

@@ -48,15 +48,15 @@ sub orphans
 }
 
 my @changes = (
-	[ 'ALTER DATABASE SET',                 "ALTER DATABASE %s SET geqo = off" ],
-	[ 'ALTER DATABASE SET of the same',     "ALTER DATABASE %s SET work_mem = '7MB'" ],
-	[ 'ALTER DATABASE RESET ALL',           'ALTER DATABASE %s RESET ALL' ],
-	[ 'ALTER ROLE IN DATABASE SET',         'ALTER ROLE regress_role IN DATABASE %s SET geqo = off' ],
-	[ 'ALTER ROLE IN DATABASE RESET',       'ALTER ROLE regress_role IN DATABASE %s RESET work_mem' ],
-	[ 'ALTER ROLE ALL IN DATABASE SET',     'ALTER ROLE ALL IN DATABASE %s SET geqo = off' ],
+	[ 'ALTER DATABASE SET', "ALTER DATABASE %s SET geqo = off" ],
+	[ 'ALTER DATABASE SET of the same', "ALTER DATABASE %s SET work_mem = '7MB'" ],
+	[ 'ALTER DATABASE RESET ALL', 'ALTER DATABASE %s RESET ALL' ],
+	[ 'ALTER ROLE IN DATABASE SET', 'ALTER ROLE regress_role IN DATABASE %s SET geqo = off' ],
+	[ 'ALTER ROLE IN DATABASE RESET', 'ALTER ROLE regress_role IN DATABASE %s RESET work_mem' ],
+	[ 'ALTER ROLE ALL IN DATABASE SET', 'ALTER ROLE ALL IN DATABASE %s SET geqo = off' ],
 	[ 'ALTER ROLE IN DATABASE in a savepoint', 'SAVEPOINT s; ALTER ROLE postgres IN DATABASE %s SET geqo = off' ],
-	[ 'GRANT',                              'GRANT CREATE ON DATABASE %s TO regress_role' ],
-	[ 'COMMENT',                            q{COMMENT ON DATABASE %s IS 'theirs'} ]);
+	[ 'GRANT', 'GRANT CREATE ON DATABASE %s TO regress_role' ],
+	[ 'COMMENT', q{COMMENT ON DATABASE %s IS 'theirs'} ]);
 
 for my $change (@changes)
 {
@@ -76,7 +76,8 @@ for my $change (@changes)
 		}
 		else
 		{
-			is($admin->sqlstate, $deed eq 'testdb_rewind' ? '55006' : '55P03', "$title: has waited") or diag told($admin);
+			is($admin->sqlstate, $deed eq 'testdb_rewind' ? '55006' : '55P03', "$title: has waited")
+			  or diag told($admin);
 			my $pid = $other->pid;
 			like(told($admin), qr/Process $pid of user "[^"]+" \(application "regress holder"\)/, "$title: for whom")
 			  unless $deed eq 'testdb_rewind';
@@ -92,6 +93,7 @@ for my $change (@changes)
 		$waiting->result;
 		is($waiting->message, '', "$title: succeeds after that");
 		$waiting->close;
+
 		if ($deed eq 'testdb_drop')
 		{
 			my $next = run($admin, "SELECT testdb_clone('$template')");

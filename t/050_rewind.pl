@@ -92,47 +92,99 @@ my @lives = (
 	[ 'rows inserted', q{INSERT INTO plain SELECT i, 'new' FROM generate_series(3001, 9000) i}, $look, $seen ],
 	[ 'rows updated', q{UPDATE plain SET t = 'other ' || i}, $look, $seen ],
 	[ 'rows deleted', q{DELETE FROM plain}, $look, $seen ],
-	[ 'a table filled until its indexes have another root', q{
+	[
+		'a table filled until its indexes have another root', q{
 		INSERT INTO plain SELECT i, repeat('x', 500) || i FROM generate_series(3001, 20000) i;;
-		SELECT count(*) FROM plain WHERE i = 15000}, q{SELECT count(*) FROM plain WHERE i = 15000}, '0' ],
+		SELECT count(*) FROM plain WHERE i = 15000}, q{SELECT count(*) FROM plain WHERE i = 15000}, '0'
+	],
 	[ 'a table truncated', 'TRUNCATE plain', $look, $seen ],
 	[ 'a table truncated and filled', q{TRUNCATE plain;; INSERT INTO plain VALUES (1, 'one')}, $look, $seen ],
 	[ 'a table dropped', 'DROP TABLE plain CASCADE', $look, $seen ],
 	[ 'a table made', q{CREATE TABLE more AS SELECT 1 AS i}, q{SELECT to_regclass('more')}, '' ],
-	[ 'a table with the name of a dropped one', q{DROP TABLE plain CASCADE;; CREATE TABLE plain (x text)}, $look, $seen ],
-	[ 'a column added', q{ALTER TABLE plain ADD x int DEFAULT 7;; SELECT x FROM plain LIMIT 1},
-		q{SELECT count(*) FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attname = 'x'}, '0' ],
+	[
+		'a table with the name of a dropped one',
+		q{DROP TABLE plain CASCADE;; CREATE TABLE plain (x text)},
+		$look, $seen
+	],
+	[
+		'a column added',
+		q{ALTER TABLE plain ADD x int DEFAULT 7;; SELECT x FROM plain LIMIT 1},
+		q{SELECT count(*) FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attname = 'x'}, '0'
+	],
 	[ 'a column dropped', 'ALTER TABLE plain DROP t', $look, $seen ],
 	[ 'a column of another type', 'ALTER TABLE plain ALTER i TYPE bigint', $look, $seen ],
-	[ 'sequence values cached', q{SELECT nextval('counter');; SELECT nextval('counter')}, q{SELECT nextval('counter')}, '1' ],
+	[
+		'sequence values cached',
+		q{SELECT nextval('counter');; SELECT nextval('counter')},
+		q{SELECT nextval('counter')}, '1'
+	],
 	[ 'a sequence advanced', q{SELECT nextval('slow') FROM generate_series(1, 100)}, q{SELECT nextval('slow')}, '1' ],
-	[ 'a serial column used', q{INSERT INTO toasted (t) SELECT 'x' FROM generate_series(1, 50)},
-		q{INSERT INTO toasted (t) VALUES ('x') RETURNING i}, '21' ],
-	[ 'an enum value added', q{ALTER TYPE mood ADD VALUE 'ugly';; SELECT 'ugly'::mood}, q{SELECT enum_range(NULL::mood)}, '{good,bad}' ],
-	[ 'a domain altered', q{ALTER DOMAIN small DROP CONSTRAINT small_check;; SELECT 11::small}, q{SELECT 11::small}, undef ],
-	[ 'a composite type altered', q{ALTER TYPE pair ADD ATTRIBUTE c int;; SELECT (1, 'x', 2)::pair}, q{SELECT (1, 'x')::pair}, '(1,x)' ],
-	[ 'functions replaced', q{
+	[
+		'a serial column used',
+		q{INSERT INTO toasted (t) SELECT 'x' FROM generate_series(1, 50)},
+		q{INSERT INTO toasted (t) VALUES ('x') RETURNING i}, '21'
+	],
+	[
+		'an enum value added',
+		q{ALTER TYPE mood ADD VALUE 'ugly';; SELECT 'ugly'::mood},
+		q{SELECT enum_range(NULL::mood)}, '{good,bad}'
+	],
+	[
+		'a domain altered',
+		q{ALTER DOMAIN small DROP CONSTRAINT small_check;; SELECT 11::small},
+		q{SELECT 11::small}, undef
+	],
+	[
+		'a composite type altered',
+		q{ALTER TYPE pair ADD ATTRIBUTE c int;; SELECT (1, 'x', 2)::pair},
+		q{SELECT (1, 'x')::pair}, '(1,x)'
+	],
+	[
+		'functions replaced', q{
 		CREATE OR REPLACE FUNCTION answer() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN ''clone''; END';;
 		CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 0';;
-		SELECT answer(), twice(4)}, $look, $seen ],
+		SELECT answer(), twice(4)}, $look, $seen
+	],
 	[ 'a partition detached', 'ALTER TABLE parted DETACH PARTITION parted_1', $look, $seen ],
-	[ 'a partition added', q{CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (100) TO (200);; INSERT INTO parted VALUES (150)}, $look, $seen ],
+	[
+		'a partition added',
+		q{CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (100) TO (200);; INSERT INTO parted VALUES (150)},
+		$look, $seen
+	],
 	[ 'an index dropped and made', q{DROP INDEX plain_t;; CREATE INDEX other ON plain (t, i)}, $look, $seen ],
 	[ 'a table rewritten', 'VACUUM FULL plain', $look, $seen ],
 	[ 'catalogs rewritten', 'VACUUM FULL pg_class;; VACUUM FULL pg_attribute;; VACUUM FULL pg_proc', $look, $seen ],
 	[ 'indexes rewritten', 'REINDEX TABLE plain;; REINDEX TABLE pg_class', $look, $seen ],
-	[ 'large objects', q{SELECT lo_unlink(12345);; SELECT lo_from_bytea(54321, 'x')}, q{SELECT count(*) FROM pg_largeobject_metadata}, '1' ],
-	[ 'a schema and a search_path', q{CREATE SCHEMA s;; CREATE TABLE s.plain ();; SET search_path = s, public;; SELECT count(*) FROM plain},
-		q{RESET search_path;; } . $look, $seen ],
-	[ 'a prepared statement', q{PREPARE p AS SELECT count(*) FROM plain;; EXECUTE p;; DELETE FROM plain;; EXECUTE p}, 'EXECUTE p', '3000', 'own' ],
+	[
+		'large objects',
+		q{SELECT lo_unlink(12345);; SELECT lo_from_bytea(54321, 'x')},
+		q{SELECT count(*) FROM pg_largeobject_metadata}, '1'
+	],
+	[
+		'a schema and a search_path',
+		q{CREATE SCHEMA s;; CREATE TABLE s.plain ();; SET search_path = s, public;; SELECT count(*) FROM plain},
+		q{RESET search_path;; } . $look, $seen
+	],
+	[
+		'a prepared statement',
+		q{PREPARE p AS SELECT count(*) FROM plain;; EXECUTE p;; DELETE FROM plain;; EXECUTE p},
+		'EXECUTE p', '3000', 'own'
+	],
 	[ 'a cursor with hold', q{BEGIN;; DECLARE c CURSOR WITH HOLD FOR SELECT 42;; COMMIT}, 'FETCH c', '42', 'own' ],
 	[ 'an advisory lock', 'SELECT pg_advisory_lock(7)', 'SELECT pg_advisory_unlock(7)', 't', 'own' ],
 	[ 'settings of the session', q{SET work_mem = '7MB'}, 'SHOW work_mem', '7MB', 'own' ],
 	[ 'statistics', q{INSERT INTO plain SELECT i, 'x' FROM generate_series(3001, 9000) i;; ANALYZE}, $look, $seen ],
-	[ 'objects of a role', q{CREATE TABLE carls ();; ALTER TABLE carls OWNER TO regress_grantee;; GRANT SELECT ON plain TO regress_owner},
-		q{DROP ROLE IF EXISTS regress_nobody;; } . $look, $seen ],
-	[ 'settings and rights of the database', qq{ALTER DATABASE $clone SET work_mem = '9MB';; GRANT CREATE ON DATABASE $clone TO regress_owner;;
-		COMMENT ON DATABASE $clone IS 'mine';; ALTER DATABASE $clone CONNECTION LIMIT 50}, $look, $seen ],
+	[
+		'objects of a role',
+		q{CREATE TABLE carls ();; ALTER TABLE carls OWNER TO regress_grantee;; GRANT SELECT ON plain TO regress_owner},
+		q{DROP ROLE IF EXISTS regress_nobody;; } . $look,
+		$seen
+	],
+	[
+		'settings and rights of the database',
+		qq{ALTER DATABASE $clone SET work_mem = '9MB';; GRANT CREATE ON DATABASE $clone TO regress_owner;;
+		COMMENT ON DATABASE $clone IS 'mine';; ALTER DATABASE $clone CONNECTION LIMIT 50}, $look, $seen
+	],
 	[ 'an extension', 'CREATE EXTENSION hstore', q{SELECT count(*) FROM pg_extension WHERE extname = 'hstore'}, '0' ],
 	[ 'a rolled back transaction', q{BEGIN;; DROP TABLE plain CASCADE;; ROLLBACK}, $look, $seen ],
 	[ 'the content in files', q{UPDATE plain SET t = 'x';; CHECKPOINT}, $look, $seen ]);
@@ -165,6 +217,7 @@ for my $life (@lives)
 	is_like_template($title);
 	my @statements = split /;;/, $query;
 	my $last = pop @statements;
+
 	for my $client ($session, $whose ? () : $other)
 	{
 		$client->query($_) for @statements;
@@ -203,7 +256,9 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	run($busy, q{INSERT INTO plain VALUES (5000, 'x')});
 	$admin->query("SELECT testdb_rewind('$clone')");
 	is($admin->sqlstate, '55006', 'a session in a transaction is an error in the end');
-	like($admin->error->{D}, qr/^Process @{[$busy->pid]} of user ".*" \(application "the busy one"\) has been idle in a transaction since /,
+	like(
+		$admin->error->{D},
+		qr/^Process @{[$busy->pid]} of user ".*" \(application "the busy one"\) has been idle in a transaction since /,
 		'which names it');
 	like($admin->error->{H}, qr/testdb\.rewind_timeout/, 'and the setting');
 	is(run($busy, 'SELECT count(*) FROM plain'), '3001', 'it goes on');
@@ -213,7 +268,12 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	my $waiting = session($node, 'postgres');
 	run($waiting, q{SET testdb.rewind_timeout = '60s'});
 	$waiting->send("SELECT testdb_rewind('$clone')");
-	ok(poll(sub { $admin->query(q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'testdb: rewinding%' AND state = 'active'}) }),
+	ok( poll(
+			sub {
+				$admin->query(
+					q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'testdb: rewinding%' AND state = 'active'}
+				);
+			}),
 		'pg_stat_activity shows what the worker does');
 	my $parked = session($node, $clone);
 	$session->send('SELECT count(*) FROM plain');
@@ -228,9 +288,16 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	# Cancelled while it waits.
 	run($busy, 'BEGIN; DELETE FROM plain');
 	$waiting->send("SELECT testdb_rewind('$clone')");
-	ok(poll(sub { $admin->query(q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'testdb: rewinding%' AND state = 'active'}) }), 'another one waits');
+	ok( poll(
+			sub {
+				$admin->query(
+					q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'testdb: rewinding%' AND state = 'active'}
+				);
+			}),
+		'another one waits');
 	$session->send('SELECT 1');
-	ok(poll(sub { $admin->query("SELECT pg_cancel_backend(@{[$waiting->pid]})") eq 't' }), 'a rewind that waits is cancelled');
+	ok(poll(sub { $admin->query("SELECT pg_cancel_backend(@{[$waiting->pid]})") eq 't' }),
+		'a rewind that waits is cancelled');
 	my $canceled = $waiting->result->{error};
 	is($canceled->{C}, '57014', 'which is an error') or diag $canceled->{M};
 	is($session->result->{rows}[0][0], '1', 'and lets the others go on');
@@ -248,7 +315,8 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	# An aborted transaction holds nothing.
 	run($session, 'BEGIN');
 	$session->query('SELECT 1/0');
-	is($admin->query("SELECT testdb_rewind('$clone')"), '', 'a session in a failed transaction is in nobody\'s way') or diag $admin->message;
+	is($admin->query("SELECT testdb_rewind('$clone')"), '', 'a session in a failed transaction is in nobody\'s way')
+	  or diag $admin->message;
 	run($session, 'ROLLBACK');
 	is(run($session, 'SELECT count(*) FROM plain'), '3000', 'and goes on');
 }
@@ -268,7 +336,8 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 {
 	my $temporary = session($node, $clone);
 	run($temporary, 'CREATE TEMPORARY TABLE t (i int)');
-	is($admin->query("SELECT testdb_rewind('$clone')"), '', 'with a session that has temporary tables') or diag $admin->message;
+	is($admin->query("SELECT testdb_rewind('$clone')"), '', 'with a session that has temporary tables')
+	  or diag $admin->message;
 	is_like_template('temporary tables');
 	my $error = $temporary->do('SELECT 1') ? undef : $temporary->error;
 	is($error->{C}, '57P01', 'it is terminated');
@@ -328,7 +397,13 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	my $waiting = session($node, 'postgres');
 	run($waiting, q{SET testdb.rewind_timeout = '60s'});
 	$waiting->send("SELECT testdb_rewind('$clone')");
-	ok(poll(sub { $admin->query(q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'testdb: rewinding%' AND state = 'active'}) }), 'a rewind waits');
+	ok( poll(
+			sub {
+				$admin->query(
+					q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'testdb: rewinding%' AND state = 'active'}
+				);
+			}),
+		'a rewind waits');
 	is($admin->query("SELECT testdb_drop('$clone')"), 't', 'and the clone is dropped') or diag $admin->message;
 	is($waiting->result->{error}{C}, '3D000', 'which ends the wait');
 }

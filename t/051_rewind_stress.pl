@@ -42,7 +42,8 @@ my $amcheck = has_contrib('amcheck');
 run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 {
 	my $client = session($node, $template);
-	run($client, $_) for split(/;;/, q{
+	run($client, $_) for split(
+		/;;/, q{
 		CREATE EXTENSION testdb;;
 		CREATE TABLE plain (i int PRIMARY KEY, t text);;
 		INSERT INTO plain SELECT i, 'row ' || i FROM generate_series(1, 1000) i;;
@@ -66,10 +67,12 @@ run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 		CREATE INDEX t1_pad ON t1 (pad);;
 		INSERT INTO t1 SELECT 0, g, 'base ' || g FROM generate_series(1, 500) g;;
 		CREATE TABLE t2 (LIKE t1 INCLUDING ALL);;
-		INSERT INTO t2 SELECT * FROM t1}), ($amcheck ? 'CREATE EXTENSION amcheck' : ());
+		INSERT INTO t2 SELECT * FROM t1}),
+	  ($amcheck ? 'CREATE EXTENSION amcheck' : ());
 	for my $k (1 .. $nworkers)
 	{
-		run($client, $_) for "CREATE TABLE own_$k (n int PRIMARY KEY, t text)",
+		run($client, $_)
+		  for "CREATE TABLE own_$k (n int PRIMARY KEY, t text)",
 		  "INSERT INTO own_$k SELECT g, 'row ' || g FROM generate_series(1, 300) g",
 		  "CREATE INDEX ON own_$k (t)", "CREATE TABLE trunc_$k (i int PRIMARY KEY)", "CREATE SEQUENCE seq_$k CACHE 20",
 		  "CREATE FUNCTION f_$k() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 0; END'";
@@ -83,8 +86,10 @@ my @clones = map { $admin->query("SELECT testdb_clone('$template', 'regression_s
 my $shared = $admin->query("SELECT testdb_clone('$template', 'regression_shared', 'manual')");
 
 # How a session reads. Whichever way, it must find the same.
-my $by_index = 'RESET ALL; SET enable_seqscan = off; SET enable_indexscan = on; SET enable_indexonlyscan = on; SET enable_bitmapscan = on';
-my $by_table = 'RESET ALL; SET enable_seqscan = on; SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off';
+my $by_index =
+  'RESET ALL; SET enable_seqscan = off; SET enable_indexscan = on; SET enable_indexonlyscan = on; SET enable_bitmapscan = on';
+my $by_table =
+  'RESET ALL; SET enable_seqscan = on; SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off';
 my $in_parallel = "$by_table; SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0;
 	SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0";
 my @ways = (($by_index, $by_table, 'RESET ALL') x 4, $in_parallel);
@@ -112,7 +117,9 @@ sub look_at_template
 	$seen = run($first, $look);
 	$first->close;
 	run($admin, "SELECT testdb_drop('$name')");
-	return like($seen, qr/^1000:\S+ 100 11row 299 \w+ $nlight 3 500 300 \w+ \d+ \w+ \{good,bad\} 5000 template 8$/,
+	return like(
+		$seen,
+		qr/^1000:\S+ 100 11row 299 \w+ $nlight 3 500 300 \w+ \d+ \w+ \{good,bad\} 5000 template 8$/,
 		'what the template is');
 }
 look_at_template(300);
@@ -133,33 +140,45 @@ my @writes = map { [ split /;;/ ] } (
 	'BEGIN;; SAVEPOINT s;; DELETE FROM plain;; ROLLBACK TO s;; DELETE FROM light;; COMMIT',
 	q{LISTEN news;; NOTIFY news, 'x'},
 	q{COPY plain FROM PROGRAM 'seq -f "%.0f	copied" 7000 7500'},
-	q{INSERT INTO light SELECT 1 FROM generate_series(1, 1000)}, 'CHECKPOINT', 'SELECT pg_stat_reset()', 'BEGIN;; SELECT 1/0');
-my @deeds = (@writes, map { [ split /;;/ ] } (
-	'TRUNCATE plain',
-	q{TRUNCATE plain;; INSERT INTO plain VALUES (1, 'one')},
-	'DROP TABLE plain CASCADE',
-	q{DROP TABLE plain CASCADE;; CREATE TABLE plain (x text);; INSERT INTO plain VALUES ('x');; SELECT * FROM plain},
-	q{CREATE TABLE made AS SELECT 1 AS i;; SELECT * FROM made},
-	q{CREATE TABLE made (i serial PRIMARY KEY, t text);; INSERT INTO made (t) SELECT 'x' FROM generate_series(1, 500);; DROP TABLE made},
-	q{ALTER TABLE plain ADD x int DEFAULT 7;; SELECT x FROM plain LIMIT 1},
-	'ALTER TABLE plain DROP t',
-	'ALTER TABLE plain ALTER i TYPE bigint',
-	'ALTER TABLE plain RENAME t TO u;; SELECT u FROM plain LIMIT 1',
-	q{ALTER TYPE mood ADD VALUE IF NOT EXISTS 'ugly';; SELECT 'ugly'::mood},
-	q{ALTER DOMAIN small DROP CONSTRAINT small_check;; SELECT 11::small},
-	q{ALTER TYPE pair ADD ATTRIBUTE c int;; SELECT (1, 'x', 2)::pair},
-	q{CREATE OR REPLACE FUNCTION answer() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN ''clone''; END';; SELECT answer()},
-	q{CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 0';; SELECT twice(4)},
-	'ALTER TABLE parted DETACH PARTITION parted_0;; INSERT INTO parted VALUES (0)',
-	'CREATE TABLE parted_9 PARTITION OF parted FOR VALUES IN (9);; INSERT INTO parted VALUES (9)',
-	q{DROP INDEX plain_t;; CREATE INDEX other ON plain (t, i);; SELECT count(*) FROM plain WHERE t = 'row 7'},
-	'CREATE INDEX CONCURRENTLY concurrent ON plain (t)',
-	'VACUUM FULL plain', 'VACUUM FULL pg_class;; SELECT count(*) FROM pg_class', 'VACUUM FULL pg_attribute',
-	'VACUUM FULL pg_proc;; VACUUM FULL pg_type', 'REINDEX TABLE plain', 'REINDEX TABLE pg_class',
-	'CLUSTER plain USING plain_pkey', 'ANALYZE', 'VACUUM plain', 'TRUNCATE light',
-	q{SELECT lo_unlink(12345);; SELECT lo_from_bytea(54321, 'x')},
-	'CREATE SCHEMA s;; CREATE TABLE s.plain ();; SET search_path = s, public;; SELECT count(*) FROM plain;; RESET search_path',
-	'BEGIN;; DROP TABLE plain CASCADE;; ROLLBACK'));
+	q{INSERT INTO light SELECT 1 FROM generate_series(1, 1000)},
+	'CHECKPOINT',
+	'SELECT pg_stat_reset()',
+	'BEGIN;; SELECT 1/0');
+my @deeds = (
+	@writes,
+	map { [ split /;;/ ] } (
+		'TRUNCATE plain',
+		q{TRUNCATE plain;; INSERT INTO plain VALUES (1, 'one')},
+		'DROP TABLE plain CASCADE',
+		q{DROP TABLE plain CASCADE;; CREATE TABLE plain (x text);; INSERT INTO plain VALUES ('x');; SELECT * FROM plain},
+		q{CREATE TABLE made AS SELECT 1 AS i;; SELECT * FROM made},
+		q{CREATE TABLE made (i serial PRIMARY KEY, t text);; INSERT INTO made (t) SELECT 'x' FROM generate_series(1, 500);; DROP TABLE made},
+		q{ALTER TABLE plain ADD x int DEFAULT 7;; SELECT x FROM plain LIMIT 1},
+		'ALTER TABLE plain DROP t',
+		'ALTER TABLE plain ALTER i TYPE bigint',
+		'ALTER TABLE plain RENAME t TO u;; SELECT u FROM plain LIMIT 1',
+		q{ALTER TYPE mood ADD VALUE IF NOT EXISTS 'ugly';; SELECT 'ugly'::mood},
+		q{ALTER DOMAIN small DROP CONSTRAINT small_check;; SELECT 11::small},
+		q{ALTER TYPE pair ADD ATTRIBUTE c int;; SELECT (1, 'x', 2)::pair},
+		q{CREATE OR REPLACE FUNCTION answer() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN ''clone''; END';; SELECT answer()},
+		q{CREATE OR REPLACE FUNCTION twice(int) RETURNS int LANGUAGE sql AS 'SELECT 0';; SELECT twice(4)},
+		'ALTER TABLE parted DETACH PARTITION parted_0;; INSERT INTO parted VALUES (0)',
+		'CREATE TABLE parted_9 PARTITION OF parted FOR VALUES IN (9);; INSERT INTO parted VALUES (9)',
+		q{DROP INDEX plain_t;; CREATE INDEX other ON plain (t, i);; SELECT count(*) FROM plain WHERE t = 'row 7'},
+		'CREATE INDEX CONCURRENTLY concurrent ON plain (t)',
+		'VACUUM FULL plain',
+		'VACUUM FULL pg_class;; SELECT count(*) FROM pg_class',
+		'VACUUM FULL pg_attribute',
+		'VACUUM FULL pg_proc;; VACUUM FULL pg_type',
+		'REINDEX TABLE plain',
+		'REINDEX TABLE pg_class',
+		'CLUSTER plain USING plain_pkey',
+		'ANALYZE',
+		'VACUUM plain',
+		'TRUNCATE light',
+		q{SELECT lo_unlink(12345);; SELECT lo_from_bytea(54321, 'x')},
+		'CREATE SCHEMA s;; CREATE TABLE s.plain ();; SET search_path = s, public;; SELECT count(*) FROM plain;; RESET search_path',
+		'BEGIN;; DROP TABLE plain CASCADE;; ROLLBACK'));
 
 # SQLSTATEs that such a statement must never get: what is missing is not missing in files, and nobody ends anybody.
 my $damage = qr/^(?:XX|58|57|55000|08|53)/;
@@ -181,7 +200,8 @@ sub be_strict
 		{
 			next if $who->{knows};
 			$who->{knows} = 1;
-			$who->do("PREPARE look AS $look") && $who->prepare('look2', $look) or $complain->('prepare: ' . $who->message);
+			$who->do("PREPARE look AS $look") && $who->prepare('look2', $look)
+			  or $complain->('prepare: ' . $who->message);
 		}
 
 		# At the end of some lives in a row the catalogs are as they were.
@@ -226,15 +246,18 @@ sub be_strict
 			$who->query($ways[ rand @ways ]) if rand() < 0.5;
 			for my $how (shuffle 'simple', 'EXECUTE', 'extended')
 			{
-				my $got = $how eq 'simple' ? $who->query($look) : $how eq 'EXECUTE' ? $who->query('EXECUTE look') :
-				  ($who->execute('look2'))[0];
+				my $got =
+					$how eq 'simple'  ? $who->query($look)
+				  : $how eq 'EXECUTE' ? $who->query('EXECUTE look')
+				  :                     ($who->execute('look2'))[0];
 				$got = $got->[0] if ref $got;
 				$count{looks}++;
 				$complain->("look by $how: " . ($got // $who->message)) if ($got // '') ne $seen;
 			}
 			my $values = $who->query(q{SELECT nextval('counter') || ' ' || nextval('slow')});
 			my $wanted = (1 + 20 * $turn) . ' ' . (1 + $turn);
-			$complain->('sequences: ' . ($values // $who->message) . " instead of $wanted") if ($values // '') ne $wanted;
+			$complain->('sequences: ' . ($values // $who->message) . " instead of $wanted")
+			  if ($values // '') ne $wanted;
 			$turn++;
 		}
 		if (rand() < 0.1)
@@ -253,25 +276,44 @@ sub be_strict
 # What a worker does besides its rows, with %k for its number: alone, and in its transaction, where
 # the last one changes catalogs.
 my @alone = (
-	'VACUUM own_%k', 'VACUUM FULL own_%k', 'ANALYZE own_%k', 'REINDEX TABLE own_%k', 'CLUSTER own_%k USING own_%k_pkey',
-	'ALTER TABLE own_%k ADD COLUMN IF NOT EXISTS z int DEFAULT 3', 'ALTER TABLE own_%k DROP COLUMN IF EXISTS z',
-	'CREATE INDEX IF NOT EXISTS own_K_z ON own_%k (t, n)', 'DROP INDEX IF EXISTS own_K_z',
-	'CREATE INDEX CONCURRENTLY IF NOT EXISTS own_K_c ON own_%k (n)', 'DROP INDEX CONCURRENTLY IF EXISTS own_K_c',
-	q{CREATE TABLE IF NOT EXISTS x_%k AS SELECT g AS i, repeat('x', 100) AS t FROM generate_series(1, 300) g}, 'DROP TABLE IF EXISTS x_%k',
-	'TRUNCATE trunc_%k', q{TRUNCATE trunc_%k; COPY trunc_%k FROM PROGRAM 'seq 1 500'}, q{ALTER TYPE mood ADD VALUE IF NOT EXISTS 'mood_%k'},
+	'VACUUM own_%k',
+	'VACUUM FULL own_%k',
+	'ANALYZE own_%k',
+	'REINDEX TABLE own_%k',
+	'CLUSTER own_%k USING own_%k_pkey',
+	'ALTER TABLE own_%k ADD COLUMN IF NOT EXISTS z int DEFAULT 3',
+	'ALTER TABLE own_%k DROP COLUMN IF EXISTS z',
+	'CREATE INDEX IF NOT EXISTS own_K_z ON own_%k (t, n)',
+	'DROP INDEX IF EXISTS own_K_z',
+	'CREATE INDEX CONCURRENTLY IF NOT EXISTS own_K_c ON own_%k (n)',
+	'DROP INDEX CONCURRENTLY IF EXISTS own_K_c',
+	q{CREATE TABLE IF NOT EXISTS x_%k AS SELECT g AS i, repeat('x', 100) AS t FROM generate_series(1, 300) g},
+	'DROP TABLE IF EXISTS x_%k',
+	'TRUNCATE trunc_%k',
+	q{TRUNCATE trunc_%k; COPY trunc_%k FROM PROGRAM 'seq 1 500'},
+	q{ALTER TYPE mood ADD VALUE IF NOT EXISTS 'mood_%k'},
 	q{CREATE OR REPLACE FUNCTION f_%k() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'},
 	q{CREATE OR REPLACE FUNCTION f_%k() RETURNS int LANGUAGE sql AS 'SELECT 2'},
-	'CREATE TABLE IF NOT EXISTS parted_%k PARTITION OF parted FOR VALUES IN (%k)', 'DROP TABLE IF EXISTS parted_%k',
-	q{LISTEN news; NOTIFY news, '%k'}, q{SELECT lo_from_bytea(0, repeat('z', 3000)::bytea)}, 'CLOSE ALL', 'DISCARD PLANS',
+	'CREATE TABLE IF NOT EXISTS parted_%k PARTITION OF parted FOR VALUES IN (%k)',
+	'DROP TABLE IF EXISTS parted_%k',
+	q{LISTEN news; NOTIFY news, '%k'},
+	q{SELECT lo_from_bytea(0, repeat('z', 3000)::bytea)},
+	'CLOSE ALL',
+	'DISCARD PLANS',
 	'DO $$ BEGIN FOR i IN 1 .. 3 LOOP UPDATE own_%k SET t = t WHERE n = i; COMMIT; END LOOP; END $$',
-	'CREATE INDEX IF NOT EXISTS t1_%k ON t1 (n, who)', 'DROP INDEX IF EXISTS t1_%k');
+	'CREATE INDEX IF NOT EXISTS t1_%k ON t1 (n, who)',
+	'DROP INDEX IF EXISTS t1_%k');
 my @inside = (
 	q{SAVEPOINT s; UPDATE own_%k SET t = t || 'x' WHERE n < 100; ROLLBACK TO s},
 	q{UPDATE own_%k SET t = 'u' || random() WHERE n <= 300},
 	q{INSERT INTO own_%k SELECT g, repeat('y', 200) || g FROM generate_series(500, 900) g ON CONFLICT DO NOTHING},
-	'DELETE FROM own_%k WHERE n BETWEEN 500 AND 900', 'DECLARE c CURSOR FOR SELECT n FROM own_%k ORDER BY n; FETCH 10 FROM c',
-	'CLOSE ALL; DECLARE held CURSOR WITH HOLD FOR SELECT n FROM own_%k WHERE n <= 300 ORDER BY n', q{SELECT nextval('seq_%k')}, 'SELECT f_%k()',
-	q{CREATE TABLE y_%k (i int PRIMARY KEY, t text); INSERT INTO y_%k SELECT g, 'x' FROM generate_series(1, 200) g; SELECT * FROM y_%k WHERE i = 7; DROP TABLE y_%k});
+	'DELETE FROM own_%k WHERE n BETWEEN 500 AND 900',
+	'DECLARE c CURSOR FOR SELECT n FROM own_%k ORDER BY n; FETCH 10 FROM c',
+	'CLOSE ALL; DECLARE held CURSOR WITH HOLD FOR SELECT n FROM own_%k WHERE n <= 300 ORDER BY n',
+	q{SELECT nextval('seq_%k')},
+	'SELECT f_%k()',
+	q{CREATE TABLE y_%k (i int PRIMARY KEY, t text); INSERT INTO y_%k SELECT g, 'x' FROM generate_series(1, 200) g; SELECT * FROM y_%k WHERE i = 7; DROP TABLE y_%k}
+);
 
 # Errors that the test itself provokes: deadlocks over indexes of the same table; and that somebody is ended by force, or by
 # a crash.
@@ -290,10 +332,12 @@ sub work
 	my $ok = sub {
 		my ($what) = @_;
 		return 1 unless $session->error;
-		my $harmless = $session->sqlstate =~ $provoked || $session->sqlstate =~ $ended
+		my $harmless =
+			 $session->sqlstate =~ $provoked
+		  || $session->sqlstate =~ $ended
 		  || ($crashes && $session->message =~ /worker/);
 		$harmless = 0 if $session->message =~ /no answer/;
-		$wrong{"$what: " . $session->message}++ unless $harmless;
+		$wrong{ "$what: " . $session->message }++ unless $harmless;
 		$count{ $session->sqlstate }++;
 		return 0;
 	};
@@ -308,7 +352,8 @@ sub work
 		$last++ if $in_doubt && @rows && $rows[-1] == $last + 1;
 		$in_doubt = 0;
 		my $first = @rows ? $rows[0] : $last + 1;
-		$wrong{"rows $lists[0] where $low to $last were written"}++ if $first < $low || $lists[0] ne join ',', $first .. $last;
+		$wrong{"rows $lists[0] where $low to $last were written"}++
+		  if $first < $low || $lists[0] ne join ',', $first .. $last;
 		$low = $first;
 		return;
 	};
@@ -323,13 +368,19 @@ sub work
 				usleep(5000);
 				next;
 			}
-			$session->prepare('state', $sql->(q{SELECT (SELECT count(*) FROM t1), (SELECT count(*) FROM t2),
+			$session->prepare(
+				'state',
+				$sql->(
+					q{SELECT (SELECT count(*) FROM t1), (SELECT count(*) FROM t2),
 				(SELECT count(*) FROM t1 WHERE who = 0), (SELECT count(*) FROM own_%k WHERE n <= 300),
 				coalesce((SELECT string_agg(n::text, ',' ORDER BY n) FROM t1 WHERE who = $1), ''),
 				coalesce((SELECT string_agg(n::text, ',' ORDER BY n) FROM t2 WHERE who = $1), ''),
 				coalesce((SELECT string_agg((n - 1000000)::text, ',' ORDER BY n) FROM own_%k WHERE n > 1000000), '')}));
 			next unless $ok->('prepare');
-			$session->prepare('add', $sql->(q{WITH a AS (INSERT INTO t1 VALUES (%k, $1, 'row ' || random())),
+			$session->prepare(
+				'add',
+				$sql->(
+					q{WITH a AS (INSERT INTO t1 VALUES (%k, $1, 'row ' || random())),
 				b AS (INSERT INTO t2 VALUES (%k, $1, 'row ' || random()))
 				INSERT INTO own_%k VALUES ($1 + 1000000, 'row ' || $1)}));
 			next unless $ok->('prepare');
@@ -377,8 +428,8 @@ sub work
 		if (!$session->error && rand() < 0.9)
 		{
 			$session->do('COMMIT');
-			if    ($ok->('COMMIT'))      { $last++ }
-			elsif (!$session->is_open)   { $in_doubt = 1 }
+			if    ($ok->('COMMIT'))    { $last++ }
+			elsif (!$session->is_open) { $in_doubt = 1 }
 			$count{transactions}++;
 		}
 		elsif ($session->is_open)
@@ -467,6 +518,7 @@ sub run_children
 	for (@children) { waitpid $_, 0; $failed++ if $? }
 	is($failed, 0, "$title: everybody has come to the end");
 	my (%count, @wrong);
+
 	for my $line (lines_of(map { "$dir/$_" } 0 .. $nfiles - 1))
 	{
 		$line->[1] eq 'count' ? $count{ $line->[2] } += $line->[3] : push @wrong, "$line->[2] ($line->[3] times)";
@@ -483,9 +535,12 @@ sub is_sound
   SKIP: { skip 'PostgreSQL has no amcheck', 2 unless $amcheck }
 	return unless $amcheck;
 	my $client = session($node, $db);
-	is( $client->query(q{SELECT count(bt_index_check(indexrelid, true)) > 0
+	is( $client->query(
+			q{SELECT count(bt_index_check(indexrelid, true)) > 0
 		FROM pg_index i JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = relam
-		WHERE amname = 'btree' AND indisvalid AND indisready}), 't', "$title: indexes") or diag $client->message;
+		WHERE amname = 'btree' AND indisvalid AND indisready}),
+		't',
+		"$title: indexes") or diag $client->message;
 	is( $client->query(q{SELECT count(*) FROM pg_class, verify_heapam(pg_class.oid) WHERE relkind IN ('r', 'm', 't')}),
 		'0', "$title: tables") or diag $client->message;
 	$client->close;
@@ -525,7 +580,8 @@ run_children(
 		while (time < $end - 1)
 		{
 			usleep(300_000 + rand 500_000);
-			my ($pattern) = (qr/postgres: .*regression_shared/, qr/testdb worker/, qr/testdb worker/, qr/checkpointer/)[ rand 4 ];
+			my ($pattern) =
+			  (qr/postgres: .*regression_shared/, qr/testdb worker/, qr/testdb worker/, qr/checkpointer/)[ rand 4 ];
 			my @pids = pids_by_title($node, $pattern) or next;
 			kill_pids(1, $pids[ rand @pids ]);
 			$nkills++;
@@ -544,6 +600,9 @@ done_testing();
 sub log_of
 {
 	my ($server) = @_;
-	return grep { /PANIC|TRAP|could not|unexpected|invalid page|corrupt|cache lookup failed|XX000/ && !/could not (?:send|receive) data|could not serialize|unexpected pageaddr/ }
+	return grep {
+		/PANIC|TRAP|could not|unexpected|invalid page|corrupt|cache lookup failed|XX000/
+		  && !/could not (?:send|receive) data|could not serialize|unexpected pageaddr/
+	  }
 	  split /\n/, slurp_file($server->logfile);
 }

@@ -30,7 +30,8 @@ my $admin = session($node, 'postgres');
 run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 {
 	my $client = session($node, $template);
-	run($client, $_) for 'CREATE EXTENSION testdb', 'CREATE TABLE plain (i int PRIMARY KEY, t text)',
+	run($client, $_)
+	  for 'CREATE EXTENSION testdb', 'CREATE TABLE plain (i int PRIMARY KEY, t text)',
 	  q{INSERT INTO plain SELECT i, repeat('row', 100) || i FROM generate_series(1, 3000) i},
 	  'CREATE INDEX plain_t ON plain (t)', 'VACUUM (FREEZE, ANALYZE)';
 	$client->close;
@@ -63,7 +64,8 @@ sub rewind
 		{
 			$who->query(qq{INSERT INTO plain VALUES (@{[$who->pid + 100000]}, 'x')});
 			is($who->message, '', "life $life: a session inserts where there is room now");
-			is($who->query(q{SELECT i FROM plain WHERE t = repeat('row', 100) || 7}), '7', "life $life: and finds a row by its index")
+			is($who->query(q{SELECT i FROM plain WHERE t = repeat('row', 100) || 7}),
+				'7', "life $life: and finds a row by its index")
 			  or diag $who->message;
 		}
 		is(run($other, $count), '3002', "life $life: nothing of it is left");
@@ -88,8 +90,12 @@ sub busy_with
 sub wait_for
 {
 	my ($condition) = @_;
-	return poll(sub { $admin->query("SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '$clone' AND ($condition)") eq 't' })
-	  || die "nobody is there with $condition, but:\n" . $admin->query("SELECT * FROM pg_stat_activity WHERE datname = '$clone'");
+	return poll(
+		sub {
+			$admin->query("SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = '$clone' AND ($condition)") eq 't';
+		})
+	  || die "nobody is there with $condition, but:\n"
+	  . $admin->query("SELECT * FROM pg_stat_activity WHERE datname = '$clone'");
 }
 
 my $fifo = PostgreSQL::Test::Utils::tempdir() . '/dump';
@@ -131,11 +137,18 @@ my @kinds = (
 		},
 		wanted => qr/^Process \d+ of user ".*" may not have released its files/,
 		stays => qr/Terminate it if it need not go on/,
-		end => sub { kill 'CONT', $_[0]->pid; is(run($_[0], q{SELECT to_regclass('made')}), 'made', "frozen, and tables have been made: it goes on") },
+		end => sub {
+			kill 'CONT', $_[0]->pid;
+			is(run($_[0], q{SELECT to_regclass('made')}), 'made', "frozen, and tables have been made: it goes on");
+		},
 	},
 	{
 		name => 'in a transaction',
-		start => sub { my $who = session($node, $clone, name => 'the busy one'); run($who, 'BEGIN; DELETE FROM plain'); return $who },
+		start => sub {
+			my $who = session($node, $clone, name => 'the busy one');
+			run($who, 'BEGIN; DELETE FROM plain');
+			return $who;
+		},
 		wanted => qr/has been idle in a transaction since/,
 		end => sub { run($_[0], 'COMMIT') },
 	},
@@ -166,7 +179,8 @@ my @kinds = (
 		name => 'in COPY from its client',
 		start => sub { my $who = busy_with('COPY plain FROM STDIN'); $who->send_copy("7001\tcopied\n"); return $who },
 		wanted => qr/has been executing a command since/,
-		end => sub { $_[0]->end_copy; is($_[0]->result->{error}, undef, 'in COPY from its client: it comes to its end') },
+		end =>
+		  sub { $_[0]->end_copy; is($_[0]->result->{error}, undef, 'in COPY from its client: it comes to its end') },
 	},
 	{
 		name => 'in COPY to its client, which does not read',
@@ -182,8 +196,14 @@ my @kinds = (
 	{
 		name => 'in a parallel query',
 		start => sub {
-			my $who = busy_with('SET max_parallel_workers_per_gather = 2', 'SET parallel_setup_cost = 0', 'SET parallel_tuple_cost = 0',
-				'SET min_parallel_table_scan_size = 0', 'SET enable_indexscan = off', 'SET enable_indexonlyscan = off', 'SET enable_bitmapscan = off',
+			my $who = busy_with(
+				'SET max_parallel_workers_per_gather = 2',
+				'SET parallel_setup_cost = 0',
+				'SET parallel_tuple_cost = 0',
+				'SET min_parallel_table_scan_size = 0',
+				'SET enable_indexscan = off',
+				'SET enable_indexonlyscan = off',
+				'SET enable_bitmapscan = off',
 				'SELECT count(*) FROM plain WHERE pg_sleep(0.05) IS NOT NULL');
 			wait_for("backend_type = 'parallel worker'");
 			return $who;
@@ -196,7 +216,8 @@ my @kinds = (
 		start => sub {
 			# It is stuck in a write as soon as the pipe is full; the data come to 1 MB.
 			open my $reader, '+<', $fifo or die "$fifo: $!";
-			my $dump = IPC::Run::start([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $fifo, $clone ], '<', \undef);
+			my $dump =
+			  IPC::Run::start([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $fifo, $clone ], '<', \undef);
 			wait_for("wait_event = 'ClientWrite' AND query LIKE 'COPY public.plain%'");
 			return [ $dump, $reader ];
 		},
@@ -218,7 +239,13 @@ my @kinds = (
 	},
 	{
 		name => 'in VACUUM',
-		start => sub { return busy_with('DELETE FROM plain WHERE i < 2000', 'SET vacuum_cost_delay = 100', 'SET vacuum_cost_limit = 1', 'VACUUM plain') },
+		start => sub {
+			return busy_with(
+				'DELETE FROM plain WHERE i < 2000',
+				'SET vacuum_cost_delay = 100',
+				'SET vacuum_cost_limit = 1',
+				'VACUUM plain');
+		},
 		wanted => qr/has been executing a command since/,
 		end => sub { run($admin, 'SELECT pg_cancel_backend(' . $_[0]->pid . ')'); $_[0]->result },
 	});
@@ -259,7 +286,7 @@ for my $kind (@kinds)
 	$who = $kind->{start}->();
 	ok(rewind(1), "$name: force ends it") or diag $admin->message;
 	is(run($session, $count), '3000', "$name: others go on with the new content after that");
-	if    ($kind->{killed})          { $kind->{killed}->($who) }
+	if    ($kind->{killed}) { $kind->{killed}->($who) }
 	elsif (ref $who ne 'ARRAY')
 	{
 		my $error = $who->result->{error};
@@ -273,12 +300,18 @@ for my $kind (@kinds)
 	run($admin, q{SELECT pg_create_physical_replication_slot('regress_physical')});
 	ok(!rewind(), 'a slot for a standby is in the way, since that would not learn of it');
 	is($admin->sqlstate, '55000', 'which is an error');
-	like($admin->error->{D} . $admin->error->{H}, qr/WAL is being consumed.*testdb_reset/, 'that says so, and what can be done');
+	like(
+		$admin->error->{D} . $admin->error->{H},
+		qr/WAL is being consumed.*testdb_reset/,
+		'that says so, and what can be done');
 	run($admin, q{SELECT pg_drop_replication_slot('regress_physical')});
 	run($session, q{SELECT pg_create_logical_replication_slot('regress_logical', 'test_decoding')});
 	ok(!rewind(), 'a logical slot of the database is in the way');
 	is($admin->sqlstate, '55000', 'which is an error');
-	like($admin->error->{D} . $admin->error->{H}, qr/replication slots.*testdb_reset/, 'that names it, and what can be done');
+	like(
+		$admin->error->{D} . $admin->error->{H},
+		qr/replication slots.*testdb_reset/,
+		'that names it, and what can be done');
 	run($session, q{SELECT pg_drop_replication_slot('regress_logical')});
 	ok(rewind(), 'not when it has gone') or diag $admin->message;
 }

@@ -102,8 +102,10 @@ my @clients;
 start_again($node);
 $admin = session($node, 'postgres');
 is(states(), join(', ', map { "$_ interrupted" } @names), 'after the crash all are to be seen');
-is(run($admin, q{SELECT string_agg(label, ' ' ORDER BY name) FROM testdb_clones WHERE template = 'regression_template'}),
-	"@names", 'with their labels and the template');
+is( run($admin,
+		q{SELECT string_agg(label, ' ' ORDER BY name) FROM testdb_clones WHERE template = 'regression_template'}),
+	"@names",
+	'with their labels and the template');
 
 # Without the template there is no restoring them.
 my $other = session($node, 'postgres');
@@ -122,7 +124,9 @@ is(run($admin, q{SELECT testdb_drop('mine_drop')}), 't', 'testdb_drop drops one 
 ok(!oid_of($admin, 'mine_drop'), 'which has gone');
 is(run($admin, q{SELECT testdb_drop_all(label => 'mine_drop_all')}), 1, 'so does testdb_drop_all');
 ok(!oid_of($admin, 'mine_drop_all'), 'which has gone, too');
-is(states(), 'mine_keep interrupted, mine_reset interrupted, mine_rewind interrupted', 'the others are still to be restored');
+is( states(),
+	'mine_keep interrupted, mine_reset interrupted, mine_rewind interrupted',
+	'the others are still to be restored');
 
 # A drop that fails leaves it as it was.
 {

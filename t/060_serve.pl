@@ -16,17 +16,22 @@ use TestdbTest;
 my $node = new_server('serve', "testdb.serve_create_database = on\ntestdb.spares = 4\nmax_prepared_transactions = 2");
 my $admin = session($node, 'postgres');
 run($admin, $_)
-  for 'CREATE ROLE regress_creator LOGIN CREATEDB', 'CREATE ROLE regress_owner LOGIN', 'CREATE ROLE regress_plain LOGIN',
+  for 'CREATE ROLE regress_creator LOGIN CREATEDB', 'CREATE ROLE regress_owner LOGIN',
+  'CREATE ROLE regress_plain LOGIN',
   'CREATE DATABASE regression_template IS_TEMPLATE true';
 run($admin, $_)
-  for q{ALTER DATABASE regression_template SET work_mem = '1MB'}, 'REVOKE CONNECT ON DATABASE regression_template FROM PUBLIC',
+  for q{ALTER DATABASE regression_template SET work_mem = '1MB'},
+  'REVOKE CONNECT ON DATABASE regression_template FROM PUBLIC',
   'ALTER DATABASE regression_template CONNECTION LIMIT 3';
 my $inside = session($node, 'regression_template');
 run($inside, 'CREATE TABLE t AS SELECT generate_series(1, 100) AS i');
 $inside->close;
 
 # How many statements on that template were served.
-sub served { return run($admin, q{SELECT coalesce(sum(served), 0) FROM testdb_templates WHERE name = 'regression_template'}) }
+sub served
+{
+	return run($admin, q{SELECT coalesce(sum(served), 0) FROM testdb_templates WHERE name = 'regression_template'});
+}
 
 my $row = q{SELECT datdba::regrole, datistemplate, datallowconn, datconnlimit, datacl,
 	(SELECT count(*) FROM pg_db_role_setting WHERE setdatabase = d.oid) FROM pg_database d WHERE datname = '%s'};
@@ -46,23 +51,31 @@ for my $case (@made)
 	for my $round ('copied', 'recycled')
 	{
 		my $before = served();
-		ok($admin->do("CREATE DATABASE regression_made TEMPLATE regression_template $options"), "$options, $round: made") or diag told($admin);
+		ok($admin->do("CREATE DATABASE regression_made TEMPLATE regression_template $options"),
+			"$options, $round: made")
+		  or diag told($admin);
 		is(served(), $before + 1, "$options, $round: served");
 		(my $found = run($admin, sprintf $row, 'regression_made')) =~ s/\bpostgres\b/postgres/;
 		is($found, $expected, "$options, $round: its row");
-		is(run($admin, q{SELECT scope, expires_at IS NULL FROM testdb_clones WHERE name = 'regression_made'}), 'database|t', "$options, $round: in the view");
+		is(run($admin, q{SELECT scope, expires_at IS NULL FROM testdb_clones WHERE name = 'regression_made'}),
+			'database|t', "$options, $round: in the view");
 		run($admin, 'ALTER DATABASE regression_made IS_TEMPLATE false ALLOW_CONNECTIONS true');
 		my $in = session($node, 'regression_made');
 		is($in->query('SELECT count(*) FROM t'), 100, "$options, $round: its content");
 		$in->close;
 		ok($admin->do('DROP DATABASE regression_made'), "$options, $round: dropped") or diag told($admin);
-		is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname = 'regression_made'}), 0, "$options, $round: the name is free");
+		is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname = 'regression_made'}),
+			0, "$options, $round: the name is free");
 	}
 }
 
 # Passed on.
-for my $options ('OID = 99999', q{TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'}, 'TEMPLATE regression_template OWNER regress_missing',
-	'TEMPLATE regression_template TEMPLATE regression_template', 'TEMPLATE regression_template ENCODING wrong')
+for my $options (
+	'OID = 99999',
+	q{TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'},
+	'TEMPLATE regression_template OWNER regress_missing',
+	'TEMPLATE regression_template TEMPLATE regression_template',
+	'TEMPLATE regression_template ENCODING wrong')
 {
 	my $before = served();
 	$admin->do("CREATE DATABASE regression_core $options");
@@ -80,8 +93,9 @@ for my $options ('OID = 99999', q{TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE
 	my $creator = session($node, 'postgres', user => 'regress_creator');
 	ok(!$creator->do('SET testdb.serve_create_database = off'), 'only for superusers');
 }
-is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_template'}),
-	'an option with a value that is not served', 'the view says why');
+is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_template'}),
+	'an option with a value that is not served',
+	'the view says why');
 
 # Sessions in it: DROP fails as core's does, FORCE ends them, and prepared transactions stop both.
 {
@@ -89,7 +103,9 @@ is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'reg
 	my $in = session($node, 'regression_made');
 	run($in, 'SELECT 1');
 	ok(!$admin->do('DROP DATABASE regression_made'), 'in use: not dropped');
-	is(told($admin), qq{55006: database "regression_made" is being accessed by other users\nThere is 1 other session using the database.}, 'in use: error');
+	is( told($admin),
+		qq{55006: database "regression_made" is being accessed by other users\nThere is 1 other session using the database.},
+		'in use: error');
 	is($in->query('SELECT count(*) FROM t'), 100, 'in use: the session goes on');
 	run($in, q{BEGIN; INSERT INTO t VALUES (0); PREPARE TRANSACTION 'regress p'});
 	$in->close;
@@ -124,7 +140,9 @@ is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'reg
 	ok($admin->do(q{SELECT testdb_reset('regression_made')}), 'reset') or diag told($admin);
 	is(session($node, 'regression_made')->query('SELECT count(*) FROM t'), 100, 'reset: its content');
 	like(run($admin, sprintf $row, 'regression_made'), qr/^regress_owner\|f\|t\|-?\d\|\|0$/, 'reset: its row');
-	is(run($admin, q{SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'regression_made'}), '', 'reset: no comment');
+	is( run($admin, q{SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'regression_made'}),
+		'',
+		'reset: no comment');
 
 	# A crash, and the server is started without testdb.
 	run($admin, 'CREATE DATABASE regression_kept TEMPLATE regression_template');
@@ -133,7 +151,9 @@ is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'reg
 	$node->stop('immediate');
 	$node->start;
 	$admin = session($node, 'postgres');
-	is(run($admin, q{SELECT string_agg(name || ' ' || scope, ', ' ORDER BY name) FROM testdb_clones}), 'regression_kept database, regression_made database, regression_template database', 'crash: all are there');
+	is( run($admin, q{SELECT string_agg(name || ' ' || scope, ', ' ORDER BY name) FROM testdb_clones}),
+		'regression_kept database, regression_made database, regression_template database',
+		'crash: all are there');
 	is(session($node, 'regression_kept')->query('SELECT count(*) FROM t'), 101, 'crash: with their data');
 	ok($admin->do('DROP DATABASE regression_made'), 'crash: one is dropped') or diag told($admin);
 	ok($admin->do(q{SELECT testdb_drop('regression_kept')}), 'crash: the other by testdb_drop') or diag told($admin);

@@ -38,20 +38,29 @@ sub make_spares
 	run($admin, "SELECT testdb_drop('$_')") for @clones;
 	poll(
 		sub {
-			run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = '$name' AND state = 'spare'") >= $count;
+			run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = '$name' AND state = 'spare'") >=
+			  $count;
 		}) or die "no spares of $name";
 	return;
 }
 
 # All databases whose names begin so.
-sub named { return run($admin, "SELECT coalesce(string_agg(datname, ' ' ORDER BY datname), '') FROM pg_database WHERE datname LIKE '$_[0]%'") }
+sub named
+{
+	return run($admin,
+		"SELECT coalesce(string_agg(datname, ' ' ORDER BY datname), '') FROM pg_database WHERE datname LIKE '$_[0]%'");
+}
 
 # A template is dropped: what has been made ahead of it is gone when DROP DATABASE returns, and so is its snapshot.
-for my $case ([ 'made by core', 'STRATEGY wal_log', 'off', '' ], [ 'made by testdb', '', 'on', '' ], [ 'not served', '', 'off', '' ],
+for my $case (
+	[ 'made by core', 'STRATEGY wal_log', 'off', '' ],
+	[ 'made by testdb', '', 'on', '' ],
+	[ 'not served', '', 'off', '' ],
 	[ 'with force', '', 'on', ' WITH (FORCE)' ])
 {
 	my ($title, $options, $mode, $how) = @$case;
-	my $oid = do {
+	my $oid = do
+	{
 		run($admin, "SET testdb.serve_create_database = " . ($title eq 'made by core' ? 'off' : 'on'));
 		make_template('regression_gone', $options);
 	};
@@ -61,7 +70,8 @@ for my $case ([ 'made by core', 'STRATEGY wal_log', 'off', '' ], [ 'made by test
 	ok(-d "$snapshots/$oid", "$title: there is a snapshot");
 	ok($admin->do("DROP DATABASE regression_gone$how"), "$title: dropped") or diag told($admin);
 	is(named('regression_gone'), $kept, "$title: only the clone that somebody has is left");
-	is(run($admin, q{SELECT string_agg(state, ' ') FROM testdb_clones() WHERE template_name = 'regression_gone'}), 'leased', "$title: that is what testdb knows");
+	is(run($admin, q{SELECT string_agg(state, ' ') FROM testdb_clones() WHERE template_name = 'regression_gone'}),
+		'leased', "$title: that is what testdb knows");
 	ok(!-e "$snapshots/$oid", "$title: no snapshot");
 	is(session($node, $kept)->query('SELECT count(*) FROM t'), 100, "$title: the clone is whole");
 	run($admin, "SELECT testdb_drop('$kept')");
@@ -74,13 +84,16 @@ run($admin, 'SET testdb.serve_create_database = on');
 	make_template('regression_gone');
 	make_spares('regression_gone', 3);
 	my $holder = session($node, 'postgres');
-	my $spare = run($admin, q{
-		SELECT d.datname FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = 'spare' AND c.template_name = 'regression_gone' LIMIT 1});
+	my $spare = run(
+		$admin, q{
+		SELECT d.datname FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = 'spare' AND c.template_name = 'regression_gone' LIMIT 1}
+	);
 	run($holder, "BEGIN; ALTER DATABASE $spare SET work_mem = '1MB'");
 	my $dropper = session($node, 'postgres');
 	my $pid = run($dropper, 'SELECT pg_backend_pid()');
 	$dropper->send('DROP DATABASE regression_gone');
-	poll(sub { run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = 'regression_gone'") == 1 }) or die 'more than one stays';
+	poll(sub { run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = 'regression_gone'") == 1 })
+	  or die 'more than one stays';
 	ok(!$dropper->readable(0), 'held: the command waits');
 	run($admin, "SELECT pg_cancel_backend($pid)");
 	ok(!$dropper->result->{error}, 'held: no error') or diag told($dropper);
@@ -91,7 +104,9 @@ run($admin, 'SET testdb.serve_create_database = on');
 }
 
 # Spares are made for those who send CREATE DATABASE, and for named clones; template1 has some, too.
-for my $case ([ 'template1', 'CREATE DATABASE regression_new_%d' ], [ 'regression_wanted', 'CREATE DATABASE regression_new_%d TEMPLATE regression_wanted' ],
+for my $case (
+	[ 'template1', 'CREATE DATABASE regression_new_%d' ],
+	[ 'regression_wanted', 'CREATE DATABASE regression_new_%d TEMPLATE regression_wanted' ],
 	[ 'regression_named', q{SELECT testdb_clone('regression_named', name => 'regression_new_%d')} ])
 {
 	my ($name, $statement) = @$case;
@@ -99,8 +114,10 @@ for my $case ([ 'template1', 'CREATE DATABASE regression_new_%d' ], [ 'regressio
 	my $hits = sub { run($admin, "SELECT coalesce(sum(hits), 0) FROM testdb_stats WHERE name = '$name'") };
 	my $before = $hits->();
 	run($admin, sprintf $statement, 0);
-	poll(sub { run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = '$name' AND state = 'spare'") > 0 })
-	  or die "no spare of $name is made ahead";
+	poll(
+		sub {
+			run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = '$name' AND state = 'spare'") > 0;
+		}) or die "no spare of $name is made ahead";
 	is($hits->(), $before, "$name: the first one is copied") unless $name eq 'template1';
 	$before = $hits->();
 	run($admin, sprintf $statement, 1);
@@ -111,22 +128,32 @@ $admin->close;
 $node->stop;
 
 # More templates than testdb.max_templates, each with a database that stays.
-$node = new_server('places', "testdb.serve_create_database = on\ntestdb.spares = 2\ntestdb.max_templates = 3\ntestdb.max_clones = 20");
+$node = new_server('places',
+	"testdb.serve_create_database = on\ntestdb.spares = 2\ntestdb.max_templates = 3\ntestdb.max_clones = 20");
 $admin = session($node, 'postgres');
-sub served { return run($admin, 'SELECT coalesce(sum(served), 0) FROM testdb_templates') }
+sub served  { return run($admin, 'SELECT coalesce(sum(served), 0) FROM testdb_templates') }
 sub sources { return run($admin, q{SELECT count(DISTINCT template_oid) FROM testdb_clones()}) }
 for my $i (1 .. 8)
 {
 	make_template("regression_source_$i", "STRATEGY wal_log TEMPLATE template0 LOCALE 'C'");
 	for my $round (1, 2)
 	{
-		ok($admin->do("CREATE DATABASE regression_made_${i}_$round TEMPLATE regression_source_$i"), "template $i, $round: made") or diag told($admin);
-		is(run($admin, "SELECT scope FROM testdb_clones WHERE name = 'regression_made_${i}_$round'"), 'database', "template $i, $round: by testdb");
+		ok($admin->do("CREATE DATABASE regression_made_${i}_$round TEMPLATE regression_source_$i"),
+			"template $i, $round: made")
+		  or diag told($admin);
+		is(run($admin, "SELECT scope FROM testdb_clones WHERE name = 'regression_made_${i}_$round'"),
+			'database', "template $i, $round: by testdb");
 	}
 	cmp_ok(sources(), '<=', 3, "template $i: no more places than there are");
 }
-is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_made_8%' OR name LIKE 'regression_made_7%'}), 4, 'the last ones are known');
-is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_made_1%' OR name LIKE 'regression_made_2%'}), 0, 'the first ones are ordinary');
+is( run($admin,
+		q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_made_8%' OR name LIKE 'regression_made_7%'}),
+	4,
+	'the last ones are known');
+is( run($admin,
+		q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_made_1%' OR name LIKE 'regression_made_2%'}),
+	0,
+	'the first ones are ordinary');
 {
 	my $client = session($node, 'regression_made_1_1');
 	is($client->query('SELECT count(*) FROM t'), 100, 'ordinary: with its content');
@@ -145,13 +172,16 @@ is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_
 	$node->stop('immediate');
 	$node->start;
 	$admin = session($node, 'postgres');
-	is(run($admin, q{SELECT string_agg(name, ' ' ORDER BY name) FROM testdb_clones}), $before, 'crash: the same are known');
+	is(run($admin, q{SELECT string_agg(name, ' ' ORDER BY name) FROM testdb_clones}),
+		$before, 'crash: the same are known');
 	is(named('regression_made'), $all, 'crash: all are there');
 }
 
 # More databases than testdb.max_clones. The last eighth is kept free of them.
 {
-	ok($admin->do("CREATE DATABASE regression_many_$_ TEMPLATE regression_source_3"), "database $_: made") or diag told($admin) for 1 .. 25;
+	ok($admin->do("CREATE DATABASE regression_many_$_ TEMPLATE regression_source_3"), "database $_: made")
+	  or diag told($admin)
+	  for 1 .. 25;
 	my @known = split / /, run($admin, q{SELECT string_agg(name, ' ' ORDER BY created_at) FROM testdb_clones});
 	cmp_ok(scalar @known, '<=', 18, 'not all are known');
 	is($known[-1], 'regression_many_25', 'the last one is');
@@ -164,9 +194,12 @@ is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_
 	is($clones, 20, 'clones have all places');
 	is($admin->sqlstate, '53400', 'no place for another: SQLSTATE');
 	my $before = served();
-	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_3'), 'no place: passed on') or diag told($admin);
+	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_3'), 'no place: passed on')
+	  or diag told($admin);
 	is(served(), $before, 'no place: not served');
-	is(run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_source_3'}), 'too many databases created by testdb', 'no place: the reason');
+	is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_source_3'}),
+		'too many databases created by testdb',
+		'no place: the reason');
 	ok($admin->do('DROP DATABASE regression_core'), 'no place: dropped');
 	run($admin, 'SELECT testdb_drop_all()');
 }
@@ -177,12 +210,14 @@ is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name LIKE 'regression_
 	run($admin, q{SET testdb.max_clones_per_role = 1});
 	run($admin, "CREATE DATABASE regression_role_$_ TEMPLATE regression_source_3") for 1 .. 3;
 	is(served(), $before + 3, 'limit of a role: served');
-	ok($admin->do(q{SELECT testdb_clone('regression_source_3')}), 'limit of a role: they do not count') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_clone('regression_source_3')}), 'limit of a role: they do not count')
+	  or diag told($admin);
 	run($admin, q{ALTER SYSTEM SET testdb.min_free_space = '1000TB'});
 	run($admin, 'SELECT pg_reload_conf()');
 	poll(sub { run($admin, 'SHOW testdb.min_free_space') eq '1000TB' }) or die 'not reloaded';
 	$before = served();
-	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_4'), 'no room: passed on') or diag told($admin);
+	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_4'), 'no room: passed on')
+	  or diag told($admin);
 	is(served(), $before, 'no room: not served');
 }
 

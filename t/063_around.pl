@@ -48,7 +48,8 @@ sub psql_file
 	open my $out, '>', $file or die $!;
 	print $out $text;
 	close $out;
-	my ($said, $err) = run_command([ 'psql', '-X', '-q', '-h', $server->host, '-p', $server->port, @options, '-d', 'postgres', '-f', $file ]);
+	my ($said, $err) = run_command(
+		[ 'psql', '-X', '-q', '-h', $server->host, '-p', $server->port, @options, '-d', 'postgres', '-f', $file ]);
 	return $err;
 }
 
@@ -56,15 +57,19 @@ my @names = qw(regression_app regression_app_test regression_plain);
 
 # Databases of both kinds, with all that a dump says of one.
 run($admin, $_)
-  for 'CREATE ROLE regress_app LOGIN CREATEDB', 'CREATE ROLE regress_other', 'CREATE DATABASE regression_app OWNER regress_app',
-  q{ALTER DATABASE regression_app SET work_mem = '2MB'}, q{ALTER ROLE regress_app IN DATABASE regression_app SET lock_timeout = '7s'},
-  'GRANT CONNECT ON DATABASE regression_app TO regress_other', q{COMMENT ON DATABASE regression_app IS 'an application'},
+  for 'CREATE ROLE regress_app LOGIN CREATEDB', 'CREATE ROLE regress_other',
+  'CREATE DATABASE regression_app OWNER regress_app',
+  q{ALTER DATABASE regression_app SET work_mem = '2MB'},
+  q{ALTER ROLE regress_app IN DATABASE regression_app SET lock_timeout = '7s'},
+  'GRANT CONNECT ON DATABASE regression_app TO regress_other',
+  q{COMMENT ON DATABASE regression_app IS 'an application'},
   'ALTER DATABASE regression_app CONNECTION LIMIT 9';
 {
 	my $inside = session($node, 'regression_app', user => 'regress_app');
 	run($inside, $_)
 	  for 'CREATE SCHEMA app', 'CREATE TABLE app.t (i int PRIMARY KEY, s text)', 'CREATE SEQUENCE app.s START 5',
-	  q{INSERT INTO app.t SELECT i, nextval('app.s') FROM generate_series(1, 1000) i}, 'CREATE VIEW app.v AS SELECT count(*) FROM app.t',
+	  q{INSERT INTO app.t SELECT i, nextval('app.s') FROM generate_series(1, 1000) i},
+	  'CREATE VIEW app.v AS SELECT count(*) FROM app.t',
 	  q{SELECT lo_from_bytea(0, 'a large object')};
 	$inside->close;
 }
@@ -81,13 +86,15 @@ like($before, qr/^CREATE DATABASE $_ /m, "$_ is in the dump") for @names;
 	my $nserved = served();
 	run($admin, "DROP DATABASE $_") for @names;
 	my $err = psql_file($node, $before);
-	is(join("\n", grep { !/ERROR:  role ".*" already exists/ } split /\n/, $err), '', 'pg_dumpall | psql: no errors but for roles');
+	is(join("\n", grep { !/ERROR:  role ".*" already exists/ } split /\n/, $err),
+		'', 'pg_dumpall | psql: no errors but for roles');
 	is(all_of($node), $before, 'pg_dumpall | psql: all is as before');
 	cmp_ok(served(), '>', $nserved, 'pg_dumpall | psql: databases were served');
 
 	my $other = new_server('empty', $settings);
 	$err = psql_file($other, $before);
-	is(join("\n", grep { !/ERROR:  (role ".*"|extension "testdb") already exists/ } split /\n/, $err), '', 'pg_dumpall | psql, on another server: no errors');
+	is(join("\n", grep { !/ERROR:  (role ".*"|extension "testdb") already exists/ } split /\n/, $err),
+		'', 'pg_dumpall | psql, on another server: no errors');
 	is(all_of($other), $before, 'pg_dumpall | psql, on another server: all is there');
 	$other->stop;
 }
@@ -96,7 +103,8 @@ like($before, qr/^CREATE DATABASE $_ /m, "$_ is in the dump") for @names;
 {
 	my $file = PostgreSQL::Test::Utils::tempdir . '/dump';
 	my $dump = dump_of($node, 'regression_app');
-	my $row = q{SELECT datdba::regrole, datacl, datconnlimit, datistemplate, datallowconn, shobj_description(oid, 'pg_database'),
+	my $row =
+	  q{SELECT datdba::regrole, datacl, datconnlimit, datistemplate, datallowconn, shobj_description(oid, 'pg_database'),
 		(SELECT string_agg(setrole || setconfig::text, ' ' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
 		FROM pg_database d WHERE datname = 'regression_app'};
 	my $is = run($admin, $row);
@@ -118,7 +126,8 @@ sub single_user
 	my (@statements) = @_;
 	my ($out, $err) = ('', '');
 	my $input = join '', map { "$_\n" } @statements;
-	IPC::Run::run([ "$bin/postgres", '--single', '-F', '-D', $node->data_dir, 'postgres' ], '<', \$input, '>', \$out, '2>', \$err);
+	IPC::Run::run([ "$bin/postgres", '--single', '-F', '-D', $node->data_dir, 'postgres' ],
+		'<', \$input, '>', \$out, '2>', \$err);
 	my @errors = $err =~ /((?:ERROR|FATAL|PANIC|WARNING): .*)/g;
 	return join "\n", @errors;
 }
@@ -127,18 +136,30 @@ sub single_user
 	run($admin, q{SELECT testdb_prewarm('regression_app', 2)});
 	$admin->close;
 	$node->stop;
-	is(single_user('CREATE DATABASE regression_new TEMPLATE regression_app', 'DROP DATABASE regression_single',
+	is( single_user(
+			'CREATE DATABASE regression_new TEMPLATE regression_app',
+			'DROP DATABASE regression_single',
 			'CREATE DATABASE regression_app'),
-		'ERROR:  database "regression_app" already exists', 'single-user mode: the only error is the one there should be');
+		'ERROR:  database "regression_app" already exists',
+		'single-user mode: the only error is the one there should be');
 	$node->start;
 	$admin = session($node, 'postgres');
 	is(session($node, 'regression_new')->query('SELECT * FROM app.v'), 1000, 'single-user mode: what it has made');
-	is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name = 'regression_new'}), 0, 'single-user mode: PostgreSQL made it');
-	poll(sub { is_idle($admin) && run($admin, q{SELECT count(*) FROM testdb_clones() WHERE oid NOT IN (SELECT oid FROM pg_database)}) == 0 })
-	  or die 'testdb still knows what has been dropped';
-	is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_single%' OR datname LIKE 'regression\_app\__%' AND datname <> 'regression_app_test'}),
-		0, 'single-user mode: neither what was dropped nor a spare is left');
-	is(join(' ', sort map { m{/(\d+)$} } glob($node->data_dir . '/base/*')), join(' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM pg_database')),
+	is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name = 'regression_new'}),
+		0, 'single-user mode: PostgreSQL made it');
+	poll(
+		sub {
+			is_idle($admin)
+			  && run($admin, q{SELECT count(*) FROM testdb_clones() WHERE oid NOT IN (SELECT oid FROM pg_database)}) ==
+			  0;
+		}) or die 'testdb still knows what has been dropped';
+	is( run($admin,
+			q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_single%' OR datname LIKE 'regression\_app\__%' AND datname <> 'regression_app_test'}
+		),
+		0,
+		'single-user mode: neither what was dropped nor a spare is left');
+	is( join(' ', sort map { m{/(\d+)$} } glob($node->data_dir . '/base/*')),
+		join(' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM pg_database')),
 		'single-user mode: directories');
 	run($admin, 'DROP DATABASE regression_new');
 }
@@ -163,18 +184,24 @@ sub single_user
 	is(psql_file($image, $script, '-v', 'ON_ERROR_STOP=1'), '', 'scripts of an image: no error');
 	$image->stop('fast');
 	$image->start;
+
 	for my $name (qw(regression_first regression_second regression_third))
 	{
 		is(session($image, $name)->query('SELECT count(*) FROM t'), 100, "scripts of an image: $name");
 	}
-	is($image->safe_psql('postgres', q{SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datistemplate AND datname LIKE 'regression%'}),
-		'regression_third', 'scripts of an image: the template is one');
+	is( $image->safe_psql(
+			'postgres',
+			q{SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datistemplate AND datname LIKE 'regression%'}
+		),
+		'regression_third',
+		'scripts of an image: the template is one');
 	$image->stop;
 }
 
 # pg_upgrade to a server of the same major, with testdb preloaded in both, as docs/install.md says.
 {
-	cmp_ok(run($admin, q{SELECT count(*) FROM testdb_clones}), '>', 0, 'pg_upgrade: there are databases that were served');
+	cmp_ok(run($admin, q{SELECT count(*) FROM testdb_clones}),
+		'>', 0, 'pg_upgrade: there are databases that were served');
 	run($admin, 'SELECT * FROM testdb_uninstall()');
 
 	# pg_upgrade of 18 looks for libraries in PostgreSQL's own folder only, where this one may not be.
@@ -189,18 +216,28 @@ sub single_user
 	my $from = getcwd;
 	chdir PostgreSQL::Test::Utils::tempdir or die $!;
 	my ($out, $err) = ('', '');
-	my $done = IPC::Run::run([ "$bin/pg_upgrade", '-d', $node->data_dir, '-D', $new->data_dir, '-b', $bin, '-B', $bin, '-s', $node->host,
-			'-p', $node->port, '-P', $new->port ], '>', \$out, '2>', \$err);
+	my $done = IPC::Run::run(
+		[
+			"$bin/pg_upgrade", '-d', $node->data_dir, '-D', $new->data_dir, '-b', $bin, '-B',
+			$bin, '-s', $node->host, '-p', $node->port, '-P', $new->port
+		],
+		'>',
+		\$out,
+		'2>',
+		\$err);
 	chdir $from;
 	ok($done, 'pg_upgrade: done')
-	  or diag "$out$err", map { slurp_file($_) =~ /^(.*(?:error|ERROR|FATAL|could not).*)$/mg } glob($new->data_dir . '/pg_upgrade_output.d/*/{log/*,*.txt}');
+	  or diag "$out$err",
+	  map { slurp_file($_) =~ /^(.*(?:error|ERROR|FATAL|could not).*)$/mg }
+	  glob($new->data_dir . '/pg_upgrade_output.d/*/{log/*,*.txt}');
 	die 'pg_upgrade has failed' unless $done;
 	$new->start;
 	is(all_of($new), $dump, 'pg_upgrade: all is there');
 	$admin = session($new, 'postgres');
 	run($admin, 'CREATE EXTENSION testdb') if $hidden;
 	my $nserved = served();
-	ok($admin->do('CREATE DATABASE regression_again TEMPLATE regression_app'), 'pg_upgrade: and it goes on') or diag told($admin);
+	ok($admin->do('CREATE DATABASE regression_again TEMPLATE regression_app'), 'pg_upgrade: and it goes on')
+	  or diag told($admin);
 	is(served(), $nserved + 1, 'pg_upgrade: served again');
 	is(session($new, 'regression_again')->query('SELECT * FROM app.v'), 1000, 'pg_upgrade: with its content');
 	$admin->close;

@@ -22,7 +22,11 @@ run($admin, $_)
   'GRANT EXECUTE ON FUNCTION testdb_template_begin, testdb_template_finish, testdb_template_cancel, testdb_template_drop,
 	testdb_clone, testdb_drop TO regress_builder, regress_other';
 
-sub begin_sql { my ($name, $fingerprint, $base) = @_; return "SELECT * FROM testdb_template_begin('$name', '$fingerprint'" . ($base ? ", '$base'" : '') . ')' }
+sub begin_sql
+{
+	my ($name, $fingerprint, $base) = @_;
+	return "SELECT * FROM testdb_template_begin('$name', '$fingerprint'" . ($base ? ", '$base'" : '') . ')';
+}
 
 # A session that has begun to build; with the name of its database.
 sub builder
@@ -64,8 +68,11 @@ sub waiters
 	$_->send(begin_sql($name, $fingerprint)) for @clients;
 	for my $client (@clients)
 	{
-		poll(sub { run($admin, 'SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $client->pid) =~ /^(Extension|IPC)$/ })
-		  or die 'does not wait';
+		poll(
+			sub {
+				run($admin, 'SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $client->pid) =~
+				  /^(Extension|IPC)$/;
+			}) or die 'does not wait';
 	}
 	return @clients;
 }
@@ -74,7 +81,9 @@ sub waiters
 sub state_of
 {
 	my ($name) = @_;
-	return run($admin, "SELECT fingerprint, state, database IS NOT NULL, base, builder IS NOT NULL, built_at <= used_at FROM testdb_builds WHERE name = '$name' ORDER BY fingerprint, state");
+	return run($admin,
+		"SELECT fingerprint, state, database IS NOT NULL, base, builder IS NOT NULL, built_at <= used_at FROM testdb_builds WHERE name = '$name' ORDER BY fingerprint, state"
+	);
 }
 
 sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_database WHERE datname LIKE '$like'") }
@@ -91,10 +100,12 @@ sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_dat
 	run($first, q{SET testdb.template_timeout = '10ms'});
 	ok(!$first->do("SELECT testdb_template_finish('$db')"), 'it is not finished while somebody is in it');
 	my $pid = $lingering->pid;
-	like(told($first), qr/^55006: template "$db" is being accessed by other users\nProcess $pid of user/, 'and said so');
+	like(told($first), qr/^55006: template "$db" is being accessed by other users\nProcess $pid of user/,
+		'and said so');
 	$lingering->close;
 	ok(has_ended($node, $pid), 'who was in it has left');
 	run($first, "SELECT testdb_template_finish('$db')");
+
 	for my $other (@others)
 	{
 		is_deeply($other->result->{rows}, [ [ $db, 'f' ] ], 'one that waited gets it, and has nothing to build');
@@ -108,10 +119,12 @@ sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_dat
 	my $inside = session($node, $clone);
 	is(run($inside, 'SELECT count(*) FROM built'), 1000, 'it has what was built');
 	is(run($inside, q{SELECT reltuples FROM pg_class WHERE relname = 'built'}), 1000, 'it has been analyzed');
-	is(run($inside, q{SELECT bool_and(relallvisible = relpages) FROM pg_class WHERE relname = 'built'}), 't', 'and vacuumed');
+	is(run($inside, q{SELECT bool_and(relallvisible = relpages) FROM pg_class WHERE relname = 'built'}),
+		't', 'and vacuumed');
 	is(run($inside, q{SELECT age(relfrozenxid) < 200 FROM pg_class WHERE relname = 'pg_class'}), 't', 'and frozen');
 	$inside->close;
-	ok(!$first->do("SELECT $_"), "$_: refused") && like(told($first), qr/^42809: database "$db" is a template/, 'and said so')
+	ok(!$first->do("SELECT $_"), "$_: refused")
+	  && like(told($first), qr/^42809: database "$db" is a template/, 'and said so')
 	  for "testdb_keep('$db')", "testdb_reset('$db')", "testdb_rewind('$db')";
 	is(run($first, 'SELECT testdb_drop_all()'), 1, 'testdb_drop_all drops the clone, and not the template');
 	is(run($first, "SELECT testdb_template_drop('regression_app', 'f1')"), 1, 'it is dropped');
@@ -136,7 +149,10 @@ for my $how (sort keys %ends)
 	fill($db);
 	my @others = waiters(2, 'regression_left', $how);
 	$ends{$how}->($first, $db);
-	poll(sub { grep { $_->readable(0) } @others });
+	poll(
+		sub {
+			grep { $_->readable(0) } @others;
+		});
 	my ($next) = grep { $_->readable(0) } @others;
 	my ($last) = grep { $_ != $next } @others;
 	my ($row) = @{ $next->result->{rows} };
@@ -162,7 +178,10 @@ for my $how (sort keys %ends)
 	run($waiter, q{SET testdb.timeout = '50ms'});
 	ok(!$waiter->do(begin_sql('regression_wait', 'f')), 'it waits testdb.timeout at most');
 	my $pid = $first->pid;
-	like(told($waiter), qr/^55006: template "regression_wait" is being built\nProcess $pid of user ".*" \(application "builds regression_wait"\) has been building it since \d/, 'and is told who builds');
+	like(
+		told($waiter),
+		qr/^55006: template "regression_wait" is being built\nProcess $pid of user ".*" \(application "builds regression_wait"\) has been building it since \d/,
+		'and is told who builds');
 	ok(!$first->do(begin_sql('regression_wait', 'f')), 'the builder itself does not wait');
 	like(told($first), qr/^55006: .*That is this session/s, 'and is told why');
 	ok(!$waiter->do(q{SELECT testdb_template_drop('regression_wait', 'f')}), 'what is being built is not dropped');
@@ -193,7 +212,8 @@ for my $how (sort keys %ends)
 {
 	my ($first, $db) = builder('regression_busy', 'f');
 	my $inside = session($node, $db);
-	run($inside, $_) for 'CREATE TABLE t (i int)', 'BEGIN', 'INSERT INTO t VALUES (1)', q{PREPARE TRANSACTION 'regression'};
+	run($inside, $_)
+	  for 'CREATE TABLE t (i int)', 'BEGIN', 'INSERT INTO t VALUES (1)', q{PREPARE TRANSACTION 'regression'};
 	run($first, q{SET testdb.template_timeout = '10ms'});
 	$inside->close;
 	has_ended($node, $inside->pid);
@@ -202,10 +222,12 @@ for my $how (sort keys %ends)
 	$inside = session($node, $db);
 	run($inside, q{COMMIT PREPARED 'regression'});
 	run($first, 'SET testdb.end_template_sessions = on');
-	ok($first->do("SELECT testdb_template_finish('$db')"), 'sessions are terminated if that is wanted') or diag told($first);
+	ok($first->do("SELECT testdb_template_finish('$db')"), 'sessions are terminated if that is wanted')
+	  or diag told($first);
 	$inside->close;
 	my $own = session($node, 'postgres');
 	my $name = run($own, q{SELECT testdb_clone('template1', 'regression_plain')});
+
 	for my $case (
 		[ 'postgres', qr/^42809: database "postgres" was not created by testdb/ ],
 		[ 'regression_plain', qr/^42809: database "regression_plain" was not created by testdb_template_begin/ ],
@@ -242,13 +264,16 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 {
 	my ($name, $length) = @$case;
 	my $client = session($node, 'postgres');
-	my $row = $client->query("SELECT database, build, octet_length(database::text), starts_with('$name', left(database::text, -9)) FROM testdb_template_begin('$name', repeat('f', $length))");
+	my $row = $client->query(
+		"SELECT database, build, octet_length(database::text), starts_with('$name', left(database::text, -9)) FROM testdb_template_begin('$name', repeat('f', $length))"
+	);
 	my ($db, $build, $bytes, $starts) = split /\|/, $row;
 	is("$build|$starts", 't|t', "$name: its database is called after it");
 	cmp_ok($bytes, '<=', 63, "$name: in at most 63 bytes");
 	ok(eval { decode('UTF-8', my $copy = $db, Encode::FB_CROAK); 1 }, "$name: cut between characters");
 	run($client, "SELECT testdb_template_finish(\$\$$db\$\$)");
-	is(run($client, "SELECT database, build FROM testdb_template_begin('$name', repeat('f', $length))"), "$db|f", "$name: it is found again");
+	is(run($client, "SELECT database, build FROM testdb_template_begin('$name', repeat('f', $length))"),
+		"$db|f", "$name: it is found again");
 	is(run($client, "SELECT testdb_template_drop('$name')"), 1, "$name: and dropped");
 	$client->close;
 }
@@ -273,11 +298,13 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 # Rights.
 {
 	my $db = build('regression_rights', 'f', user => 'regress_builder');
-	is(run($admin, q{SELECT owner FROM testdb_builds WHERE name = 'regression_rights'}), 'regress_builder', 'it is the builder\'s');
+	is(run($admin, q{SELECT owner FROM testdb_builds WHERE name = 'regression_rights'}),
+		'regress_builder', 'it is the builder\'s');
 	my $other = session($node, 'postgres', user => 'regress_other');
 	is(run($other, begin_sql('regression_rights', 'f')), "$db|f", 'others get the same');
 	my $clone = run($other, "SELECT testdb_clone('$db')");
-	is(run($admin, "SELECT datdba::regrole FROM pg_database WHERE datname = '$clone'"), 'regress_other', 'and clone it');
+	is(run($admin, "SELECT datdba::regrole FROM pg_database WHERE datname = '$clone'"), 'regress_other',
+		'and clone it');
 	run($other, "SELECT testdb_drop('$clone')");
 	ok(!$other->do(q{SELECT testdb_template_drop('regression_rights', 'f')}), 'but do not drop it');
 	like(told($other), qr/^42501: must be owner of database $db/, 'and are told so');
@@ -291,7 +318,8 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	  for qw(finish cancel);
 	my $nobody = session($node, 'postgres', user => 'regress_nobody');
 	ok(!$nobody->do("SELECT $_"), "$_: not for everybody") && like(told($nobody), qr/^42501/, 'and said so')
-	  for q{testdb_template_begin('x', 'y')}, q{testdb_template_finish('x')}, q{testdb_template_cancel('x')}, q{testdb_template_drop('x')};
+	  for q{testdb_template_begin('x', 'y')}, q{testdb_template_finish('x')}, q{testdb_template_cancel('x')},
+	  q{testdb_template_drop('x')};
 	is(run($builder, q{SELECT testdb_template_drop('regression_rights')}), 1, 'its owner drops it, template or not');
 	$_->close for $builder, $other, $nobody;
 }
@@ -315,15 +343,25 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	is(run($admin, $used_at), $before, 'a session in a template is no use of it');
 	my $position = -s $node->logfile;
 	build('regression_kept', $_) for 'f4', 'f5';
-	is(run($admin, q{SELECT string_agg(fingerprint, ' ' ORDER BY fingerprint) FROM testdb_builds WHERE name = 'regression_kept'}),
-		'f1 f2 f4 f5', 'more than three stay only where there are clones');
-	like(slurp_file($node->logfile, $position), qr/dropped template "$dbs[2]", which was the least recently used/, 'the log says what has gone');
+	is( run($admin,
+			q{SELECT string_agg(fingerprint, ' ' ORDER BY fingerprint) FROM testdb_builds WHERE name = 'regression_kept'}
+		),
+		'f1 f2 f4 f5',
+		'more than three stay only where there are clones');
+	like(
+		slurp_file($node->logfile, $position),
+		qr/dropped template "$dbs[2]", which was the least recently used/,
+		'the log says what has gone');
 	build('regression_kept', 'f6', user => 'regress_other');
-	is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression_kept'}), 5, 'nobody drops those of others');
+	is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression_kept'}),
+		5, 'nobody drops those of others');
 	run($client, "SELECT testdb_drop('$clone')");
 	build('regression_kept', "g$_") for 1 .. 4;
-	is(run($admin, q{SELECT string_agg(fingerprint, ' ' ORDER BY fingerprint) FROM testdb_builds WHERE name = 'regression_kept'}),
-		'f6 g2 g3 g4', 'never more');
+	is( run($admin,
+			q{SELECT string_agg(fingerprint, ' ' ORDER BY fingerprint) FROM testdb_builds WHERE name = 'regression_kept'}
+		),
+		'f6 g2 g3 g4',
+		'never more');
 	my $orphans = q{SELECT c.state, d.datname FROM testdb_clones() c JOIN pg_database d USING (oid)
 		WHERE c.template_oid NOT IN (SELECT oid FROM pg_database)};
 	poll(sub { run($admin, $orphans) eq '' });

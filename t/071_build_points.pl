@@ -24,7 +24,8 @@ my $nfingerprints = 0;
 sub connected
 {
 	my $client;
-	poll(sub { $client = connect_to($node, 'postgres'); !$client->error && $client->do('SELECT 1') }, 60) or die 'no server';
+	poll(sub { $client = connect_to($node, 'postgres'); !$client->error && $client->do('SELECT 1') }, 60)
+	  or die 'no server';
 	return $client;
 }
 
@@ -39,7 +40,8 @@ sub set_point
 	run($client, 'SELECT pg_reload_conf()');
 	$client->close;
 	$client = undef;
-	poll(sub { my $c = connected(); my $is = ($c->query('SHOW testdb.debug_point') // '?') eq $point; $c->close; $is }) or die 'not reloaded';
+	poll(sub { my $c = connected(); my $is = ($c->query('SHOW testdb.debug_point') // '?') eq $point; $c->close; $is })
+	  or die 'not reloaded';
 	# The postmaster accepts a connection when it has told all processes: the one above may have been the first.
 	connected()->close;
 	return;
@@ -61,7 +63,8 @@ sub state_of
 	return $state // '';
 }
 
-for my $point (qw(build-claimed clone-recorded clone-held clone-leased seal-row seal-committed seal-held build-finished))
+for
+  my $point (qw(build-claimed clone-recorded clone-held clone-leased seal-row seal-committed seal-held build-finished))
 {
 	for my $how (qw(error fatal kill))
 	{
@@ -71,15 +74,20 @@ for my $point (qw(build-claimed clone-recorded clone-held clone-leased seal-row 
 		my $in_begin = $point =~ /^(build-claimed|clone)/;
 		my $client = connected();
 		my $db;
-		$db = $client->query("SELECT database FROM testdb_template_begin('regression_built', '$fingerprint')") unless $in_begin;
+		$db = $client->query("SELECT database FROM testdb_template_begin('regression_built', '$fingerprint')")
+		  unless $in_begin;
 		set_point("$point $how");
 		my $waiter;
+
 		unless ($in_begin)
 		{
 			$waiter = connected();
 			$waiter->send("SELECT * FROM testdb_template_begin('regression_built', '$fingerprint')");
 		}
-		ok(!$client->do($in_begin ? "SELECT testdb_template_begin('regression_built', '$fingerprint')" : "SELECT testdb_template_finish('$db')"),
+		ok( !$client->do(
+				$in_begin
+				? "SELECT testdb_template_begin('regression_built', '$fingerprint')"
+				: "SELECT testdb_template_finish('$db')"),
 			"$title: that is reached");
 		set_point('');
 		$client->close;
@@ -97,9 +105,12 @@ for my $point (qw(build-claimed clone-recorded clone-held clone-leased seal-row 
 		like($state, $expected, "$title: it is finished, or nothing of it is left");
 
 		my $next = connected();
-		my ($database, $build) = split /\|/, $next->query("SELECT * FROM testdb_template_begin('regression_built', '$fingerprint')") // '';
+		my ($database, $build) = split /\|/,
+		  $next->query("SELECT * FROM testdb_template_begin('regression_built', '$fingerprint')") // '';
 		ok(defined $build, "$title: it can be asked for");
-		ok($next->do("SELECT testdb_template_finish('$database')"), "$title: and built") or diag $next->message if ($build // '') eq 't';
+		ok($next->do("SELECT testdb_template_finish('$database')"), "$title: and built")
+		  or diag $next->message
+		  if ($build // '') eq 't';
 		my $clone = $next->query("SELECT testdb_clone('$database')");
 		ok($clone && $next->do("SELECT testdb_drop('$clone')"), "$title: and cloned");
 		$next->close;
@@ -113,7 +124,11 @@ for my $point (qw(build-claimed clone-recorded clone-held clone-leased seal-row 
 	my $pid = $client->pid;
 	$client->send(q{SELECT testdb_template_begin('regression_built', 'held')});
 	my $admin = connected();
-	poll(sub { slurp_file($node->logfile) =~ /debug point "clone-recorded" was reached/ && run($admin, 'SELECT count(*) FROM testdb_clones() WHERE state = \'creating\'') > 0 }) or die 'not reached';
+	poll(
+		sub {
+			slurp_file($node->logfile) =~ /debug point "clone-recorded" was reached/
+			  && run($admin, 'SELECT count(*) FROM testdb_clones() WHERE state = \'creating\'') > 0;
+		}) or die 'not reached';
 	my $waiter = connected();
 	$waiter->send(q{SELECT * FROM testdb_template_begin('regression_built', 'held')});
 	run($admin, "SELECT pg_cancel_backend($pid)");

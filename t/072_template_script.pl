@@ -29,7 +29,8 @@ sub put { my ($file, $text) = @_; open my $out, '>', $file or die $!; print $out
 put('db/migrations/1.sql', 'CREATE TABLE t (i int);');
 put('db/migrations/more and more/2\'s.sql', 'INSERT INTO t VALUES (1);');
 put('db/other.txt', 'x');
-put('build.sh', q{echo building; echo "$*" >>log; psql -XAtq -f db/migrations/1.sql && psql -XAtq -f "db/migrations/more and more/2's.sql" &&
+put('build.sh',
+	q{echo building; echo "$*" >>log; psql -XAtq -f db/migrations/1.sql && psql -XAtq -f "db/migrations/more and more/2's.sql" &&
 	psql -XAtq "$DATABASE_URL" -c 'SELECT current_database()' >url});
 
 # What it says and how it ends.
@@ -46,7 +47,10 @@ sub call
 delete $ENV{PGAPPNAME};
 
 my @build = ('--', 'sh', 'build.sh', 'a  b', '$c');
-my @shells = grep { my $shell = $_->[0]; grep { -x "$_/$shell" } split /:/, $ENV{PATH} } ['sh'], ['dash'], [ 'bash', '--posix' ], ['bash'], [ 'busybox', 'sh' ];
+my @shells = grep {
+	my $shell = $_->[0];
+	grep { -x "$_/$shell" } split /:/, $ENV{PATH}
+}['sh'], ['dash'], [ 'bash', '--posix' ], ['bash'], [ 'busybox', 'sh' ];
 for my $shell (@shells)
 {
 	my $title = "@$shell";
@@ -76,17 +80,30 @@ for my $shell (@shells)
 	my ($other) = call($shell, @files, @build);
 	isnt($other, $name, "$title: a change of a file makes another");
 	put('db/migrations/1.sql', 'CREATE TABLE t (i int);');
-	(undef, $err, $status) = call($shell, '--name', 'regression layer', '--fingerprint', 'v1', '--base', $name, '--url', "postgresql://$user@/postgres?host=" . $node->host . '&port=' . $node->port,
-		'--timeout', '2min', '--', 'sh', '-c', 'psql -XAtq "$DATABASE_URL" -c "INSERT INTO t VALUES (2)"');
+	(undef, $err, $status) = call(
+		$shell, '--name',
+		'regression layer', '--fingerprint',
+		'v1', '--base',
+		$name, '--url',
+		"postgresql://$user@/postgres?host=" . $node->host . '&port=' . $node->port, '--timeout',
+		'2min', '--',
+		'sh', '-c',
+		'psql -XAtq "$DATABASE_URL" -c "INSERT INTO t VALUES (2)"');
 	is($status, 0, "$title: a layer, by a URL") or diag $err;
-	is(run($admin, q{SELECT base, fingerprint FROM testdb_builds WHERE name = 'regression layer'}), "$name|v1 on $name", "$title: which is part of the fingerprint");
+	is( run($admin, q{SELECT base, fingerprint FROM testdb_builds WHERE name = 'regression layer'}),
+		"$name|v1 on $name",
+		"$title: which is part of the fingerprint");
 
-	($other, $err, $status) = call($shell, '--name', 'regression failed', '--fingerprint', 'x', '--', 'sh', '-c', 'exit 42');
+	($other, $err, $status) =
+	  call($shell, '--name', 'regression failed', '--fingerprint', 'x', '--', 'sh', '-c', 'exit 42');
 	is_deeply([ $other, $status ], [ '', 42 ], "$title: a command that fails gives its status");
-	is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression failed'}), 0, "$title: and no template");
-	($other, $err, $status) = call($shell, '--name', 'regression failed', '--fingerprint', 'x', '--base', 'regression_missing', '--', 'true');
+	is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression failed'}),
+		0, "$title: and no template");
+	($other, $err, $status) =
+	  call($shell, '--name', 'regression failed', '--fingerprint', 'x', '--base', 'regression_missing', '--', 'true');
 	is_deeply([ $other, $status ], [ '', 1 ], "$title: an error of the server is one");
 	like($err, qr/template database "regression_missing" does not exist/, "$title: and said");
+
 	for my $wrong (
 		[ qr/--name is missing/, '--fingerprint', 'x', '--', 'true' ],
 		[ qr/--files or --fingerprint is missing/, '--name', 'x', '--', 'true' ],
@@ -107,7 +124,11 @@ for my $shell (@shells)
 	my @slow = (@$shell, $script, '--name', 'regression slow', '--fingerprint', $title, '--', 'sh', 'slow.sh');
 	my @out = ('') x 4;
 	my @runs = map { my $i = $_; IPC::Run::start(\@slow, '<', \undef, '>', \$out[$i], '2>', \my $e) } 0 .. 3;
-	poll(sub { run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'testdb-template'}) == 4 && -e 'slow' }) or die 'not all four have come';
+	poll(
+		sub {
+			run($admin, q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'testdb-template'}) == 4
+			  && -e 'slow';
+		}) or die 'not all four have come';
 	my $pid = run($admin, q{SELECT builder FROM testdb_builds WHERE state = 'building'});
 	run($admin, "SELECT pg_terminate_backend($pid)");
 	poll(sub { -s 'slow' == 4 }) or die 'no second builder';

@@ -23,7 +23,8 @@ my $admin = session($node, 'postgres');
 sub occupied
 {
 	my $bytes = 0;
-	find({ no_chdir => 1, wanted => sub { my @stat = lstat $_; $bytes += $stat[12] * 512 if @stat && -f _ } }, "$data/base", "$data/pg_testdb/snapshots");
+	find({ no_chdir => 1, wanted => sub { my @stat = lstat $_; $bytes += $stat[12] * 512 if @stat && -f _ } },
+		"$data/base", "$data/pg_testdb/snapshots");
 	return $bytes;
 }
 
@@ -115,7 +116,8 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 	my $clone_oid = oid_of($admin, $clone);
 	run($admin, "SELECT testdb_drop('$clone')");
 	ok(defined spare_of($admin, $clone_oid, $clone), 'it is recycled');
-	my ($row) = $admin->rows(qq{SELECT recycled, files_copied, bytes_copied < 1000000 FROM testdb_stats WHERE name = '$template'});
+	my ($row) = $admin->rows(
+		qq{SELECT recycled, files_copied, bytes_copied < 1000000 FROM testdb_stats WHERE name = '$template'});
 	is($row->[0], 1, 'once');
 	cmp_ok($row->[1], '<', 20, 'by copying few files');
 	is($row->[2], 't', 'and few bytes');
@@ -142,8 +144,11 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 	}
 	ok( poll(
 			sub {
-				run($admin, "SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass AND objid = $oid") == 1;
-			}, 30),
+				run($admin,
+					"SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass AND objid = $oid"
+				) == 1;
+			},
+			30),
 		'who connects to a template that is being copied waits');
 	run($holder, 'ROLLBACK');
 	$holder->close;
@@ -193,7 +198,10 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 	my ($path) = map { "$data/$_" } run($admin, "SELECT 'base/$oid/PG_VERSION'");
 	utime undef, undef, $path or die $!;
 	is(found_in_clone($template, 'SELECT count(*) FROM one'), 1, 'a file that was touched: it is cloned');
-	like(slurp_file($node->logfile, $position), qr/snapshot of template "$template" must be taken anew: file ".*PG_VERSION" has been changed/, 'after another look at it');
+	like(
+		slurp_file($node->logfile, $position),
+		qr/snapshot of template "$template" must be taken anew: file ".*PG_VERSION" has been changed/,
+		'after another look at it');
 	is(has_copy($oid), 0, 'in place');
 }
 

@@ -32,10 +32,13 @@ plan skip_all => 'the tests do not run on a tmpfs' if `stat -f -c %T $dir` !~ /^
 my ($room) = `df -Pk $dir | tail -n 1` =~ /^\S+\s+\d+\s+\d+\s+(\d+)/;
 plan skip_all => 'the tmpfs is too small' if $room * 1024 < 1.5 * limit();
 
-my $node = new_server('container', "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\nwal_recycle = off\ntestdb.min_free_space = 32MB\ntestdb.workers = 2");
+my $node = new_server('container',
+	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\nwal_recycle = off\ntestdb.min_free_space = 32MB\ntestdb.workers = 2"
+);
 my $admin = session($node, 'postgres');
 run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
-$node->safe_psql('regression_template', q{CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 40000)});
+$node->safe_psql('regression_template',
+	q{CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 40000)});
 my $pid = run($admin, 'SELECT pg_backend_pid()');
 my $size = run($admin, q{SELECT pg_database_size('regression_template')});
 cmp_ok($size, '>', 40_000_000, 'the template is large');

@@ -29,7 +29,11 @@ sub configure
 	return;
 }
 
-sub view { my ($columns) = @_; return run($admin, "SELECT $columns FROM testdb_templates WHERE name = 'regression_template'") }
+sub view
+{
+	my ($columns) = @_;
+	return run($admin, "SELECT $columns FROM testdb_templates WHERE name = 'regression_template'");
+}
 
 # Waits until nothing is being made or restored any more; what there is then.
 sub settled
@@ -37,7 +41,10 @@ sub settled
 	my ($last, $same) = ('', 0);
 	poll(
 		sub {
-			my $now = view('spares, recycling, spare_bytes, clones') . run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state IN ('creating', 'garbage', 'removing', 'restoring', 'dropping')});
+			my $now = view('spares, recycling, spare_bytes, clones')
+			  . run($admin,
+				q{SELECT count(*) FROM testdb_clones() WHERE state IN ('creating', 'garbage', 'removing', 'restoring', 'dropping')}
+			  );
 			$same = $now eq $last && $now =~ /^\d+\|0\|.*\|\d+0$/ ? $same + 1 : 0;
 			$last = $now;
 			return $same > 50;
@@ -46,24 +53,36 @@ sub settled
 }
 
 # Hands out so many clones.
-sub clones { my ($n) = @_; return map { run($admin, q{SELECT testdb_clone('regression_template')}) } 1 .. $n }
+sub clones
+{
+	my ($n) = @_;
+	return map { run($admin, q{SELECT testdb_clone('regression_template')}) } 1 .. $n;
+}
 
 run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
-$node->safe_psql('regression_template', q{CREATE TABLE t AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 10000)});
+$node->safe_psql('regression_template',
+	q{CREATE TABLE t AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 10000)});
 my $size = run($admin, q{SELECT pg_database_size('regression_template')});
 my $mb = int($size / 1048576) + 1;
 cmp_ok($mb, '>', 15, 'the template is not small');
 
-like(slurp_file($node->logfile), qr/LOG:  testdb has room for databases of \d+ MB\n.*DETAIL:  .*Of it, \d+ MB can be taken by databases that are kept ready\./,
+like(
+	slurp_file($node->logfile),
+	qr/LOG:  testdb has room for databases of \d+ MB\n.*DETAIL:  .*Of it, \d+ MB can be taken by databases that are kept ready\./,
 	'the log says how much room there is');
 
 # Sizes.
 {
 	my ($clone) = clones(1);
-	is(view('snapshot_bytes = bytes, clone_bytes = bytes, bytes > 15000000'), 't|t|t', 'the snapshot and a clone are shown with their sizes');
+	is(view('snapshot_bytes = bytes, clone_bytes = bytes, bytes > 15000000'),
+		't|t|t', 'the snapshot and a clone are shown with their sizes');
 	settled();
 	is(view('spare_bytes = spares * bytes'), 't', 'so are spares');
-	is(run($admin, q{SELECT occupied_bytes = snapshot_bytes + spare_bytes + clone_bytes FROM testdb_stats JOIN testdb_templates USING (name) WHERE name = 'regression_template'}), 't', 'the statistics have the sum');
+	is( run($admin,
+			q{SELECT occupied_bytes = snapshot_bytes + spare_bytes + clone_bytes FROM testdb_stats JOIN testdb_templates USING (name) WHERE name = 'regression_template'}
+		),
+		't',
+		'the statistics have the sum');
 	run($admin, "SELECT testdb_drop('$clone')");
 }
 
@@ -75,7 +94,8 @@ like(slurp_file($node->logfile), qr/LOG:  testdb has room for databases of \d+ M
 	run($admin, "SELECT testdb_drop('$_')") for @clones;
 	is(settled(), 2, 'and of those that are dropped no more are kept');
 	is(view("spare_bytes <= $mb * 2 * 1048576"), 't', 'which is what the sizes say');
-	is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_template_%'}), 2, 'the others have gone');
+	is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_template_%'}),
+		2, 'the others have gone');
 	run($admin, "SELECT testdb_drop('" . (clones(1))[0] . "')");
 	is(settled(), 2, 'they are used, and come back');
 }
@@ -102,9 +122,11 @@ for my $case ([ '1MB', 0 ], [ '1GB', 2 ])
 {
 	my ($max, $expected) = @$case;
 	configure('testdb.max_spare_size' => $max);
-	my ($db) = split /\|/, run($admin, "SELECT * FROM testdb_template_begin('regression_built', '$max', 'regression_template')");
+	my ($db) = split /\|/,
+	  run($admin, "SELECT * FROM testdb_template_begin('regression_built', '$max', 'regression_template')");
 	run($admin, "SELECT testdb_template_finish('$db')");
-	is(run($admin, "SELECT coalesce((SELECT spares FROM testdb_templates WHERE name = '$db'), 0)"), $expected, "$max: $expected first spares");
+	is(run($admin, "SELECT coalesce((SELECT spares FROM testdb_templates WHERE name = '$db'), 0)"),
+		$expected, "$max: $expected first spares");
 }
 run($admin, q{SELECT testdb_template_drop('regression_built')});
 
@@ -124,7 +146,9 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 	is(run($inside, 'SELECT count(*) FROM t'), 10000, 'whole');
 	$inside->close;
 	run($admin, "SELECT testdb_drop('$all[0]')");
-	ok(poll(sub { !-d $dir }), 'afterwards it goes') or diag run($admin, q{SELECT string_agg(c::text, E'\n') FROM testdb_clones() c}), view('clones, spares, recycling, wanted');
+	ok(poll(sub { !-d $dir }), 'afterwards it goes')
+	  or diag run($admin, q{SELECT string_agg(c::text, E'\n') FROM testdb_clones() c}),
+	  view('clones, spares, recycling, wanted');
 	is(view('snapshot, snapshot_bytes'), 'no snapshot|0', 'which is shown');
 	ok(!-e "$dir.manifest", 'nothing is left of it');
 	configure('testdb.snapshot_timeout' => 0);

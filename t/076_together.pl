@@ -26,7 +26,9 @@ my $admin = session($node, 'postgres');
 sub waiting
 {
 	my ($client) = @_;
-	return $client->query(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'TestdbTemplateBuild' OR (wait_event = 'Extension' AND query LIKE 'SELECT * FROM testdb_template_begin%')}) // -1;
+	return $client->query(
+		q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'TestdbTemplateBuild' OR (wait_event = 'Extension' AND query LIKE 'SELECT * FROM testdb_template_begin%')}
+	) // -1;
 }
 
 # What a process of a suite does; it ends with 0 if all went well. Builders write a line to the file $notes and, in the
@@ -75,7 +77,9 @@ sub run_together
 		if ($pid == 0)
 		{
 			# Those who have built before, and ended, do not wait.
-			my $status = eval { suite($name, $notes, sub { $n - $builders->() }, sub { $middle->($builders->(), @_) }) } // 99;
+			my $status = eval {
+				suite($name, $notes, sub { $n - $builders->() }, sub { $middle->($builders->(), @_) });
+			} // 99;
 			POSIX::_exit($status);
 		}
 		push @pids, $pid;
@@ -90,13 +94,16 @@ sub is_clean
 {
 	my ($name, $title) = @_;
 	my $state = '';
-	poll(sub {
-		$state = run($admin, qq{
+	poll(
+		sub {
+			$state = run(
+				$admin, qq{
 			SELECT (SELECT count(*) FROM testdb_builds WHERE name = '$name' AND state = 'ready'), (SELECT count(*) FROM testdb_builds WHERE state = 'building'),
 				(SELECT count(*) FROM pg_database WHERE datname LIKE '$name%' AND oid NOT IN (SELECT oid FROM testdb_builds())
 					AND oid NOT IN (SELECT oid FROM testdb_clones() WHERE state IN ('spare', 'returned', 'restoring')))});
-		$state eq '1|0|0';
-	}, 60);
+			$state eq '1|0|0';
+		},
+		60);
 	return is($state, '1|0|0', "$title: one template is left, and nothing else");
 }
 
@@ -104,13 +111,25 @@ is(run_together('regression_once', sub { }), "1 builders, $n ended with 0", 'six
 is_clean('regression_once', 'sixteen together');
 
 # The first two are killed.
-is(run_together('regression_killed', sub { my ($builders) = @_; kill 'KILL', $$ if $builders < 3 }),
-	'3 builders, ' . ($n - 2) . ' ended with 0, 2 ended with signal 9', 'two builders killed: the third builds, all others work');
+is( run_together('regression_killed', sub { my ($builders) = @_; kill 'KILL', $$ if $builders < 3 }),
+	'3 builders, ' . ($n - 2) . ' ended with 0, 2 ended with signal 9',
+	'two builders killed: the third builds, all others work');
 is_clean('regression_killed', 'two builders killed');
 
 # So are their sessions, from outside.
-is(run_together('regression_ended', sub { my ($builders, $client) = @_; if ($builders < 3) { my $other = connect_to($node, 'postgres'); $other->do('SELECT pg_terminate_backend(' . $client->pid . ')'); $other->close } }),
-	'3 builders, ' . ($n - 2) . ' ended with 0, 2 ended with 6', 'two builders\' sessions terminated: the third builds');
+is( run_together(
+		'regression_ended',
+		sub {
+			my ($builders, $client) = @_;
+			if ($builders < 3)
+			{
+				my $other = connect_to($node, 'postgres');
+				$other->do('SELECT pg_terminate_backend(' . $client->pid . ')');
+				$other->close;
+			}
+		}),
+	'3 builders, ' . ($n - 2) . ' ended with 0, 2 ended with 6',
+	'two builders\' sessions terminated: the third builds');
 is_clean('regression_ended', 'two sessions terminated');
 
 # The server is killed in the middle of the build. Then everybody comes again, and goes on coming until all is well.
@@ -131,7 +150,13 @@ is_clean('regression_ended', 'two sessions terminated');
 				append_to_file($reached, 'yes');
 				poll(sub { !$client->do('SELECT 1') }, 60);
 			};
-			my $done = poll(sub { (eval { suite('regression_server', $notes, sub { -e $reached ? 0 : $n - 1 }, $middle) } // 99) == 0 }, 120);
+			my $done = poll(
+				sub {
+					(   eval {
+							suite('regression_server', $notes, sub { -e $reached ? 0 : $n - 1 }, $middle);
+						} // 99) == 0;
+				},
+				120);
 			POSIX::_exit($done ? 0 : 1);
 		}
 		push @pids, $pid;
@@ -152,16 +177,22 @@ is_clean('regression_ended', 'two sessions terminated');
 	my @dbs;
 	my $settle = sub {
 		my ($last, $same) = ('', 0);
-		poll(sub {
-			my $now = run($admin, q{SELECT string_agg(state || ' ' || n, ' ') FROM (SELECT state, count(*) AS n FROM testdb_clones() GROUP BY 1 ORDER BY 1) s});
-			$same = $now eq $last && $now !~ /creating|dropping|garbage|returned|restoring/ ? $same + 1 : 0;
-			$last = $now;
-			return $same > 20;
-		}, 60) or die "not settled: $last";
+		poll(
+			sub {
+				my $now = run($admin,
+					q{SELECT string_agg(state || ' ' || n, ' ') FROM (SELECT state, count(*) AS n FROM testdb_clones() GROUP BY 1 ORDER BY 1) s}
+				);
+				$same = $now eq $last && $now !~ /creating|dropping|garbage|returned|restoring/ ? $same + 1 : 0;
+				$last = $now;
+				return $same > 20;
+			},
+			60) or die "not settled: $last";
 		my $data = $node->data_dir;
 		my %known = map { $_ => 1 } split /\n/, run($admin, 'SELECT oid FROM pg_database');
-		my @orphans = grep { /(\d+)(?:\.manifest)?$/ && !$known{$1} } glob "$data/base/* $data/pg_testdb/clones/* $data/pg_testdb/snapshots/*";
-		return run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_versions%'}) . " databases, files of others: @orphans";
+		my @orphans = grep { /(\d+)(?:\.manifest)?$/ && !$known{$1} }
+		  glob "$data/base/* $data/pg_testdb/clones/* $data/pg_testdb/snapshots/*";
+		return run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_versions%'})
+		  . " databases, files of others: @orphans";
 	};
 	my $after_third;
 	my $most = 0;
@@ -179,7 +210,8 @@ is_clean('regression_ended', 'two sessions terminated');
 	is($settle->(), $after_third, 'files and databases are as they were after the third');
 
 	# One is in use.
-	my $oldest = run($admin, q{SELECT database FROM testdb_builds WHERE name = 'regression_versions' ORDER BY used_at LIMIT 1});
+	my $oldest =
+	  run($admin, q{SELECT database FROM testdb_builds WHERE name = 'regression_versions' ORDER BY used_at LIMIT 1});
 	my $clone = run($admin, "SELECT testdb_clone('$oldest')");
 	$most = 0;
 	for my $i (21 .. 26)
@@ -197,11 +229,15 @@ is_clean('regression_ended', 'two sessions terminated');
 
 # Autovacuum is awake, as a table shows in which there is something to do, and finds nothing in a template.
 {
-	$node->append_conf('postgresql.conf', "autovacuum = on\nautovacuum_naptime = 1s\nautovacuum_vacuum_threshold = 10\nautovacuum_analyze_threshold = 10\nautovacuum_vacuum_insert_threshold = 10\nlog_autovacuum_min_duration = 0");
+	$node->append_conf('postgresql.conf',
+		"autovacuum = on\nautovacuum_naptime = 1s\nautovacuum_vacuum_threshold = 10\nautovacuum_analyze_threshold = 10\nautovacuum_vacuum_insert_threshold = 10\nlog_autovacuum_min_duration = 0"
+	);
 	my $client = session($node, 'postgres');
 	my ($db) = split /\|/, run($client, q{SELECT * FROM testdb_template_begin('regression_quiet', 'f')});
 	my $inside = session($node, $db);
-	run($inside, $_) for 'CREATE TABLE t AS SELECT generate_series(1, 10000) AS i', 'UPDATE t SET i = i + 1', 'DELETE FROM t WHERE i > 5000', 'CREATE TABLE empty (i int)';
+	run($inside, $_)
+	  for 'CREATE TABLE t AS SELECT generate_series(1, 10000) AS i', 'UPDATE t SET i = i + 1',
+	  'DELETE FROM t WHERE i > 5000', 'CREATE TABLE empty (i int)';
 	run($inside, "CREATE TABLE many_$_ (i int PRIMARY KEY)") for 1 .. 30;
 	$inside->close;
 	$node->reload;
@@ -211,11 +247,14 @@ is_clean('regression_ended', 'two sessions terminated');
 	run($admin, 'CREATE TABLE canary (i int)');
 	my $end = time + ($ENV{TESTDB_LONG} ? 120 : 0);
 	my $rounds = 0;
+
 	while ($rounds < 3 || time < $end)
 	{
 		my $before = run($admin, q{SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'canary'});
 		run($admin, $_) for 'INSERT INTO canary SELECT generate_series(1, 1000)', 'DELETE FROM canary';
-		poll(sub { run($admin, q{SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'canary'}) > $before }, 60) or die 'autovacuum sleeps';
+		poll(
+			sub { run($admin, q{SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'canary'}) > $before },
+			60) or die 'autovacuum sleeps';
 		$rounds++;
 	}
 	my $log = slurp_file($node->logfile, $position);

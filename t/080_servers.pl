@@ -17,7 +17,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use Fcntl qw(O_CREAT O_EXCL O_WRONLY);
+use Fcntl      qw(O_CREAT O_EXCL O_WRONLY);
 use List::Util qw(max shuffle);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -69,7 +69,8 @@ my $bad_ends = 0;
 sub connect_uri
 {
 	my ($uri) = @_;
-	my ($user, $host, $port, $db) = $uri =~ m{^postgresql://([^@]+)@([^:/]+):(\d+)/([^/?]+)$} or die "unexpected URI: $uri";
+	my ($user, $host, $port, $db) = $uri =~ m{^postgresql://([^@]+)@([^:/]+):(\d+)/([^/?]+)$}
+	  or die "unexpected URI: $uri";
 	s/%(..)/chr hex $1/ge for $user, $db;
 	return TestdbClient->new(host => $host, port => $port, user => $user, db => $db);
 }
@@ -102,7 +103,8 @@ sub one_test
 {
 	my ($admin, $port, $number, $in_the_middle) = @_;
 	my ($name, $uri) =
-	  split /\|/, ask($admin, q{SELECT name, testdb_uri(name) FROM testdb_clone('app_template', scope => 'session') name});
+	  split /\|/,
+	  ask($admin, q{SELECT name, testdb_uri(name) FROM testdb_clone('app_template', scope => 'session') name});
 	my $client = connect_uri($uri);
 	die $client->message . "\n" if $client->error;
 	my $place = ask($client, q{SELECT current_database(), current_setting('port')});
@@ -156,7 +158,8 @@ sub run_part
 		$bad_ends++ if $?;
 	}
 	note sprintf '%s: %d tests by %d workers, %.1f s', $part, $ntests, $nworkers, time - $start;
-	return map { { number => $_->[1], try => $_->[2], port => $_->[3], result => $_->[4] } }
+	return
+	  map { { number => $_->[1], try => $_->[2], port => $_->[3], result => $_->[4] } }
 	  lines_of(map { "$folder/$part.$_" } 0 .. $nworkers - 1);
 }
 
@@ -187,8 +190,11 @@ is_deeply([ not_once(@runs) ], [], 'each test is run once');
 my @load = load_of(@runs);
 my $fair = $ntests / @nodes;
 my $bound = 0.2 * $fair;
-$bound = max($bound, 5 * sqrt($fair * (1 - 1 / @nodes))) if grep { defined } @ENV{qw(TESTDB_SERVERS_TESTS TESTDB_SERVERS_SEED)};
-is(scalar(grep { abs($_ - $fair) > $bound } @load), 0, sprintf "the load spreads: @load, each %.0f +- %.0f", $fair, $bound);
+$bound = max($bound, 5 * sqrt($fair * (1 - 1 / @nodes)))
+  if grep { defined } @ENV{qw(TESTDB_SERVERS_TESTS TESTDB_SERVERS_SEED)};
+is( scalar(grep { abs($_ - $fair) > $bound } @load),
+	0, sprintf "the load spreads: @load, each %.0f +- %.0f",
+	$fair, $bound);
 is(scalar(grep { !$_ } @load), 0, "every server has some: @load");
 
 # One is killed by a worker in the middle of a test there, when half of the tests are done, and comes back. The last sixth
@@ -250,11 +256,17 @@ SKIP:
 	for (1 .. 60)
 	{
 		my ($uri, $err) = run_command(
-			[ 'psql', '-XAtq', '-d', $list, '-c', q{SELECT testdb_uri(testdb_clone('app_template', lifetime => '1 hour'))} ]);
+			[
+				'psql', '-XAtq', '-d', $list, '-c',
+				q{SELECT testdb_uri(testdb_clone('app_template', lifetime => '1 hour'))}
+			]);
 		my ($port) = (run_command([ 'psql', '-XAtq', '-d', $uri, '-c', 'SHOW port' ]))[0];
 		$seen{$port}++ if $uri =~ m{:\Q$port\E/};
 	}
-	is_deeply([ sort { $a <=> $b } keys %seen ], [ sort { $a <=> $b } @ports ], 'libpq reaches all, and finds each clone again');
+	is_deeply(
+		[ sort { $a <=> $b } keys %seen ],
+		[ sort { $a <=> $b } @ports ],
+		'libpq reaches all, and finds each clone again');
 	is(eval { my $n = 0; $n += $_ for values %seen; $n }, 60, 'always');
 }
 

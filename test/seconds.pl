@@ -12,20 +12,20 @@ use strict;
 use warnings;
 use DBI;
 use File::Basename qw(dirname);
-use POSIX qw(_exit);
-use Time::HiRes qw(time);
+use POSIX          qw(_exit);
+use Time::HiRes    qw(time);
 use lib dirname(__FILE__) . '/../examples/perl/lib';
 use Shop;
 
 my ($host, $port, $password, $tests, $workers) = (@ARGV, undef, undef);
-$tests //= 100;
+$tests   //= 100;
 $workers //= 4;
 
 sub connect_to
 {
 	my ($database) = @_;
-	return DBI->connect("dbi:Pg:host=$host;port=$port;dbname=$database", 'postgres', $password,
-		{ RaiseError => 1, PrintError => 0, PrintWarn => 0 });
+	return DBI->connect("dbi:Pg:host=$host;port=$port;dbname=$database",
+		'postgres', $password, { RaiseError => 1, PrintError => 0, PrintWarn => 0 });
 }
 
 # Each test must find the template's content: order number 1, and a stock of 5.

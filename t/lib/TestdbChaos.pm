@@ -12,7 +12,8 @@ use PostgreSQL::Test::Utils;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(take_over launch wait_until_up start_server stop_server server_pids pids_by_title kill_pids kill_everything
+our @EXPORT =
+  qw(take_over launch wait_until_up start_server stop_server server_pids pids_by_title kill_pids kill_everything
   in_child add_line lines_of log_lines);
 
 my %postmasters;    # by the node's name
@@ -74,7 +75,11 @@ sub kill_pids
 	if ($whole_writes)
 	{
 		kill 'STOP', @pids;
-		poll(sub { !grep { !_is_stopped($_) } @pids }, 5);
+		poll(
+			sub {
+				!grep { !_is_stopped($_) } @pids;
+			},
+			5);
 	}
 	kill 'KILL', @pids;
 	return;

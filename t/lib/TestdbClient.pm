@@ -109,10 +109,14 @@ sub prepare
 sub execute
 {
 	my ($self, $name, @values) = @_;
-	my $bind = "\0$name\0" . pack('n n', 0, scalar @values)
-	  . join('', map { defined $_ ? pack('N', length $_) . $_ : pack('N', 0xFFFFFFFF) } @values) . pack('n', 0);
+	my $bind =
+		"\0$name\0"
+	  . pack('n n', 0, scalar @values)
+	  . join('', map { defined $_ ? pack('N', length $_) . $_ : pack('N', 0xFFFFFFFF) } @values)
+	  . pack('n', 0);
 	my $run = "\0" . pack('N', 0);
-	$self->_write('B' . pack('N', 4 + length $bind) . $bind . 'E' . pack('N', 4 + length $run) . $run . 'S' . pack('N', 4));
+	$self->_write(
+		'B' . pack('N', 4 + length $bind) . $bind . 'E' . pack('N', 4 + length $run) . $run . 'S' . pack('N', 4));
 	my $answer = $self->result;
 	return $answer->{error} ? () : @{ $answer->{rows} };
 }
@@ -190,7 +194,9 @@ sub query
 	my @rows = $self->rows($sql);
 	return undef if $self->{error};
 	return join "\n", map {
-		join '|', map { defined $_ ? $_ : '' } @$_
+		join '|',
+		  map { defined $_ ? $_ : '' }
+		  @$_
 	} @rows;
 }
 

@@ -12,8 +12,7 @@ use TestdbTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT =
-  qw(told vanish error_of set_conf server_state is_idle is_restored has_ended waits_for_worker worker_pids
+our @EXPORT = qw(told vanish error_of set_conf server_state is_idle is_restored has_ended waits_for_worker worker_pids
   hold_workers wait_held frozen_clone kill_server
   start_again);
 

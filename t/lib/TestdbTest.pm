@@ -15,7 +15,8 @@ use TestdbClient;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(how_much new_server has_contrib connect_to session run oid_of poll spare_of dump_of files_of differences
+our @EXPORT =
+  qw(how_much new_server has_contrib connect_to session run oid_of poll spare_of dump_of files_of differences
   row_columns catalog_rows described is_same_database);
 
 # How much a test does that could go on for ever: what the environment says by this name, or by itself as much as the run is meant

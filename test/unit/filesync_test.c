@@ -220,7 +220,7 @@ __wrap_write(int fd, const void *data, size_t len)
 }
 
 ssize_t
-__wrap_copy_file_range(int in, off64_t *in_pos, int out, off64_t *out_pos,
+__wrap_copy_file_range(int in, off64_t * in_pos, int out, off64_t * out_pos,
 					   size_t len, unsigned int flags)
 {
 	FAIL_IF_WANTED(N_RANGE, "copy_file_range", NULL);
@@ -1131,7 +1131,7 @@ test_restore(void)
 		  "restore refuses a symbolic link");
 	unlink(path_of(C, "8192"));
 	FAILS(restore_full(S, manifest, path_of(root, "nowhere"), NULL,
-								NULL, &error), ENOENT,
+					   NULL, &error), ENOENT,
 		  "restore to a missing directory");
 	unlink(path_of(S, "8192"));
 	FAILS(restore_full(S, manifest, C, &mark, NULL, &error), ENOENT,
@@ -1170,7 +1170,7 @@ test_restore_changed(void)
 	mark.flags = FILESYNC_MARK;
 	memset(&stats, 0, sizeof(stats));
 	WORKS(restore_changed(S, manifest, C, names, &mark, &stats,
-								   &error), "restore by names");
+						  &error), "restore by names");
 	is_stats(11, 0, 5, 2, 2, "counters of it");
 	ok(same_dir(S, C), "the contents are the same");
 	WORKS(restore_full(S, manifest, C, NULL, &stats, &error),
@@ -1184,7 +1184,7 @@ test_restore_changed(void)
 	put(C, "extra", 5, 97);
 	names = names_of("8192", "8193", "1", NULL);
 	WORKS(restore_changed(S, manifest, C, names, NULL, &stats,
-								   &error), "restore three files");
+						  &error), "restore three files");
 	is_stats(3, 0, 3, 0, 0, "only these");
 	ok(exists(C, "extra"), "what isn't named is left alone");
 	is_int(ncalls[N_OPEN] + ncalls[N_CLOSE] + ncalls[N_READ] +
@@ -1266,7 +1266,7 @@ refresh_now(FilesyncManifest **copy, const FilesyncOptions *options)
 
 	memset(&stats, 0, sizeof(stats));
 	done = RUN(refresh(T, manifest, S, *copy, options, &new_copy,
-								&stats, &error));
+					   &stats, &error));
 	filesync_manifest_free(manifest);
 	if (!done)
 		return false;
@@ -2267,11 +2267,11 @@ test_full_disk(void)
 	manifest = scan(T);
 	options.flags = FILESYNC_MARK;
 	FAILS(copy_dir(T, manifest, path_of(disk, "C"), &options, NULL,
-							NULL, &error), ENOSPC, "copy to a full disk");
+				   NULL, &error), ENOSPC, "copy to a full disk");
 	ok(marked(path_of(disk, "C")), "it is marked");
 	options.flags |= FILESYNC_NO_CLONE;
 	FAILS(restore_full(T, manifest, path_of(disk, "C"), &options,
-								NULL, &error), ENOSPC, "restore on it");
+					   NULL, &error), ENOSPC, "restore on it");
 	ok(marked(path_of(disk, "C")), "it is marked");
 	filesync_manifest_free(manifest);
 	must(sh("umount '%s'", disk) == 0, "umount");
@@ -2296,11 +2296,11 @@ test_sharing(const char *type, const char *mkfs, int megabytes)
 	make_template();
 	wipe(path_of(disk, "S"));
 	must(copy_dir(T, NULL, path_of(disk, "S"), NULL, &manifest, NULL,
-						   &error), error.message);
+				  &error), error.message);
 	ok(same_dir(T, path_of(disk, "S")), "%s: copy from another file system",
 	   type);
 	WORKS(copy_dir(path_of(disk, "S"), manifest, path_of(disk, "C"),
-							NULL, NULL, NULL, &error), "share extents");
+				   NULL, NULL, NULL, &error), "share extents");
 	is_int(ncalls[N_CLONE], 10, "of all files with content");
 	is_int(ncalls[N_RANGE] + ncalls[N_READ] + ncalls[N_WRITE], 0,
 		   "nothing is copied");
@@ -2328,8 +2328,8 @@ typedef struct Scenario
 	int			flags;
 	void		(*setup) (void);
 	bool		(*run) (const FilesyncOptions *options);
-	bool		(*good) (void);		/* after success */
-	bool		(*bad) (void);		/* after failure: as promised, healable */
+	bool		(*good) (void); /* after success */
+	bool		(*bad) (void);	/* after failure: as promised, healable */
 } Scenario;
 
 static FilesyncManifest *chain_manifest;
@@ -2368,7 +2368,7 @@ static bool
 run_copy(const FilesyncOptions *options)
 {
 	return copy_dir(T, NULL, C, options, &chain_manifest, NULL,
-							 &error);
+					&error);
 }
 
 static bool
@@ -2414,7 +2414,7 @@ static bool
 run_changed(const FilesyncOptions *options)
 {
 	return restore_changed(S, chain_manifest, C, chain_names, options,
-									NULL, &error);
+						   NULL, &error);
 }
 
 static bool
@@ -2463,7 +2463,7 @@ run_refresh(const FilesyncOptions *options)
 	FilesyncManifest *copy;
 
 	if (!refresh(T, template_manifest, S, chain_manifest, options,
-						  &copy, NULL, &error))
+				 &copy, NULL, &error))
 		return false;
 	filesync_manifest_free(chain_manifest);
 	chain_manifest = copy;
