@@ -191,10 +191,14 @@ is_clean('regression_ended', 'two sessions terminated');
 		my %known = map { $_ => 1 } split /\n/, run($admin, 'SELECT oid FROM pg_database');
 		my @orphans = grep { /(\d+)(?:\.manifest)?$/ && !$known{$1} }
 		  glob "$data/base/* $data/pg_testdb/clones/* $data/pg_testdb/snapshots/*";
-		return run($admin, q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_versions%'})
-		  . " databases, files of others: @orphans";
+		my $spares = run($admin,
+			q{SELECT count(*) FROM pg_database WHERE datname LIKE 'regression_versions%' AND oid NOT IN (SELECT oid FROM testdb_builds())}
+		);
+		return ($spares,
+			run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression_versions'})
+			  . " templates, files of others: @orphans");
 	};
-	my $after_third;
+	my ($spares, $after_third);
 	my $most = 0;
 	for my $i (1 .. 20)
 	{
@@ -204,10 +208,14 @@ is_clean('regression_ended', 'two sessions terminated');
 		$client->close;
 		my $there = run($admin, q{SELECT count(*) FROM testdb_builds WHERE name = 'regression_versions'});
 		$most = $there if $there > $most;
-		$after_third = $settle->() if $i == 3;
+		($spares, $after_third) = $settle->() if $i == 3;
 	}
 	is($most, 3, 'twenty versions: never more than testdb.kept_templates');
-	is($settle->(), $after_third, 'files and databases are as they were after the third');
+	my ($spares_now, $now) = $settle->();
+	is($now, $after_third, 'templates and files are as they were after the third');
+
+	# There are two for each template, and one more where one has just been taken.
+	cmp_ok($_, '<=', 9, 'spares do not add up') for $spares, $spares_now;
 
 	# One is in use.
 	my $oldest =
