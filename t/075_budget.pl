@@ -117,7 +117,8 @@ like(
 	is(run($admin, q{SELECT testdb_prewarm('regression_template', 3)}), 3, 'what is asked for is made all the same');
 }
 
-# A finished template gets its first spares if there is room for them.
+# A finished template gets its first spares if there is room for them: two, and a third if the other worker has begun one by
+# itself when the second was asked for.
 for my $case ([ '1MB', 0 ], [ '1GB', 2 ])
 {
 	my ($max, $expected) = @$case;
@@ -125,8 +126,8 @@ for my $case ([ '1MB', 0 ], [ '1GB', 2 ])
 	my ($db) = split /\|/,
 	  run($admin, "SELECT * FROM testdb_template_begin('regression_built', '$max', 'regression_template')");
 	run($admin, "SELECT testdb_template_finish('$db')");
-	is(run($admin, "SELECT coalesce((SELECT spares FROM testdb_templates WHERE name = '$db'), 0)"),
-		$expected, "$max: $expected first spares");
+	my $spares = run($admin, "SELECT coalesce((SELECT spares FROM testdb_templates WHERE name = '$db'), 0)");
+	ok($spares == $expected || $expected && $spares == $expected + 1, "$max: $expected first spares") or diag $spares;
 }
 run($admin, q{SELECT testdb_template_drop('regression_built')});
 
@@ -136,7 +137,13 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 	configure('testdb.recycled' => 0);
 	run($admin, q{SELECT testdb_template_set('regression_template', 0)});
 	my @all;
-	poll(sub { push @all, clones(1); view('spares') == 0 });
+
+	# Nor is one just being made.
+	poll(
+		sub {
+			push @all, clones(1);
+			run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state <> 'leased'}) == 0;
+		});
 	configure('testdb.snapshot_timeout' => '1s');
 	run($admin, "SELECT testdb_drop('" . pop(@all) . "')") while @all > 1;
 	ok(-d $dir, 'as long as there is a clone there is the snapshot');
