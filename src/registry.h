@@ -136,6 +136,9 @@ typedef struct TestdbTemplate
 										 * was when its settings were read */
 	uint64		settings;		/* fingerprint of its settings then */
 	uint64		version;		/* new with each change of the snapshot */
+	uint64		manifest;		/* new with each manifest that differs from
+								 * the one before: for another version, or
+								 * another place */
 	XLogRecPtr	lsn;			/* no page of that version is newer */
 	uint64		row_version;	/* new with each change of row and settings */
 	TemplateRow row;			/* as it was for this version */

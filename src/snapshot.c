@@ -79,6 +79,7 @@
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "storage/procarray.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -109,7 +110,7 @@
 typedef struct CachedManifest
 {
 	Oid			oid;
-	uint64		version;
+	uint64		serial;
 	FilesyncManifest *manifest;
 } CachedManifest;
 
@@ -231,11 +232,11 @@ get_clone_options(const TestdbTemplate *template)
 }
 
 /*
- * Put a manifest into this process's cache, instead of the one of an older
- * version; it belongs to the cache from then on.
+ * Put a manifest into this process's cache, instead of an older one of that
+ * template; it belongs to the cache from then on.
  */
 static void
-cache_manifest(Oid oid, uint64 version, FilesyncManifest *manifest)
+cache_manifest(Oid oid, uint64 serial, FilesyncManifest *manifest)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	CachedManifest *cached = NULL;
@@ -254,7 +255,7 @@ cache_manifest(Oid oid, uint64 version, FilesyncManifest *manifest)
 	}
 	if (cached->manifest)
 		filesync_manifest_free(cached->manifest);
-	cached->version = version;
+	cached->serial = serial;
 	cached->manifest = manifest;
 	MemoryContextSwitchTo(old);
 }
@@ -277,7 +278,7 @@ get_manifest(const TestdbTemplate *template)
 	{
 		CachedManifest *cached = lfirst(lc);
 
-		if (cached->oid == template->oid && cached->version == template->version)
+		if (cached->oid == template->oid && cached->serial == template->manifest)
 			return cached->manifest;
 	}
 
@@ -287,7 +288,7 @@ get_manifest(const TestdbTemplate *template)
 		note_damage(template, &error);
 		return NULL;
 	}
-	if (filesync_manifest_tag(manifest) != template->version)
+	if (filesync_manifest_tag(manifest) != template->manifest)
 	{
 		filesync_manifest_free(manifest);
 		error.saved_errno = EBADMSG;
@@ -297,7 +298,7 @@ get_manifest(const TestdbTemplate *template)
 		note_damage(template, &error);
 		return NULL;
 	}
-	cache_manifest(template->oid, template->version, manifest);
+	cache_manifest(template->oid, template->manifest, manifest);
 	return manifest;
 }
 
@@ -736,22 +737,27 @@ sync_files(TestdbTemplate *template, bool closed)
 	FilesyncOptions options = get_options(false);
 	FilesyncError error;
 	FilesyncManifest *copy = NULL;
+	bool		changed = closed ? adopt_files(template, source, &copy) :
+		copy_files(template, source, &copy);
 
-	if (closed ? adopt_files(template, source, &copy) :
-		copy_files(template, source, &copy))
+	if (changed)
 	{
 		template->version = registry_next_serial();
 		template->lsn = GetXLogInsertRecPtr();
 	}
+
+	/* The same files in another place have other times. */
+	if (changed || template->in_place != closed)
+		template->manifest = registry_next_serial();
 	template->in_place = closed;
 	template->files = filesync_manifest_count(copy);
 	template->bytes = filesync_manifest_space(copy, 1);
-	filesync_manifest_set_tag(copy, template->version);
+	filesync_manifest_set_tag(copy, template->manifest);
 	debug_point("snapshot-manifest");
 	remove_manifest(template->oid);
 	snapshot_path(template->oid, ".manifest", path);
 	if (filesync_manifest_write(copy, path, &options, &error))
-		cache_manifest(template->oid, template->version, copy);
+		cache_manifest(template->oid, template->manifest, copy);
 	else
 	{
 		filesync_manifest_free(copy);

@@ -145,6 +145,7 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		template->settings_generation = new->settings_generation;
 		template->settings = new->settings;
 		template->version = new->version;
+		template->manifest = new->manifest;
 		template->lsn = new->lsn;
 		template->row_version = new->row_version;
 		template->row = new->row;

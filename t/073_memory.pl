@@ -222,4 +222,31 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 
 $admin->close;
 $node->stop;
+
+# Several workers, each of which remembers the manifest that it has read last: opened and closed without a change, the
+# template has the same files, but elsewhere.
+$node = new_server('workers', "testdb.workers = 3\ntestdb.spares = 2");
+$data = $node->data_dir;
+$admin = session($node, 'postgres');
+run($admin, 'CREATE DATABASE regression_toggled');
+for my $round (1 .. 8)
+{
+	run($admin, 'ALTER DATABASE regression_toggled ALLOW_CONNECTIONS ' . ($round % 2 ? 'false' : 'true'));
+	my @clones = map { run($admin, q{SELECT testdb_clone('regression_toggled')}) } 1 .. 4;
+	for my $name (@clones)
+	{
+		my $inside = session($node, $name);
+		run($inside, 'CREATE TABLE own AS SELECT 1');
+		$inside->close;
+	}
+	run($admin, "SELECT testdb_reset('$clones[0]')");
+	run($admin, "SELECT testdb_drop('$_')") for @clones;
+	poll(sub { run($admin, q{SELECT recycling FROM testdb_templates WHERE name = 'regression_toggled'}) == 0 });
+}
+unlike(
+	slurp_file($node->logfile),
+	qr/must be taken anew|could not recycle/,
+	'opened and closed again and again: no snapshot seems damaged');
+$admin->close;
+$node->stop;
 done_testing();
