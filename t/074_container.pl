@@ -70,11 +70,11 @@ for my $round (1 .. 3)
 	cmp_ok($clones_mb, '>=', @clones * int($size / 1048576), "round $round: they are counted");
 	cmp_ok($snapshots_mb, '>=', int($size / 1048576), "round $round: so is the snapshot");
 
-	# A clone that exists is whole, and dropping one makes room.
+	# A clone that exists is whole, and dropping makes room: two, since WAL is in memory as well, and grows meanwhile.
 	my $inside = session($node, $clones[-1]);
 	is(run($inside, 'SELECT count(*) FROM big'), 40000, "round $round: the last one is whole");
 	$inside->close;
-	run($admin, "SELECT testdb_drop('" . pop(@clones) . "')");
+	run($admin, "SELECT testdb_drop('" . pop(@clones) . "')") for 1 .. 2;
 	push @clones, run($admin, q{SELECT testdb_clone('regression_template')});
 	is(run($admin, q{SELECT testdb_drop_all()}), scalar @clones, "round $round: all are dropped");
 }
