@@ -656,8 +656,7 @@ get_build_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
 	args->database = find_database(name);
 	if (!OidIsValid(args->database))
 		return false;
-	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 testdb_timeout));
+	request_await_start();
 	args->lease = check_owned(args->database, name);
 	if (!registry_lookup(args->database, &clone) || clone.lease != args->lease)
 		report_no_database(name);
@@ -1007,8 +1006,7 @@ testdb_builds(PG_FUNCTION_ARGS)
 
 	testdb_check_library();
 	if (!RecoveryInProgress())
-		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 testdb_timeout));
+		request_await_start();
 	InitMaterializedSRF(fcinfo, 0);
 
 	LWLockAcquire(builds->lock, LW_SHARED);

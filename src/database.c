@@ -152,6 +152,22 @@ begin_wait_or_refuse(Oid oid)
 }
 
 /*
+ * Lock a database, or what sub-object stands for, until the end of the
+ * transaction, if that is possible without waiting.
+ */
+bool
+database_lock_at_once(Oid oid, uint16 subid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, subid);
+	if (LockAcquire(&tag, mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+/*
  * Lock a database until the end of the transaction.  If all other workers are
  * waiting for locks, it is not waited for, which database_lock_was_refused
  * reports once.
@@ -161,16 +177,10 @@ begin_wait_or_refuse(Oid oid)
 static void
 lock_or_refuse(Oid oid, LOCKMODE mode)
 {
-	LOCKTAG		tag;
-
 	last_locked = oid;
 	last_changer = InvalidTransactionId;
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
-	if (LockAcquire(&tag, mode, false, true) != LOCKACQUIRE_NOT_AVAIL)
-	{
-		AcceptInvalidationMessages();
+	if (database_lock_at_once(oid, 0, mode))
 		return;
-	}
 	begin_wait_or_refuse(oid);
 	PG_TRY();
 	{
@@ -320,14 +330,9 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 bool
 database_try_lock_idle(Oid oid)
 {
-	LOCKTAG		tag;
 	DatabaseInfo info;
 
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
-	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	AcceptInvalidationMessages();
-	if (!database_lookup(oid, &info))
+	if (!database_lock_at_once(oid, 0, ShareLock) || !database_lookup(oid, &info))
 		return false;
 	if (CountDBBackends(oid) > 0)
 	{
@@ -386,13 +391,9 @@ database_lock(Oid oid, DatabaseInfo *info)
 bool
 database_try_lock(Oid oid, TransactionId *changer)
 {
-	LOCKTAG		tag;
-
 	*changer = InvalidTransactionId;
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, 0);
-	if (LockAcquire(&tag, AccessExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!database_lock_at_once(oid, 0, AccessExclusiveLock))
 		return false;
-	AcceptInvalidationMessages();
 	*changer = find_row_changer(oid);
 	if (TransactionIdIsValid(*changer))
 		*changer = SubTransGetTopmostTransaction(*changer);

@@ -13,6 +13,7 @@
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
+#include "storage/lockdefs.h"
 #include "utils/hsearch.h"
 
 /* What the caller needs to know of a database's row. */
@@ -28,6 +29,7 @@ extern void database_report_role_limit(Oid role, int n);
 extern bool database_lookup(Oid oid, DatabaseInfo *info);
 extern Oid	database_choose_oid(void);
 extern bool database_lock_idle(Oid oid, const char *name, int *nprepared);
+extern bool database_lock_at_once(Oid oid, uint16 subid, LOCKMODE mode);
 extern bool database_try_lock_idle(Oid oid);
 extern void database_create(Oid oid, const char *name, Oid owner,
 							const char *template_name, TestdbMethod method);

@@ -195,8 +195,7 @@ get_template(const char *name, uint64 *lease)
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
 				 errhint("Its owner can run ALTER DATABASE %s IS_TEMPLATE true.",
 						 quote_identifier(name))));
-	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 testdb_timeout));
+	request_await_start();
 	*lease = 0;
 	if (registry_lookup(oid, &clone))
 	{
@@ -680,8 +679,7 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 					 errmsg("template database \"%s\" does not exist", name)));
 	}
 	get_label_argument(fcinfo, 1, label);
-	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 testdb_timeout));
+	request_await_start();
 
 	clones = registry_list(&n);
 	for (int i = 0; i < n; i++)

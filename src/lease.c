@@ -45,7 +45,6 @@
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "lease.h"
 
@@ -166,13 +165,28 @@ lease_fill(LeaseFile *file, const TestdbClone *clone, LeaseState state)
 }
 
 /*
+ * Write the content of a file; false with errno set if that fails.
+ */
+static bool
+lease_put(int fd, const LeaseFile *file)
+{
+	errno = 0;
+	if (pg_pwrite(fd, file, sizeof(*file), 0) == sizeof(*file))
+		return true;
+	/* if write didn't set errno, assume problem is no disk space */
+	if (errno == 0)
+		errno = ENOSPC;
+	return false;
+}
+
+/*
  * Open the file of a database, or return it if this process has it open; -1
  * with errno set if it cannot be opened.
  *
  * A recycled database keeps its OID, so a session gets the same few again and
- * again.  A file that was unlinked is closed and opened again.
+ * again.  A file that was unlinked, or closed by fd.c, is opened again.
  */
-static File
+static int
 lease_open_kept(Oid oid, const char *path)
 {
 	KeptLease  *keep = &kept[oid % lengthof(kept)];
@@ -180,16 +194,17 @@ lease_open_kept(Oid oid, const char *path)
 
 	if (keep->oid == oid && fstat(FileGetRawDesc(keep->file), &st) == 0 &&
 		st.st_nlink > 0)
-		return keep->file;
+		return FileGetRawDesc(keep->file);
 	if (OidIsValid(keep->oid))
 	{
 		keep->oid = InvalidOid;
 		FileClose(keep->file);
 	}
 	keep->file = PathNameOpenFile(path, O_WRONLY | PG_BINARY);
-	if (keep->file >= 0)
-		keep->oid = oid;
-	return keep->file;
+	if (keep->file < 0)
+		return -1;
+	keep->oid = oid;
+	return FileGetRawDesc(keep->file);
 }
 
 /*
@@ -202,29 +217,22 @@ lease_open_kept(Oid oid, const char *path)
 void
 lease_hold(const TestdbClone *clone)
 {
-	LeaseFile	content;
+	LeaseFile	file;
 	char		path[MAXPGPATH];
-	File		file;
+	int			fd;
 
-	lease_fill(&content, clone, LEASE_HELD);
+	lease_fill(&file, clone, LEASE_HELD);
 	lease_path(clone->oid, path);
-	file = lease_open_kept(clone->oid, path);
-	if (file < 0)
+	fd = lease_open_kept(clone->oid, path);
+	if (fd < 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open file \"%s\": %m", path)));
-	errno = 0;
-	if (FileWrite(file, (char *) &content, sizeof(content), 0,
-				  PG_WAIT_EXTENSION) != sizeof(content))
-	{
-		/* if write didn't set errno, assume problem is no disk space */
-		if (errno == 0)
-			errno = ENOSPC;
+	if (!lease_put(fd, &file))
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not write file \"%s\": %m", path)));
-	}
-	if (FileSync(file, PG_WAIT_EXTENSION) != 0)
+	if (pg_fsync(fd) != 0)
 		ereport(data_sync_elevel(ERROR),
 				(errcode_for_file_access(),
 				 errmsg("could not fsync file \"%s\": %m", path)));
@@ -254,11 +262,9 @@ lease_write(const TestdbClone *clone, LeaseState state)
 				(errcode_for_file_access(),
 				 errmsg("could not create file \"%s\": %m", path)));
 
-	errno = 0;
-	if (pg_pwrite(fd, &file, sizeof(file), 0) != sizeof(file))
+	if (!lease_put(fd, &file))
 	{
-		/* if write didn't set errno, assume problem is no disk space */
-		int			save_errno = errno ? errno : ENOSPC;
+		int			save_errno = errno;
 
 		/* There may be no transaction that would do that at its end. */
 		CloseTransientFile(fd);

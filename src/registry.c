@@ -822,6 +822,16 @@ registry_next_serial(void)
 }
 
 /*
+ * Report whether only the last eighth of testdb.max_clones is left, for clones that
+ * somebody asks for.  The registry lock is held.
+ */
+bool
+registry_is_nearly_full(void)
+{
+	return registry->nclones >= testdb_max_clones - testdb_max_clones / 8;
+}
+
+/*
  * Is testdb.max_clones reached?  Takes and releases the registry lock.
  */
 bool

@@ -126,6 +126,7 @@ extern TemplateEntry *template_find(Oid oid);
 extern bool template_is_unused(const TemplateEntry *entry);
 extern TemplateEntry *template_enter(Oid oid, Oid *evicted);
 extern CloneEntry *clone_find(Oid oid);
+extern bool registry_is_nearly_full(void);
 extern void registry_forget_entry_as(CloneEntry *entry, const char *by);
 extern TemplateEntry *clone_template(CloneEntry *entry);
 extern void clone_set_state_as(CloneEntry *entry, CloneState state, const char *by);

@@ -801,6 +801,17 @@ request_wait_until_ready(TimestampTz deadline)
 }
 
 /*
+ * The same for a caller without a deadline of its own: testdb.timeout at most.
+ */
+void
+request_await_start(void)
+{
+	if (!request_is_ready())
+		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 testdb_timeout));
+}
+
+/*
  * Return the first request of a queue that may be taken now, or NULL; lower
  * *delay_ms to the time until the next one may be.  The request lock is held.
  */

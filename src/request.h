@@ -88,6 +88,7 @@ extern char *request_try_perform(const RequestArgs *args, TimestampTz deadline,
 extern void request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 								   RequestResult *result);
 extern void request_wait_until_ready(TimestampTz deadline);
+extern void request_await_start(void);
 extern void request_let_start(void);
 
 /* For workers. */

@@ -79,7 +79,6 @@
 #include "storage/bufmgr.h"
 #include "storage/fd.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "storage/procarray.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -1002,10 +1001,7 @@ snapshot_lock(Oid oid, TestdbTemplate *template)
 bool
 snapshot_try_lock(Oid oid)
 {
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, oid, SNAPSHOT_SUBID);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return database_lock_at_once(oid, SNAPSHOT_SUBID, ExclusiveLock);
 }
 
 /*

@@ -554,7 +554,7 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 	pg_atomic_write_u32(&registry->refill_told, 0);
 	pg_memory_barrier();
 	template_scan_begin(&scan, LW_SHARED);
-	full = registry->nclones >= testdb_max_clones - testdb_max_clones / 8;
+	full = registry_is_nearly_full();
 	while (!found && (entry = template_scan_next(&scan)) != NULL)
 	{
 		const TestdbTemplate *template = &entry->template;

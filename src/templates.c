@@ -330,15 +330,12 @@ registry_kept_bytes(Oid template_oid)
 	template_scan_begin(&scan, LW_SHARED);
 	while ((entry = template_scan_next(&scan)) != NULL)
 	{
-		TemplateSpace one;
+		const int  *n = entry->template.nclones;
 
-		if (OidIsValid(template_oid) && entry->template.oid != template_oid)
-			continue;
-		template_get_space(&entry->template, &one);
-		sum += one.spares + entry->template.bytes *
-			(entry->template.nclones[CLONE_CREATING] -
-			 entry->template.nclones[CLONE_GARBAGE] -
-			 entry->template.nclones[CLONE_REMOVING]);
+		if (!OidIsValid(template_oid) || entry->template.oid == template_oid)
+			sum += entry->template.bytes *
+				(n[CLONE_CREATING] + n[CLONE_RETURNED] + n[CLONE_RESTORING] +
+				 n[CLONE_SPARE] + n[CLONE_TOUCHED]);
 	}
 	template_scan_end(&scan);
 	return sum;

@@ -350,8 +350,7 @@ Datum
 testdb_install(PG_FUNCTION_ARGS pg_attribute_unused())
 {
 	check_callable("testdb_install()");
-	request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 testdb_timeout));
+	request_await_start();
 	uninstall_undo();
 	PG_RETURN_VOID();
 }

@@ -338,8 +338,7 @@ testdb_uri(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database \"%s\" does not exist", name)));
 	if (!RecoveryInProgress())
-		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 testdb_timeout));
+		request_await_start();
 	(void) check_owned(oid, name);
 	if (testdb_uri_setting[0] == '\0')
 		ereport(ERROR,

@@ -236,7 +236,7 @@ registry_let_go(Oid *oid)
 	CloneEntry *oldest = NULL;
 
 	LWLockAcquire(registry->lock, LW_EXCLUSIVE);
-	if (registry->nclones >= testdb_max_clones - testdb_max_clones / 8)
+	if (registry_is_nearly_full())
 	{
 		hash_seq_init(&scan, clone_hash);
 		while ((entry = hash_seq_search(&scan)) != NULL)

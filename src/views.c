@@ -115,8 +115,7 @@ testdb_clones(PG_FUNCTION_ARGS)
 
 	testdb_check_library();
 	if (!RecoveryInProgress())
-		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 testdb_timeout));
+		request_await_start();
 	InitMaterializedSRF(fcinfo, 0);
 
 	counts = count_sessions();

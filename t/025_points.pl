@@ -132,6 +132,17 @@ sub prewarm
 	return $admin->do("SELECT testdb_prewarm('$template', $n)");
 }
 
+# Spares, and a template that has changed since.
+sub make_stale_spares
+{
+	prewarm(2);
+	my $client = connect_to($node, $template);
+	run($client, "INSERT INTO changed VALUES ($number)");
+	$number++;
+	$client->close;
+	return;
+}
+
 # Until nothing more is going to happen by itself.
 sub settle
 {
@@ -217,13 +228,7 @@ my @cases = (
 	},
 	{
 		name => 'CREATE DATABASE, served from a spare that is behind',
-		prepare => sub {
-			prewarm(2);
-			my $client = connect_to($node, $template);
-			run($client, "INSERT INTO changed VALUES ($number)");
-			$number++;
-			$client->close;
-		},
+		prepare => \&make_stale_spares,
 		act => sub { create_served() },
 		silent => 1,
 		points => [qw(restore-files restore-row restore-flushed spare-renamed)]
@@ -275,13 +280,7 @@ my @cases = (
 	},
 	{
 		name => 'clone after a change of the template',
-		prepare => sub {
-			prewarm(2);
-			my $client = connect_to($node, $template);
-			run($client, "INSERT INTO changed VALUES ($number)");
-			$number++;
-			$client->close;
-		},
+		prepare => \&make_stale_spares,
 		act => sub { clone() },
 		points => [
 			qw(snapshot-cleared snapshot-manifest snapshot-files snapshot-entered restore-files restore-row
