@@ -1,25 +1,27 @@
 /*-------------------------------------------------------------------------
  *
  * budget.c
- *	  How much room the databases may take that nobody has got, and for how long
+ *	  The disk space that unused databases may take, and the lifetime of
  *	  snapshots.
  *
- * Spares, and clones that were dropped and are kept for another life, may take
- * testdb.max_spare_size together; unless that is set, a quarter of the room that
- * there is (space.c), with what they take already.  What is asked for by name, by
- * testdb_prewarm, is made all the same.  Beyond it nothing is made ahead, and dropped
- * clones are removed; but one of each template is kept, so that a template which is
- * larger than all that may be kept is still recycled, one for one.
+ * Spares, and dropped clones that are kept to be recycled, may take
+ * testdb.max_spare_size together; unless that is set, a quarter of the sum of
+ * the free space (space.c) and of what they take already.  Beyond it no
+ * spares are created, and dropped clones are removed.  Exceptions: spares
+ * requested by testdb_prewarm are always created, and one dropped clone of
+ * each template is kept, so that clones of a template larger than the limit
+ * are still recycled one by one.
  *
- * What a database takes is what its template takes: to look at its files takes
- * longer than to make one ahead.
+ * The size of a database is taken to be that of its template: examining its
+ * files would take longer than creating it.
  *
- * A snapshot of which nothing is left that was made from it, and that nobody has used
- * for testdb.snapshot_timeout, is removed by worker 0; it is taken anew when it is
- * needed.  When one was last used this worker remembers by itself, so that a worker
- * which was started again begins anew.
+ * A snapshot of a template that has no clones, and has not been used for
+ * testdb.snapshot_timeout, is removed by worker 0; it is taken again when it
+ * is needed.  The times of last use are in that worker's memory: after its
+ * restart, they begin at the time of the restart.
  *
- * Locks: those of templates.c, and for a snapshot that is removed its own (snapshot.c).
+ * Locks: those of templates.c, and the lock of a snapshot that is removed
+ * (snapshot.c).
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -39,14 +41,14 @@
 
 #define MEGABYTE			(UINT64CONST(1024) * 1024)
 
-/* How often snapshots are looked at, at most, in ms. */
+/* Minimum interval between checks of snapshots, in ms. */
 #define EXPIRE_INTERVAL		10000
 
-/* When a template was last seen to be in use. */
+/* The last use of a template that was noticed. */
 typedef struct LastUse
 {
 	Oid			oid;
-	int64		uses;			/* what had been counted then */
+	int64		uses;			/* the sum of its counters at that time */
 	TimestampTz seen_at;
 } LastUse;
 
@@ -54,7 +56,9 @@ static LastUse *uses = NULL;	/* in TopMemoryContext */
 static int	nuses = 0;
 
 /*
- * What all that is kept may take, in bytes, when it takes so many.
+ * Return the maximum of what may be kept, in bytes, given what is kept now.
+ *
+ * Errors: if the free space cannot be determined.
  */
 static uint64
 get_limit(uint64 kept)
@@ -65,7 +69,10 @@ get_limit(uint64 kept)
 }
 
 /*
- * How much more may be kept, in bytes.
+ * Return how much more may be kept, in bytes.  Acquires and releases the
+ * registry lock and mutexes.
+ *
+ * Errors: if the free space cannot be determined.
  */
 uint64
 budget_left(void)
@@ -77,7 +84,8 @@ budget_left(void)
 }
 
 /*
- * May a clone of this template that is dropped be kept?
+ * Report whether a clone of this template that is dropped may be kept to be
+ * recycled.  Locks and errors as for budget_left.
  */
 bool
 budget_allows_return(Oid template_oid)
@@ -89,7 +97,8 @@ budget_allows_return(Oid template_oid)
 }
 
 /*
- * May a spare of this template be made ahead?
+ * Report whether another spare of this template may be created.  Locks and
+ * errors as for budget_left.
  */
 bool
 budget_allows_spare(Oid template_oid)
@@ -102,7 +111,9 @@ budget_allows_spare(Oid template_oid)
 }
 
 /*
- * Say in the server log how much room there is.
+ * Report the available space in the server log.
+ *
+ * Errors: if the free space cannot be determined.
  */
 void
 budget_log(void)
@@ -116,8 +127,8 @@ budget_log(void)
 }
 
 /*
- * When a template was last used: now, if it has clones, or if something was done
- * with it since the last look.
+ * Return the time when a template was last used: now, if it has clones, or if
+ * its counters have changed since the last call.
  */
 static TimestampTz
 get_last_use(const TestdbTemplate *template, TimestampTz now)
@@ -148,7 +159,7 @@ get_last_use(const TestdbTemplate *template, TimestampTz now)
 }
 
 /*
- * Forget templates that have gone.
+ * Forget templates that have no entry any more.
  */
 static void
 forget_gone(void)
@@ -162,7 +173,7 @@ forget_gone(void)
 }
 
 /*
- * Remove a template's snapshot, unless somebody uses it by now.
+ * Remove a template's snapshot, unless it is in use again.
  */
 static void
 expire_snapshot(Oid oid)
@@ -174,9 +185,9 @@ expire_snapshot(Oid oid)
 }
 
 /*
- * From time to time, remove the snapshots that nobody has used for
- * testdb.snapshot_timeout; *delay_ms is lowered to the time after which that must be
- * done again.  For worker 0, in no transaction.
+ * At intervals, remove the snapshots that have not been used for
+ * testdb.snapshot_timeout; *delay_ms is lowered to the time after which to
+ * call again.  For worker 0, outside of a transaction.
  */
 void
 budget_expire_snapshots(long *delay_ms)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * budget.h
- *	  How much room the databases may take that nobody has got.
+ *	  The disk space that unused databases may take.
  *
  * Copyright (c) 2026, testdb contributors
  *

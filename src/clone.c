@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * clone.c
- *	  Making clones and spares, and handing them out.
+ *	  Creating clones and spares, and handing them out.
  *
- * What is made is recorded before it is there, and the record says how far it has
- * come (lease.c on disk, registry.c in memory):
+ * A clone is recorded before it exists, and the records have its state
+ * (lease.c on disk, registry.c in memory):
  *
  *	step								if it fails here, there remains
  *	1  lock the template, look at it	nothing
@@ -15,12 +15,13 @@
  *	6  registry: LEASED					a clone without a user
  *	7  answer							(the session, or request.c, has it)
  *
- * After a crash of the server worker 0 finds the lease, and removes what there is
- * if step 5 was not reached.  With the native method step 1 is that of snapshot.c,
- * and step 4 enters a row and copies the snapshot.  A spare ends with the lease
- * UNWANTED and the registry SPARE instead of steps 5 to 7.
+ * After a server crash worker 0 finds the lease, and removes what exists of
+ * the database if step 5 was not reached.  With the native method step 1 is
+ * that of snapshot.c, and step 4 inserts a row and copies the snapshot.  For
+ * a spare, steps 5 to 7 are replaced by the lease UNWANTED and the state
+ * SPARE.
  *
- * Before step 1 spares of others are given up if there is no room.
+ * Before step 1 other roles' spares are given up if there is no room.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -54,21 +55,21 @@
 #include "victims.h"
 #include "walcopy.h"
 
-/* How long to wait for what others are about to free, in ms. */
+/* How long to wait for room that other processes are about to make, in ms. */
 #define ROOM_WAIT			2000
 
 /*
- * How often to look meanwhile for what nobody announces, in ms: that a process
- * answers barriers again, or that the time has come to try a removal once more.
+ * How often to check meanwhile for events that are not announced, in ms: a
+ * process answers barriers again, or a removal is due to be retried.
  */
 #define ROOM_CHECK			500
 
-/* The end of a name that testdb chooses: an underscore and a serial. */
+/* Size of the suffix of a generated name: an underscore and a serial. */
 #define NAME_SUFFIX_SIZE	16
 
 /*
- * A name for a clone of the named template that no other call will get, in
- * *name.
+ * Generate a name for a clone of the template with this name, which no other
+ * call returns, in *name.
  */
 void
 choose_name(const char *template_name, NameData *name)
@@ -102,8 +103,9 @@ check_name_free(const char *name)
 }
 
 /*
- * Check that the role may clone the database; get_template in functions.c has
- * done so, but that was before the locks.
+ * Check that the role has the privileges to clone the database, and get the
+ * template's name and owner in *template.  Done by get_template in
+ * functions.c already, but without the locks.
  */
 static void
 check_template_rights(Oid oid, Oid role, DatabaseInfo *template)
@@ -115,7 +117,9 @@ check_template_rights(Oid oid, Oid role, DatabaseInfo *template)
 }
 
 /*
- * The name for a clone: the one that was asked for, or a new one.
+ * Get the name for a clone: the requested one, or a generated one.
+ *
+ * Errors: 42P04 if it is in use.
  */
 static void
 get_clone_name(const RequestArgs *args, const DatabaseInfo *template,
@@ -129,7 +133,7 @@ get_clone_name(const RequestArgs *args, const DatabaseInfo *template,
 }
 
 /*
- * Enter a clone that is about to be made: steps 2 and 3 above.
+ * Enter a clone that is about to be created: steps 2 and 3 above.
  */
 static void
 begin_clone(const RequestArgs *args, const DatabaseInfo *template,
@@ -165,7 +169,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 }
 
 /*
- * Count a clone for which no spare was ready.
+ * Count a clone that was handed out without a ready spare.
  */
 static void
 count_miss(Oid template_oid)
@@ -192,10 +196,11 @@ count_copy(Oid template_oid, TimestampTz start)
 
 /*
  * Make room for one more clone of a template, if testdb.max_clones or
- * testdb.max_templates is reached, or if a copy of so many bytes and files
- * would not leave enough space: spares of others are given up for it, and the
- * role's own if it has no use for them.  In no transaction.  Whoever needs the
- * room finds out whether that has helped.
+ * testdb.max_templates is reached, or if a copy of this many bytes and files
+ * would not leave enough space: spares are given up, but not the role's own
+ * of this template if uses_spares is set.  Called outside of a transaction;
+ * returns outside of one.  If that does not help, the caller will fail with
+ * the proper error.
  */
 void
 make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
@@ -209,7 +214,7 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 	while (args->kind != REQUEST_RESET && registry_let_go(&victim.oid))
 		lease_remove(victim.oid);
 
-	/* A checkpoint, which dropping takes, would be the end of a full one. */
+	/* On a full file system the checkpoint of a drop would be a PANIC. */
 	while (!database_is_full())
 	{
 		uint32		changes = registry_room_changes();
@@ -256,8 +261,11 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 }
 
 /*
- * Make a clone, which is complete and committed, the caller's: steps 5 and 6
- * above.  from is the state that it has had until now.
+ * Hand out a clone, which is complete and committed: steps 5 and 6 above.
+ * from is its state so far.
+ *
+ * Errors: 53400 if the role's limit is reached; 3D000 if the clone was
+ * dropped concurrently.
  */
 static void
 hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
@@ -270,7 +278,7 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 	if (args->role_limit > 0 &&
 		!registry_charge(clone->oid, args->role, args->role_limit, &n))
 	{
-		/* For the role's name. */
+		/* To look up the role's name. */
 		job_begin_work();
 		database_report_role_limit(args->role, n);
 	}
@@ -283,7 +291,7 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 				 errmsg("database \"%s\" was dropped while it was being created",
 						NameStr(clone->name))));
 
-	/* Nobody has heard of it yet. */
+	/* Its user does not know about it yet. */
 	registry_hold(clone->oid);
 	debug_point("clone-leased");
 	result->oid = clone->oid;
@@ -292,8 +300,9 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 }
 
 /*
- * Make a clone through core's CREATE DATABASE, and commit: steps 1 to 4 at the
- * head of this file.  False if the template is in use, which *result then says.
+ * Create a clone through core's CREATE DATABASE, and commit: steps 1 to 4
+ * above.  False if the template is in use, as recorded in *result.  Called
+ * outside of a transaction.
  */
 bool
 create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
@@ -308,7 +317,7 @@ create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 		method = database_core_method();
 	snapshot_measure(args->database, &bytes, &files);
 
-	/* Every page goes through WAL, too. */
+	/* Every page is written to WAL, too. */
 	if (method == TESTDB_METHOD_WAL_LOG)
 		bytes *= 2;
 	make_room(args, false, bytes, files);
@@ -323,7 +332,7 @@ create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 	snapshot_check_identity(args->database, NameStr(args->database_name),
 							args->lease);
 
-	/* Who has a clone may have it reset. */
+	/* A reset only requires the privileges on the clone. */
 	if (args->kind != REQUEST_RESET)
 		check_template_rights(args->database, args->role, &template);
 	else
@@ -340,7 +349,7 @@ create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
 }
 
 /*
- * The same, and hand it out.
+ * Create a clone in the same way, and hand it out.
  */
 static void
 make_core_clone(const RequestArgs *args, RequestResult *result)
@@ -354,8 +363,8 @@ make_core_clone(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * Raise the error that the template of the named clone has been dropped in the
- * meantime.
+ * Raise the error, 3D000, that the template of the clone with this name no
+ * longer exists.
  */
 void
 report_template_gone(const char *name)
@@ -367,7 +376,7 @@ report_template_gone(const char *name)
 }
 
 /*
- * Raise the error that somebody has changed the row of a spare.
+ * Raise the error, 55000, that the row of a spare was changed.
  */
 static void
 report_spare_changed(const char *name)
@@ -379,8 +388,8 @@ report_spare_changed(const char *name)
 }
 
 /*
- * Hand out a spare that has been taken from the registry, under the name that
- * was asked for, if one was.  state is what it is in the registry.
+ * Hand out a spare that has been taken from the registry, under the requested
+ * name, if any. state is its state in the registry.  Commits the transaction.
  */
 static void
 hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
@@ -413,9 +422,9 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 }
 
 /*
- * Is a template's snapshot, which is locked, known to be damaged?  If that has
- * been found out since *template was read, what is to be done with it is worth
- * doing again.
+ * Report whether a template's snapshot, which is locked, is known to be
+ * damaged.  If that was found out after *template was read, record that the
+ * job should be retried.
  */
 bool
 is_damaged(const TestdbTemplate *template)
@@ -430,8 +439,8 @@ is_damaged(const TestdbTemplate *template)
 }
 
 /*
- * See that clones can be copied from a template's snapshot, which is locked, as
- * snapshot_lock_source does.
+ * Ensure that clones can be copied from a template's snapshot, which is
+ * locked: false if it is damaged, or if snapshot_lock_source fails.
  */
 bool
 lock_source(const TestdbTemplate *template)
@@ -441,7 +450,8 @@ lock_source(const TestdbTemplate *template)
 
 /*
  * Hand out a spare of a template whose snapshot is locked, if there is one;
- * one that is behind the snapshot is brought up to date first.
+ * one that is behind the snapshot is updated first.  True if one was handed
+ * out, with the transaction committed.
  */
 static bool
 use_spare(const RequestArgs *args, const TestdbTemplate *template,
@@ -463,7 +473,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		hand_out_spare(args, &clone, CLONE_CREATING, result);
 		return true;
 	}
-	/* For others the session has looked before. */
+	/* For other requests the session has done that, in find_spare. */
 	if (args->name_given)
 		registry_note_miss(args->database, args->role);
 	while (lock_source(template) &&
@@ -483,8 +493,8 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 }
 
 /*
- * Has a template a snapshot that is in order, or does it need no copy for one?  In
- * no transaction.
+ * Report whether a template has an undamaged snapshot, or needs no copy as
+ * its snapshot.  Called outside of a transaction.
  */
 static bool
 has_source(Oid oid)
@@ -503,8 +513,8 @@ has_source(Oid oid)
 }
 
 /*
- * Make room for a clone by the native method.  The first time it takes twice as
- * much, for the snapshot.
+ * Make room for a clone by the native method: for two copies if the snapshot
+ * must be taken, too.  Called outside of a transaction.
  */
 void
 make_native_room(const RequestArgs *args)
@@ -519,10 +529,13 @@ make_native_room(const RequestArgs *args)
 
 /*
  * Begin a transaction in which a template can be cloned by the native method:
- * its snapshot holds what is committed in it, and is locked.
+ * its snapshot is up to date and locked.  With check_rights, the privileges
+ * of the requesting role are checked, and *info is set.
  *
- * If that is not to be had, false, with no transaction: *result says if the
- * template is in use; if not, the native method can't be used.
+ * On failure, returns false, with no transaction open: result->busy is true
+ * if the template is in use, false if the native method cannot be used.
+ *
+ * Errors: those of snapshot_ensure; 42501.
  */
 bool
 begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *template,
@@ -544,7 +557,7 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 			return true;
 	}
 
-	/* If it was changed in this very instant it is looked at again. */
+	/* If it has just changed, the caller will try again. */
 	result->busy = status != SNAPSHOT_IMPOSSIBLE;
 	result->oid = InvalidOid;
 	job_commit_work();
@@ -552,7 +565,7 @@ begin_native(const RequestArgs *args, bool check_rights, TestdbTemplate *templat
 }
 
 /*
- * Make garbage of a clone that is CREATING.
+ * Make a clone that is CREATING GARBAGE.
  */
 static void
 discard_clone(Oid oid)
@@ -564,7 +577,7 @@ discard_clone(Oid oid)
 }
 
 /*
- * Roll back what was begun to make a clone, which becomes garbage.
+ * Roll back the creation of a clone, which becomes GARBAGE.
  */
 static void
 abandon_copy(const TestdbClone *clone)
@@ -576,10 +589,12 @@ abandon_copy(const TestdbClone *clone)
 }
 
 /*
- * Make a clone from the snapshot, and commit; false if the template is being
- * changed, or if somebody must not be in it who is, with nothing done, or if
- * the snapshot is damaged or somebody has begun to follow WAL meanwhile, with
- * garbage left.
+ * Create a clone from the snapshot, and commit.  Called in the transaction of
+ * begin_native; returns outside of one.
+ *
+ * False, with nothing done, if lock_source fails; false, with a GARBAGE clone
+ * left behind, if the snapshot is found to be damaged, the template's
+ * dependencies have changed, or a WAL consumer appeared meanwhile.
  */
 bool
 copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
@@ -625,7 +640,7 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 	job_commit_work();
 	if (followed)
 	{
-		/* The next attempt may want its name. */
+		/* The next attempt may use the same name. */
 		if (!registry_is_stuck() && !database_is_full() &&
 			registry_set_state(clone->oid, CLONE_CREATING, CLONE_REMOVING))
 			job_collect_garbage(clone);
@@ -640,8 +655,9 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 }
 
 /*
- * Make a clone by the native method: hand out a spare, or make one from the
- * snapshot; false if the template can't be cloned like that.
+ * Create a clone by the native method: hand out a spare, or copy the
+ * snapshot.  False if the template cannot be cloned by this method; else
+ * *result has the clone, or is busy.
  */
 static bool
 make_native_clone(const RequestArgs *args, RequestResult *result)
@@ -668,8 +684,8 @@ make_native_clone(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * Make a clone, which is complete and committed, a spare.  from is the state
- * that it has had until now.
+ * Make a clone, which is complete and committed, a SPARE. from is its state
+ * so far.
  */
 static void
 publish_spare(TestdbClone *clone, CloneState from)
@@ -681,8 +697,8 @@ publish_spare(TestdbClone *clone, CloneState from)
 }
 
 /*
- * Make a spare for a role that wants some, if it has less than that.  *result
- * says if the template is in use, or if none can be made.
+ * Create or update a spare for a role whose demand is not met.  *result says
+ * if the template is in use (busy), or if none can be created (missing).
  */
 void
 make_spare(const RequestArgs *args, RequestResult *result)
@@ -710,8 +726,8 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		else
 		{
 			/*
-			 * The snapshot is damaged, or somebody has begun to consume WAL:
-			 * the spare is of no use then.
+			 * The snapshot is damaged, or a WAL consumer has appeared: the
+			 * spare cannot be used.
 			 */
 			(void) is_damaged(&template);
 			job_commit_work();
@@ -735,7 +751,8 @@ make_spare(const RequestArgs *args, RequestResult *result)
 }
 
 /*
- * Make a clone in the way that was asked for, or the nearest that is possible.
+ * Create a clone by the requested method, or the nearest one that is
+ * possible, and hand it out.  Called outside of a transaction.
  */
 void
 make_clone(const RequestArgs *args, RequestResult *result)

@@ -3,8 +3,8 @@
  * compat.h
  *	  Every difference between the supported major versions of PostgreSQL.
  *
- * No other file tests PG_VERSION_NUM.  A version is given up by deleting its
- * branches here.
+ * No other file tests PG_VERSION_NUM.  To drop support for a version, delete
+ * its branches here.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -43,8 +43,8 @@
 
 /*
  * The library is compiled with -fvisibility=hidden, so that its short names
- * cannot meet those of the server or of other libraries.  16 marks what must
- * be seen; 15 leaves that to the platform's default.
+ * cannot meet those of the server or of other libraries.  16 marks symbols to
+ * be exported; 15 leaves that to the platform's default.
  */
 #if PG_VERSION_NUM < 160000
 #undef PGDLLEXPORT
@@ -52,7 +52,7 @@
 #endif
 
 /*
- * PG_MODULE_MAGIC.  From 18 on it can say which version is loaded, as
+ * PG_MODULE_MAGIC.  From 18 on it can include the library's version, which
  * pg_get_loaded_modules() shows.
  */
 #if PG_VERSION_NUM >= 180000
@@ -63,16 +63,16 @@
 #endif
 
 /*
- * PG_FUNCTION_INFO_V1 for a function that must be seen; before 16 it does not
- * mark the function itself.
+ * PG_FUNCTION_INFO_V1 for an exported function; before 16 it does not mark
+ * the function itself.
  */
 #define SQL_FUNCTION(name) \
 	PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
 /*
- * Entry idx (1 to pgstat_fetch_stat_numbackends()) of this transaction's copy
- * of the table of sessions.  Renamed in 16.
+ * Return entry idx (1 to pgstat_fetch_stat_numbackends()) of this
+ * transaction's copy of the backend status array.  Renamed in 16.
  */
 static inline LocalPgBackendStatus *
 pgstat_local_beentry_compat(int idx)
@@ -85,7 +85,8 @@ pgstat_local_beentry_compat(int idx)
 }
 
 /*
- * The object that an entry of the cumulative statistics is of.  Renamed in 18.
+ * Return the OID of the object of an entry of the cumulative statistics.
+ * Renamed in 18.
  */
 static inline Oid
 pgstat_entry_object_compat(const PgStatShared_HashEntry *entry)
@@ -98,8 +99,8 @@ pgstat_entry_object_compat(const PgStatShared_HashEntry *entry)
 }
 
 /*
- * Drop all entries of the cumulative statistics that match, in one pass.  18
- * brought a function for that; this does the same.
+ * Drop all matching entries of the cumulative statistics, in one pass.  18
+ * added a function for that; this does the same.
  */
 static inline void
 pgstat_drop_matching_compat(bool (*matches) (PgStatShared_HashEntry *, Datum),
@@ -118,7 +119,10 @@ pgstat_drop_matching_compat(bool (*matches) (PgStatShared_HashEntry *, Datum),
 		if (entry->dropped || !matches(entry, arg))
 			continue;
 
-		/* Processes that refer to it release it when they notice. */
+		/*
+		 * Processes with a reference release it at their next garbage
+		 * collection.
+		 */
 		entry->dropped = true;
 		if (pg_atomic_sub_fetch_u32(&entry->refcount, 1) == 0)
 		{
@@ -137,8 +141,8 @@ pgstat_drop_matching_compat(bool (*matches) (PgStatShared_HashEntry *, Datum),
 }
 
 /*
- * Report whether this process is an autovacuum worker.  17 made a macro of what
- * was a function.
+ * Report whether this process is an autovacuum worker.  17 replaced the
+ * function by a macro.
  */
 static inline bool
 is_autovacuum_worker_compat(void)
@@ -151,9 +155,9 @@ is_autovacuum_worker_compat(void)
 }
 
 /*
- * The number under which a wait appears in pg_stat_activity.  17 lets an
- * extension name its waits; before, all of them are called "Extension".
- * *cache is the caller's static variable, zero at first.
+ * Return the wait event with this name, for pg_stat_activity.  Extensions can
+ * define wait events from 17 on; before, all waits are shown as "Extension".
+ * *cache is a static variable of the caller, initially zero.
  */
 static inline uint32
 wait_event_compat(uint32 *cache, const char *name)
@@ -170,8 +174,8 @@ wait_event_compat(uint32 *cache, const char *name)
 }
 
 /*
- * A hash table in shared memory for size entries.  19 has one size, for what
- * were the initial and the largest.
+ * Create a hash table in shared memory for size entries, or attach to it.  19
+ * has one parameter for the initial and the maximum size.
  */
 static inline HTAB *
 shmem_init_hash_compat(const char *name, int64 size, HASHCTL *info, int flags)
@@ -184,9 +188,8 @@ shmem_init_hash_compat(const char *name, int64 size, HASHCTL *info, int flags)
 }
 
 /*
- * Flags of RequestCheckpoint, which 19 renamed: now, and not spread over time;
- * and with the pages of unlogged relations, which only a shutdown writes
- * otherwise.
+ * Flags of RequestCheckpoint, renamed in 19: not spread over time; and with
+ * the pages of unlogged relations, which otherwise only a shutdown writes.
  */
 #if PG_VERSION_NUM < 190000
 #define CHECKPOINT_FAST				CHECKPOINT_IMMEDIATE
@@ -194,18 +197,19 @@ shmem_init_hash_compat(const char *name, int64 size, HASHCTL *info, int flags)
 #endif
 
 /*
- * A flag of background workers that says that a command on their database, such
- * as DROP DATABASE, may end them.  Before 19 it waits for them, 5 s at most,
- * and fails then.
+ * A flag of background workers that may be terminated by a command on their
+ * database, such as DROP DATABASE.  Before 19 it waits for them, for at most
+ * 5 s, then fails.
  */
 #if PG_VERSION_NUM < 190000
 #define BGWORKER_INTERRUPTIBLE		0
 #endif
 
 /*
- * Which relation's page is in shared buffer number id (from 0), and whether it
- * is dirty; false if there is none.  Without a lock: what is said may have
- * changed already.  The tag's fields were renamed in 16, the state grew in 19.
+ * Get the relation whose page is in shared buffer number id (from 0), and
+ * whether it is dirty; false if the buffer is unused.  Takes no lock, so the
+ * result may be outdated.  The tag's fields were renamed in 16, the state was
+ * widened in 19.
  */
 static inline bool
 buffer_relation_compat(int id, Oid *db, Oid *rel, bool *dirty)
@@ -231,7 +235,7 @@ buffer_relation_compat(int id, Oid *db, Oid *rel, bool *dirty)
 }
 
 /*
- * Where a relation's files are.  15 calls that RelFileNode.
+ * The physical address of an open relation.  15 calls it RelFileNode.
  */
 #if PG_VERSION_NUM >= 160000
 #define RELATION_ADDRESS_COMPAT(rel)	((rel)->rd_locator)
@@ -252,13 +256,13 @@ smgr_open_compat(Oid tablespace, Oid db, Oid rel)
 	RelFileNode address = {.spcNode = tablespace, .dbNode = db, .relNode = rel};
 #endif
 
-	/* No backend's temporary relation; the name for that changed in 17. */
+	/* -1: not a temporary relation; the symbol for that was renamed in 17. */
 	return smgropen(address, -1);
 }
 
 /*
- * Drop all pages of these relations from shared buffers, in one pass.  Renamed
- * in 16.
+ * Drop all pages of n relations from shared buffers, in one pass.  Renamed in
+ * 16.
  */
 static inline void
 drop_relations_buffers_compat(SMgrRelation *relations, int n)
@@ -271,8 +275,8 @@ drop_relations_buffers_compat(SMgrRelation *relations, int n)
 }
 
 /*
- * Let the launcher of logical replication forget when it last started a process
- * of a subscription, which it remembers from 16 on.
+ * Reset the time at which the logical replication launcher last started a
+ * worker of a subscription, which it records from 16 on.
  */
 static inline void
 launcher_forget_compat(Oid subscription)
@@ -285,8 +289,9 @@ launcher_forget_compat(Oid subscription)
 }
 
 /*
- * Settings that could end a worker or its transaction, and that its database
- * may have: a list that ends with NULL.
+ * Return the configuration parameters that could terminate a worker or cancel
+ * its transaction, and that may be set for its database: a list that ends
+ * with NULL.
  */
 static inline const char *const *
 timeout_settings_compat(void)
@@ -312,7 +317,7 @@ timeout_settings_compat(void)
 #endif
 
 /*
- * The local ID of the transaction that a process is in.  Moved in 17.
+ * The local transaction ID of a process.  Moved in 17.
  */
 #if PG_VERSION_NUM >= 170000
 #define lxid_compat(proc)	((proc)->vxid.lxid)
@@ -321,8 +326,8 @@ timeout_settings_compat(void)
 #endif
 
 /*
- * The file number of a mapped relation, by the map in a database's directory.
- * Renamed in 16.
+ * Return the file number of a mapped relation, from the map in a database's
+ * directory.  Renamed in 16.
  */
 static inline Oid
 mapped_relation_compat(char *dir, Oid relation)
@@ -335,8 +340,8 @@ mapped_relation_compat(char *dir, Oid relation)
 }
 
 /*
- * Have all processes forget what they know of the storage of a relation in the
- * default tablespace.  15 calls its address RelFileNode.
+ * Invalidate all processes' smgr cache entries of a relation in the default
+ * tablespace.  15 calls its address RelFileNode.
  */
 static inline void
 invalidate_storage_compat(Oid db, Oid rel)
@@ -347,15 +352,15 @@ invalidate_storage_compat(Oid db, Oid rel)
 	RelFileNodeBackend address = {.node = {.spcNode = DEFAULTTABLESPACE_OID, .dbNode = db, .relNode = rel}};
 #endif
 
-	/* No backend's temporary relation; the name for that changed in 17. */
+	/* -1: not a temporary relation; the symbol for that was renamed in 17. */
 	address.backend = -1;
 	CacheInvalidateSmgr(address);
 }
 
 /*
- * The columns of pg_database that have the locale of a provider other than
- * libc, and ICU's rules; 0 if there is none.  17 renamed the first, 16 brought
- * the other.
+ * The columns of pg_database with the locale of a provider other than libc,
+ * and ICU's rules; 0 if there is no such column.  17 renamed the first, 16
+ * added the second.
  */
 #if PG_VERSION_NUM >= 170000
 #define ANUM_DATLOCALE_COMPAT	Anum_pg_database_datlocale
@@ -369,8 +374,8 @@ invalidate_storage_compat(Oid db, Oid rel)
 #endif
 
 /*
- * Of utils/pg_locale.h, which needs the headers of the ICU that the server was
- * built with.
+ * Declared in utils/pg_locale.h, which requires the headers of the ICU
+ * version that the server was built with.
  */
 extern char *get_collation_actual_version(char collprovider, const char *collcollate);
 #if PG_VERSION_NUM >= 160000
@@ -378,8 +383,8 @@ extern char *icu_language_tag(const char *loc_str, int elevel);
 #endif
 
 /*
- * Report whether CREATE DATABASE takes this locale of ICU as it is.  From 16 on
- * it makes a language tag of it, and says so.
+ * Report whether CREATE DATABASE uses this ICU locale unchanged.  From 16 on
+ * it converts it to a language tag, with a NOTICE.
  */
 static inline bool
 is_canonical_locale_compat(const char *locale)
@@ -395,7 +400,8 @@ is_canonical_locale_compat(const char *locale)
 }
 
 /*
- * Report whether a role owns a database.  16 has one function for all objects.
+ * Report whether a role owns a database.  16 has one function for all kinds
+ * of objects.
  */
 static inline bool
 database_ownercheck_compat(Oid database, Oid role)
@@ -408,8 +414,8 @@ database_ownercheck_compat(Oid database, Oid role)
 }
 
 /*
- * Report whether a role may make another the owner of what it creates.  16
- * brought an option of memberships for that.
+ * Report whether a role may make another one the owner of objects that it
+ * creates.  16 added an option of memberships for that.
  */
 static inline bool
 can_set_role_compat(Oid member, Oid role)

@@ -3,13 +3,15 @@
  * dbcatalog.c
  *	  The rows of databases in the shared catalogs.
  *
- * A clone's row in pg_database is its template's, but for the few columns that must
- * differ; so are its rows in pg_db_role_setting, and those in pg_shdepend for what
- * is in it.  Comments and security labels it has none.  CREATE DATABASE, where it is
- * served, makes rows without the template's privileges and settings.
+ * A clone's row in pg_database is a copy of its template's, except for the
+ * few columns that must differ; so are its rows in pg_db_role_setting, and
+ * those in pg_shdepend for the objects in it.  It has no comments and no
+ * security labels.  A served CREATE DATABASE creates rows without the
+ * template's privileges and configuration parameters.
  *
- * Locks.  RowExclusiveLock on the catalogs that are written, as core takes it, and
- * the row's own.  The caller has the database locked.
+ * Locks.  RowExclusiveLock on the catalogs that are written, as core takes
+ * it, and the tuple lock of the row in pg_database.  Callers of functions
+ * that write have locked the database.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -46,8 +48,8 @@
 #include "templates.h"
 
 /*
- * The connection limit of a template's clones: the template's own, but for 0,
- * which seals the template against changes and would seal them, too.
+ * Return the connection limit of a template's clones: the template's own,
+ * except that 0, which protects a template from changes, is not inherited.
  */
 static int32
 clone_connection_limit(const FormData_pg_database *template)
@@ -56,8 +58,8 @@ clone_connection_limit(const FormData_pg_database *template)
 }
 
 /*
- * Read the template's row in pg_database, as it is now; false if there is
- * none.  Any session may call it.
+ * Read the fields of a template's current row in pg_database that *row needs;
+ * false if there is none.  Any session may call it, in a transaction.
  */
 bool
 database_read_row(Oid oid, TemplateRow *row)
@@ -79,13 +81,14 @@ database_read_row(Oid oid, TemplateRow *row)
 }
 
 /*
- * Report whether the server keeps pg_xact and pg_multixact for files that were
- * copied when a template's row was *then.  The horizons of a template's row move
- * on when it is vacuumed; what an older copy needs is still there as long as any
- * database needs it.
+ * Report whether the server still has the pg_xact and pg_multixact needed by
+ * files that were copied when a template's row was *then.  The horizons of a
+ * template's row advance when it is vacuumed; what an older copy needs
+ * remains as long as any database needs it.
  *
- * True for good, until the end of the transaction, if database_lock_horizons was
- * called before.  False if the template has gone.
+ * The result stays true until the end of the transaction if
+ * database_lock_horizons was called before.  False if the template no longer
+ * exists.
  */
 bool
 database_keeps_horizons(Oid template_oid, const TemplateRow *then)
@@ -109,9 +112,9 @@ database_keeps_horizons(Oid template_oid, const TemplateRow *then)
 }
 
 /*
- * The horizons that a clone's row gets: those of the snapshot, since that is where
- * its files come from, or if it has none that can be used, those of the template's
- * row.
+ * Get the horizons for a clone's row: those of the snapshot, from which its
+ * files were copied; or if it has none that can be used, those of the
+ * template's row.
  */
 static void
 get_horizons(const FormData_pg_database *template, TransactionId *frozenxid,
@@ -127,8 +130,8 @@ get_horizons(const FormData_pg_database *template, TransactionId *frozenxid,
 }
 
 /*
- * A fingerprint of what the objects in a database depend on: its rows in
- * pg_shdepend, whatever their order.
+ * Return a hash of the dependencies of the objects in a database: its rows in
+ * pg_shdepend, regardless of their order.
  */
 uint64
 database_dependencies(Oid oid)
@@ -161,10 +164,12 @@ database_dependencies(Oid oid)
 }
 
 /*
- * Give a clone the template's rows in pg_shdepend, whose fingerprint is given.
+ * Make a clone's rows in pg_shdepend copies of the template's, whose hash,
+ * from database_dependencies, is given.
  *
- * A test rarely changes them: mostly, they are only read.  For a thousand
- * tables of an ordinary role, writing them takes longer than all the rest.
+ * They are only read if they are equal already, which is usual: for a
+ * thousand tables of an ordinary role, writing them takes longer than all
+ * other work.
  */
 void
 database_sync_dependencies(Oid oid, Oid template_oid, uint64 fingerprint)
@@ -191,8 +196,8 @@ database_sync_dependencies(Oid oid, Oid template_oid, uint64 fingerprint)
 }
 
 /*
- * The rows of pg_db_role_setting for a database, as a List of HeapTuple in the
- * order of their roles.
+ * Return the rows of pg_db_role_setting for a database, as a List of
+ * HeapTuple ordered by role.
  */
 static List *
 read_settings(Relation rel, Oid oid)
@@ -212,7 +217,7 @@ read_settings(Relation rel, Oid oid)
 }
 
 /*
- * A fingerprint of a database's settings.
+ * Return a hash of a database's rows in pg_db_role_setting.
  */
 uint64
 database_settings(Oid oid)
@@ -242,7 +247,8 @@ database_settings(Oid oid)
 }
 
 /*
- * Do two lists from read_settings say the same of two databases?
+ * Report whether two lists from read_settings are equal, except for the
+ * database.
  */
 static bool
 settings_equal(Relation rel, List *a, List *b)
@@ -275,8 +281,8 @@ settings_equal(Relation rel, List *a, List *b)
 }
 
 /*
- * Give a clone the template's settings (ALTER DATABASE ... SET, and
- * ALTER ROLE ... IN DATABASE ... SET).
+ * Make a clone's rows in pg_db_role_setting copies of the template's (ALTER
+ * DATABASE ... SET, and ALTER ROLE ... IN DATABASE ... SET).
  */
 static void
 sync_settings(Oid oid, Oid template_oid)
@@ -308,7 +314,7 @@ sync_settings(Oid oid, Oid template_oid)
 }
 
 /*
- * The ACL in a row of pg_database, or NULL; a copy.
+ * Return a copy of the ACL in a row of pg_database, or NULL.
  */
 static Acl *
 get_acl(Relation rel, HeapTuple tuple)
@@ -320,21 +326,21 @@ get_acl(Relation rel, HeapTuple tuple)
 	return isnull ? NULL : DatumGetAclPCopy(acl);
 }
 
-/* What a clone's row has that its template's has not. */
+/* The columns of a clone's row that differ from its template's. */
 typedef struct CloneRow
 {
 	Oid			oid;
 	const char *name;
 	Oid			owner;
-	RowAccess	access;			/* who can connect to it */
+	RowAccess	access;			/* which sessions can connect to it */
 } CloneRow;
 
 /*
- * The row that a clone should have: the template's, but for the few columns
- * that must differ, so that the columns of later major versions come along, and
- * with the horizons of its files.
- * The ACL is what ALTER DATABASE ... OWNER would make of it, but that the clone's owner has all
- * privileges on it, as the owner of a new database has, even if those of the
+ * Build a clone's row: the template's, except for the few columns that must
+ * differ, so that columns added by later major versions are copied, and with
+ * the horizons of its files.  The ACL is that which ALTER DATABASE ... OWNER
+ * would make of the template's, except that the clone's owner has all
+ * privileges, like the owner of a new database, even if those of the
  * template's owner were revoked.
  */
 static HeapTuple
@@ -387,8 +393,8 @@ make_clone_tuple(Relation rel, HeapTuple template, const CloneRow *row)
 }
 
 /*
- * The row that CREATE DATABASE would make of a template's: without its
- * privileges.
+ * Build the row that CREATE DATABASE would create from a template's: without
+ * its privileges.
  */
 static HeapTuple
 make_served_tuple(Relation rel, HeapTuple template, const TestdbClone *clone,
@@ -417,8 +423,8 @@ make_served_tuple(Relation rel, HeapTuple template, const TestdbClone *clone,
 }
 
 /*
- * A copy of the template's row; NULL if it has gone, or is invalid, because it
- * is being dropped.
+ * Return a copy of the template's row; NULL if there is none, or if it is
+ * invalid, because the template is being dropped.
  */
 static HeapTuple
 get_template_tuple(Oid template_oid)
@@ -433,7 +439,8 @@ get_template_tuple(Oid template_oid)
 }
 
 /*
- * Raise an error for a template that get_template_tuple has no row of.
+ * Raise the error for a template without a row from get_template_tuple: 55000
+ * if it is invalid, 3D000 if it no longer exists.
  */
 static void
 report_bad_template(Oid template_oid)
@@ -453,9 +460,9 @@ report_bad_template(Oid template_oid)
 }
 
 /*
- * Record in pg_shdepend which roles a clone's ACL names, instead of those that
- * the old one did; either may be NULL.  Of an owner it is recorded that he is
- * that, and nothing else: of the old owner, too, as long as he was.
+ * Record in pg_shdepend the roles named in a clone's ACL, instead of those
+ * named in the old one; either may be NULL.  An owner has no entry as a
+ * grantee: neither the new one, nor the old one for the old ACL.
  */
 static void
 record_acl(Oid oid, Oid old_owner, Oid owner, const Acl *old_acl, const Acl *new_acl)
@@ -474,13 +481,14 @@ record_acl(Oid oid, Oid old_owner, Oid owner, const Acl *old_acl, const Acl *new
 }
 
 /*
- * Enter a new database into the catalogs, as a copy of the template; its files
- * are another matter.  Nobody sees it before the transaction is committed.
+ * Insert the rows of a new database into the catalogs, as copies of the
+ * template's; its files are not touched.  Other transactions see them after
+ * the commit.
  *
- * As with CREATE DATABASE, the commit is on disk when the caller hears of it,
- * whatever synchronous_commit says: the lease is.
+ * As with CREATE DATABASE, the commit is flushed to disk, whatever
+ * synchronous_commit is, since the lease is.
  *
- * Errors: 3D000, 55000 if the template has gone or is invalid.
+ * Errors: 3D000 if the template no longer exists, 55000 if it is invalid.
  */
 void
 database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid,
@@ -505,20 +513,20 @@ database_insert_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 }
 
 /*
- * Give a clone the row, and all that belongs to it in shared catalogs, that it
- * would have if it had just been made from the template under this name.
- * access says who can connect to it: nobody until spare_open if it is
- * ROW_CLOSED, and nobody until database_revive and that if ROW_INVALID.
+ * Set a clone's row, and its other rows in shared catalogs, to what they
+ * would be if it had just been created from the template under this name.
+ * access is who can connect to it: with ROW_CLOSED nobody until spare_open,
+ * with ROW_INVALID nobody until database_revive and spare_open.
  *
- * The caller has the database locked against connections, with none in it.
- * What the database's objects depend on is left to
+ * The caller has locked the database against connections, and it has no
+ * sessions.  The dependencies of the database's objects are left to
  * database_sync_dependencies.
  *
- * If ROW_INVALID, the commit need not reach the disk: the lease says that nobody
- * wants the database.  Otherwise it does.
+ * With ROW_INVALID, the commit need not be flushed, since the lease is
+ * UNWANTED; else it is.
  *
- * Returns false, with nothing done, if the template has gone.
- * Errors: 3D000 if the database has.
+ * Returns false, with nothing done, if the template no longer exists or is
+ * invalid.  Errors: 3D000 if the database no longer exists.
  */
 bool
 database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
@@ -567,13 +575,14 @@ database_reset_row(Oid oid, const char *name, Oid owner, Oid template_oid,
 }
 
 /*
- * Give a clone, which is locked against connections, the row that CREATE DATABASE
- * would have made for it from its template, under its name and for its owner, and
- * all that would belong to that in shared catalogs.  Sessions can connect to it
- * when this is committed, which reaches the disk.
+ * Set a clone's row, and its other rows in shared catalogs, to what CREATE
+ * DATABASE with these options would have created from its template, under the
+ * name and for the owner in *clone.  The caller has locked it against
+ * connections.  Sessions can connect to it after the commit, which is
+ * flushed.
  *
- * Returns false, with nothing done, if the template has gone.
- * Errors: 3D000 if the database has.
+ * Returns false, with nothing done, if the template no longer exists or is
+ * invalid.  Errors: 3D000 if the database no longer exists.
  */
 bool
 database_serve_row(const TestdbClone *clone, const RowOptions *options)
@@ -614,8 +623,8 @@ database_serve_row(const TestdbClone *clone, const RowOptions *options)
 }
 
 /*
- * The options of a database that CREATE DATABASE made, as far as its row still
- * says them, for giving it its template's content again.
+ * Get the options of a database created by CREATE DATABASE, as far as they
+ * are in its row, to reset it.
  */
 static void
 get_row_options(HeapTuple tuple, Relation rel, RowOptions *options)
@@ -635,8 +644,9 @@ get_row_options(HeapTuple tuple, Relation rel, RowOptions *options)
 }
 
 /*
- * Do again for a database that CREATE DATABASE made what database_serve_row did,
- * with the same name, owner and connection limit.
+ * Reset a row set by database_serve_row, with the database's present name,
+ * owner and connection limit.  Otherwise as database_serve_row; false as well
+ * if the database no longer exists.
  */
 bool
 database_serve_again(Oid oid, Oid template_oid)
@@ -657,8 +667,8 @@ database_serve_again(Oid oid, Oid template_oid)
 }
 
 /*
- * Does a clone's row differ from the one that database_reset_row would make of
- * it?
+ * Report whether a clone's row differs from the one that database_reset_row
+ * would build.
  */
 static bool
 row_differs(Relation rel, HeapTuple old, HeapTuple new)
@@ -677,12 +687,12 @@ row_differs(Relation rel, HeapTuple old, HeapTuple new)
 }
 
 /*
- * Bring a clone's row, with what belongs to it in shared catalogs, to what
- * database_reset_row would make of it under its name for this owner; but write
- * only what is not so already.  The caller has the database locked against
- * connections.
+ * Do what database_reset_row does, under the clone's present name and for
+ * this owner, with ROW_OPEN; but write only what differs.  The caller has
+ * locked the database against connections.
  *
- * Returns false, with nothing done, if the template has gone.
+ * Returns false, with nothing done, if the template or the database no longer
+ * exists.
  */
 bool
 database_restore_row(Oid oid, Oid owner, Oid template_oid)
@@ -719,11 +729,11 @@ database_restore_row(Oid oid, Oid owner, Oid template_oid)
 }
 
 /*
- * Keep datfrozenxid and datminmxid of all databases as they are, until the end
- * of the transaction.  A clone's row gets its snapshot's: held from before
- * database_keeps_horizons until the row is committed, this lock keeps pg_xact
- * from being truncated in between, when only the clone needs it.
- * vac_update_datfrozenxid() takes the same lock.
+ * Prevent changes of datfrozenxid and datminmxid of all databases, until the
+ * end of the transaction.  A clone's row gets those of its snapshot: held
+ * from before database_keeps_horizons until the row is committed, this lock
+ * prevents the truncation of pg_xact in between, when only the clone needs
+ * it. vac_update_datfrozenxid() takes the same lock.
  */
 void
 database_lock_horizons(void)
@@ -732,15 +742,15 @@ database_lock_horizons(void)
 }
 
 /*
- * Make a clone whose files are complete again a valid database, with the
+ * Make a clone whose files are complete a valid database again, with the
  * snapshot's horizons: ROW_OPEN, or ROW_CLOSED until spare_open.
  *
- * Done in place, since it is not to be undone, and leaves no dead row.
+ * That is an in-place update, since it must not be rolled back, and leaves no
+ * dead row.  The transaction has no ID, so its commit does not flush it: the
+ * caller calls database_flush before the clone is handed out.
  *
- * No commit brings this to disk, since the transaction has no ID: the caller
- * calls database_flush before anybody gets the clone.
- *
- * Returns false, with nothing done, if the template has gone.
+ * Returns false, with nothing done, if the template no longer exists or is
+ * invalid.  Errors: 3D000 if the database no longer exists.
  */
 bool
 database_revive(Oid oid, Oid template_oid, RowAccess access)
@@ -783,14 +793,13 @@ database_revive(Oid oid, Oid template_oid, RowAccess access)
 }
 
 /*
- * Remove dead rows from the shared catalogs that are written to for each
- * database, as VACUUM (TRUNCATE false) does, which never keeps anybody from
- * reading them.  A catalog that is just being vacuumed, or is locked by
- * somebody, is passed over.  The number of blocks of pg_database, or 0 if that
- * was.
+ * Remove dead rows from the shared catalogs that are written for each
+ * database, like VACUUM (TRUNCATE false), which never blocks readers.  A
+ * catalog that is being vacuumed, or is locked otherwise, is skipped.
+ * Returns the number of blocks of pg_database, or 0 if it was skipped.
  *
- * Called outside of a transaction.  What it allocates is in the current memory
- * context; that may be another one afterwards.
+ * Called outside of a transaction.  Memory is allocated in the current memory
+ * context, which may be another one on return.
  */
 uint32
 database_vacuum_catalogs(void)
@@ -830,7 +839,9 @@ database_vacuum_catalogs(void)
 		MemoryContextSwitchTo(old);
 	}
 
-	/* VACUUM ends the transaction and begins others; its memory is in here. */
+	/*
+	 * VACUUM commits and begins transactions; its memory is in this context.
+	 */
 	PortalContext = cxt;
 	if (stmt->rels != NIL)
 		ExecVacuum(make_parsestate(NULL), stmt, true);

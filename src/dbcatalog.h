@@ -13,20 +13,20 @@
 #include "registry.h"
 #include "request.h"
 
-/* The native method. */
 /*
  * datconnlimit of a database that is kept closed until it is handed out.  No
- * command can set it, so that what testdb has closed is told from what its
- * owner has; and it is not invalid, so that it goes on holding back pg_xact.
+ * command can set it, which distinguishes it from a database that its owner
+ * has closed; and it does not mean invalid, so that the database still holds
+ * back the truncation of pg_xact.
  */
 #define DATCONNLIMIT_CLOSED	(-3)
 
-/* Who can connect to a clone, by its row in pg_database. */
+/* Which sessions can connect to a clone, by its row in pg_database. */
 typedef enum RowAccess
 {
-	ROW_OPEN,					/* whoever may */
-	ROW_CLOSED,					/* nobody: it is ready to be handed out */
-	ROW_INVALID					/* nobody: its files are not complete */
+	ROW_OPEN,					/* those with the privilege */
+	ROW_CLOSED,					/* none: it is ready to be handed out */
+	ROW_INVALID					/* none: its files are not complete */
 } RowAccess;
 
 extern bool database_read_row(Oid oid, TemplateRow *row);

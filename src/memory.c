@@ -1,21 +1,24 @@
 /*-------------------------------------------------------------------------
  *
  * memory.c
- *	  How much memory the machine and the container have left.
+ *	  The memory that the machine and the container have left.
  *
- * What lies in a tmpfs is memory.  The size of the tmpfs says what it may take, not
- * what there is: on a laptop it is half of all memory, whatever else runs there, and
- * in a container often more than its limit.  Beyond that the kernel ends processes.
+ * Files in a tmpfs occupy memory.  The size of the tmpfs limits what it may
+ * occupy, which can be more than is available: by default it is half of all
+ * memory, whatever other programs use, and in a container it often exceeds
+ * the container's limit.  If memory is exhausted, the kernel kills processes.
  *
- * Of the machine, /proc/meminfo says what is available.  Of containers, the kernel
- * bounds a control group (cgroup) of processes, and each of those that it is in, by
- * version 1 or 2 of the interface; both can be there, and version 2 without having
- * to do with memory.  A group's usage includes the page cache, which the kernel
- * gives back: inactive pages at once, of the active ones half are counted here.
- * What lies in a tmpfs is in neither.
+ * The machine's available memory is in /proc/meminfo.  A container is a
+ * control group (cgroup) of processes, whose memory is limited by its own
+ * limit and by those of all groups above it.  There are two versions of the
+ * interface; both can be mounted, and version 2 may not control memory.  A
+ * group's usage includes the page cache, which the kernel reclaims: all
+ * inactive pages are counted as free here, and half of the active ones.
+ * Files in a tmpfs count as neither.
  *
- * Where /proc/self/cgroup names a group that is not below the root of the mount, it
- * is a name from outside a container, and the mount is the container's own group.
+ * If /proc/self/cgroup names a group that is not below the root of the mount,
+ * the name is from outside the container, and the mount point is the
+ * container's own group.
  *
  * Plain POSIX: no header of PostgreSQL here.
  *
@@ -36,11 +39,11 @@
 #include "memory.h"
 #include "mount.h"
 
-/* A version of the interface: names of files, and of lines in memory.stat. */
+/* A version of the interface: names of files, and of lines in memory.stat */
 typedef struct CgroupVersion
 {
-	const char *type;			/* of the file system */
-	const char *option;			/* that its mount has; or NULL */
+	const char *type;			/* type of its file system */
+	const char *option;			/* mount option by which it is found, or NULL */
 	const char *limit;
 	const char *usage;
 	const char *inactive;
@@ -53,12 +56,13 @@ static const CgroupVersion versions[] = {
 	"total_inactive_file ", "total_active_file "},
 };
 
-/* Version 1 writes a number near the greatest if there is no limit. */
+/* Version 1 has a number close to the maximum if there is no limit. */
 #define NO_LIMIT	(INT64_MAX / 2)
 
 /*
- * Read the number that follows a word at the beginning of a line of a file, or the
- * first of the file if the word is empty.  False if there is none: it may be "max".
+ * Read the number that follows a word at the beginning of a line of a file;
+ * an empty word stands for the first line.  False if there is none: it may be
+ * "max", which means no limit.
  */
 static bool
 read_number(const char *path, const char *word, int64_t *number)
@@ -85,7 +89,7 @@ read_number(const char *path, const char *word, int64_t *number)
 }
 
 /*
- * The same of a file in a directory.
+ * The same for a file in a directory.
  */
 static bool
 read_number_in(const char *dir, const char *name, const char *word, int64_t *number)
@@ -97,7 +101,7 @@ read_number_in(const char *dir, const char *name, const char *word, int64_t *num
 }
 
 /*
- * Let *room be what is less.
+ * Set *room to the lesser of itself and these values, by the free bytes.
  */
 static void
 take_least(MemoryRoom *room, int64_t free, int64_t total, bool container)
@@ -112,7 +116,7 @@ take_least(MemoryRoom *room, int64_t free, int64_t total, bool container)
 }
 
 /*
- * Consider the limit of one control group, if it has one.
+ * Take the limit of one control group into account, if it has one.
  */
 static void
 consider_group(const char *dir, const CgroupVersion *version, MemoryRoom *room)
@@ -131,8 +135,8 @@ consider_group(const char *dir, const CgroupVersion *version, MemoryRoom *room)
 }
 
 /*
- * Does a line of /proc/self/cgroup, "number:controllers:path", belong to this
- * version?
+ * Report whether a line of /proc/self/cgroup, "number:controllers:path",
+ * belongs to this version.
  */
 static bool
 line_is_of(const char *line, const CgroupVersion *version)
@@ -154,8 +158,8 @@ line_is_of(const char *line, const CgroupVersion *version)
 }
 
 /*
- * Put the path of this process's group, as the table says it, into path (PATH_MAX
- * bytes); false if it says nothing.
+ * Put the path of this process's group, from a file in the format of
+ * /proc/self/cgroup, into path (PATH_MAX bytes); false if there is none.
  */
 static bool
 find_group(const char *table, const CgroupVersion *version, char *path)
@@ -178,8 +182,8 @@ find_group(const char *table, const CgroupVersion *version, char *path)
 }
 
 /*
- * Consider all groups of one version that this process is in: its own, and those
- * around it up to the mount.
+ * Take all groups of one version into account that contain this process: its
+ * own, and those above it up to the mount point.
  */
 static void
 consider_version(const char *root, const CgroupVersion *version, MemoryRoom *room)
@@ -219,9 +223,9 @@ consider_version(const char *root, const CgroupVersion *version, MemoryRoom *roo
 }
 
 /*
- * Find out what leaves this process the least memory: the machine, or a control
- * group that it is in.  root is the folder to look in, "" but for tests.  False if
- * nothing is known.
+ * Determine the tightest limit on the memory of this process: the machine's
+ * memory, or that of a control group. root is prepended to all paths; it is
+ * "" except in tests.  False if nothing is known.
  */
 bool
 memory_get_room(const char *root, MemoryRoom *room)

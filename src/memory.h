@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * memory.h
- *	  How much memory the machine and the container have left.
+ *	  The memory that the machine and the container have left.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -13,13 +13,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What bounds the memory of this process, and how much of it is left. */
+/* The tightest limit on the memory of this process, and what is left of it. */
 typedef struct MemoryRoom
 {
-	int64_t		free;			/* bytes that can be had without swapping */
-	int64_t		total;			/* of how many */
-	bool		container;		/* it is a control group's limit, and not what
-								 * the machine has */
+	int64_t		free;			/* bytes that can be allocated without swapping */
+	int64_t		total;			/* the limit, in bytes */
+	bool		container;		/* it is the limit of a control group, not the machine's memory */
 } MemoryRoom;
 
 extern bool memory_get_room(const char *root, MemoryRoom *room);

@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * mount.c
- *	  Mounts and their options.
+ *	  Mounted file systems and their options.
  *
- * Plain POSIX, independent of a server.  The table is Linux's
+ * Plain POSIX: no header of PostgreSQL here.  The table is Linux's
  * /proc/self/mountinfo; see proc_pid_mountinfo(5).  A line:
  *
  *	36 35 98:0 /root /mnt rw,noatime shared:1 - tmpfs none rw,huge=always
  *
- * The third field is the device; the words before the lone hyphen are about the
- * place, of which a file system may have several; after it come its type, its
- * source and its own options.
+ * The third field is the device.  The fields before the single hyphen
+ * describe the mount; those after it the file system, which may be mounted
+ * several times: type, source, and options.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -46,8 +46,8 @@ has_word(const char *list, const char *word)
 }
 
 /*
- * Report whether a line of the table is about this device, with this type and
- * this option.  The line is changed.
+ * Report whether a line of the table is for this device, with this type and
+ * this option.  The line is modified.
  */
 static bool
 line_has_option(char *line, dev_t device, const char *type, const char *option)
@@ -74,8 +74,8 @@ line_has_option(char *line, dev_t device, const char *type, const char *option)
 }
 
 /*
- * Report whether, in the table of mounts, a file, the device is a file system
- * of this type that has this option.  False if there is no such table.
+ * Report whether, according to table (a file), the device is a file system of
+ * this type that has this option.  False if there is no such file.
  */
 bool
 mount_has_option(const char *table, dev_t device, const char *type,
@@ -96,8 +96,8 @@ mount_has_option(const char *table, dev_t device, const char *type,
 }
 
 /*
- * Replace the table's escapes for white space and backslashes, three octal
- * digits after a backslash, by their characters.
+ * Replace the table's escapes for white space and backslashes, which are
+ * three octal digits after a backslash, by the characters, in place.
  */
 static void
 unescape(char *path)
@@ -122,7 +122,7 @@ unescape(char *path)
 /*
  * If a line of the table is a mount of a file system of this type, with this
  * option unless it is NULL, put its root within the file system into root and
- * the mount point into point (PATH_MAX bytes each).  The line is changed.
+ * the mount point into point (PATH_MAX bytes each).  The line is modified.
  */
 static bool
 read_mount(char *line, const char *type, const char *option, char *root, char *point)
@@ -157,8 +157,8 @@ read_mount(char *line, const char *type, const char *option, char *root, char *p
 }
 
 /*
- * Find the first mount of a file system of this type, as read_mount does, in
- * the table of mounts, a file.  False if there is none, or no such table.
+ * Find the first such mount in table (a file): see read_mount.  False if
+ * there is none, or no such file.
  */
 bool
 mount_find(const char *table, const char *type, const char *option,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * mount.h
- *	  What is mounted where, and with what options.
+ *	  Mounted file systems and their options.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,30 +1,33 @@
 /*-------------------------------------------------------------------------
  *
  * registry.c
- *	  Shared memory: templates, their snapshots, and the databases that
- *	  testdb made from them.
+ *	  Shared memory: templates, their snapshots, and the databases created
+ *	  from them.
  *
- * The registry is the server's memory of what is also recorded on disk (see
- * lease.c).  It is rebuilt from there whenever shared memory is: at server
- * start, and after the crash of a process.  It knows neither catalogs nor
- * files.
+ * The registry is the copy in shared memory of what the leases record on disk
+ * (see lease.c).  It is rebuilt from them whenever shared memory is
+ * initialized: at server start, and after the crash of a process.  This file
+ * accesses neither catalogs nor files.
  *
- * A crash at any point ends in a restart that reads the disk: what is
- * recorded there as held comes back as LEASED, everything else is removed.
+ * After a crash at any point, clones whose lease is HELD become LEASED again,
+ * and all others are removed.
  *
- * This file is the store: entries, and who may read and change them.  states.c has
- * their states.  What is decided about them is in files beside it, which share
- * registry_internal.h: spares.c, victims.c, expiry.c, quota.c, templates.c, stats.c, signals.c.
+ * This file is the store: the entries and the access to them.  Their states
+ * are in states.c, and the policies in spares.c, victims.c, expiry.c,
+ * quota.c, templates.c, stats.c and signals.c; all of these include
+ * registry_internal.h.
  *
- * Locks.  The registry lock guards membership: which clones and templates
- * have an entry.  Each template has a mutex, which guards the fields of its
- * entry and of its clones' entries.  Whoever needs both takes the registry
- * lock first.  Both are held for microseconds only: nothing here reads a
- * file or touches a catalog, and registry_wait_for_spare sleeps without them.
- * clone_acquire, template_acquire and the scans take and release both; only who
- * changes the membership, or has to see all entries at one time, takes the
- * registry lock itself, exclusively, which keeps everybody from all mutexes.
- * Callers get copies.
+ * Locks.  The registry lock protects membership: which clones and templates
+ * have an entry.  Each template has a mutex, an LWLock as well, which
+ * protects the fields of its entry and of its clones' entries.  A process
+ * that needs both acquires the registry lock first.  Both are held for
+ * microseconds only: nothing here reads a file or a catalog, and
+ * registry_wait_for_spare sleeps without them.  clone_acquire,
+ * template_acquire and the scans acquire and release both.  Code that changes
+ * the membership, or needs a consistent view of all entries, acquires the
+ * registry lock exclusively, which implies exclusive access to all fields,
+ * since mutexes are only acquired under it; except in end_wait and
+ * sleep_for_spare (spares.c).  Callers of this module get copies.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -49,7 +52,7 @@ RegistrySharedState *registry = NULL;
 HTAB	   *clone_hash = NULL;
 
 /*
- * Size of the part of shared memory that is not the hash table, in bytes.
+ * Return the size of the shared memory without the hash table, in bytes.
  */
 static Size
 registry_state_size(void)
@@ -59,8 +62,8 @@ registry_state_size(void)
 }
 
 /*
- * How many clones there can be: besides testdb.max_clones, one for each worker
- * that replaces a clone by a new one.
+ * Return the maximum number of clones: in addition to testdb.max_clones, one
+ * for each worker that replaces a clone by a new one.
  */
 static int
 clone_capacity(void)
@@ -69,7 +72,7 @@ clone_capacity(void)
 }
 
 /*
- * Shared memory that the registry needs, in bytes.
+ * Return the size of the registry's shared memory, in bytes.
  */
 Size
 registry_shmem_size(void)
@@ -93,9 +96,9 @@ registry_shmem_request(void)
  * Create the registry, or attach to it; from shmem_startup_hook only, with
  * AddinShmemInitLock held.
  *
- * The serial starts at the current time in microseconds, so that names made
- * from it differ from those of the server's earlier lives: nobody can make
- * more than one database in a microsecond.
+ * The serial starts at the current time in microseconds, so that names
+ * derived from it differ from those of earlier runs of the server: no server
+ * creates more than one database per microsecond.
  */
 void
 registry_shmem_init(void)
@@ -142,7 +145,9 @@ registry_shmem_init(void)
 }
 
 /*
- * The entry of a template, or NULL.  The registry lock is held.
+ * Return the entry of a template, or NULL if it has none; with InvalidOid,
+ * return an unused entry, or NULL if all are in use.  The registry lock must
+ * be held.
  */
 TemplateEntry *
 template_find(Oid oid)
@@ -156,7 +161,8 @@ template_find(Oid oid)
 }
 
 /*
- * Has a template no clones?  The registry lock is held exclusively.
+ * Report whether a template has no clones.  The registry lock must be held
+ * exclusively.
  */
 bool
 template_is_unused(const TemplateEntry *entry)
@@ -168,9 +174,10 @@ template_is_unused(const TemplateEntry *entry)
 }
 
 /*
- * The entry of a template, a new one if it has none; NULL if all are in use.
- * If the entry of a template without clones was taken for that, *evicted is
- * its OID.  The registry lock is held exclusively.
+ * Return the entry of a template, after creating it if there is none; NULL if
+ * all testdb.max_templates entries are in use.  If the entry of a template
+ * without clones was reused for that, *evicted is its OID, else InvalidOid.
+ * The registry lock must be held exclusively.
  */
 TemplateEntry *
 template_enter(Oid oid, Oid *evicted)
@@ -204,7 +211,7 @@ template_enter(Oid oid, Oid *evicted)
 }
 
 /*
- * The entry of a clone, or NULL.  The registry lock is held.
+ * Return the entry of a clone, or NULL.  The registry lock must be held.
  */
 CloneEntry *
 clone_find(Oid oid)
@@ -215,8 +222,8 @@ clone_find(Oid oid)
 }
 
 /*
- * The entry of a clone's template.  The registry lock is held, so that
- * neither can go.
+ * Return the entry of a clone's template.  The registry lock must be held, so
+ * that neither entry can be removed.
  */
 TemplateEntry *
 clone_template(CloneEntry *entry)
@@ -225,10 +232,10 @@ clone_template(CloneEntry *entry)
 }
 
 /*
- * The entry of a clone, locked so that it stays and its fields can be read, or,
- * if mode is LW_EXCLUSIVE, be changed; NULL if it has none, and then no lock is
- * held.  The registry lock and the template's mutex are held until
- * clone_release, so nothing that takes long may be done meanwhile.
+ * Return the entry of a clone, locked; NULL if it has none, and then no lock
+ * is held.  Acquires the registry lock in shared mode and the template's
+ * mutex in the given mode: LW_SHARED to read the fields, LW_EXCLUSIVE to
+ * change them.  Both are held until clone_release.
  */
 CloneEntry *
 clone_acquire(Oid oid, LWLockMode mode)
@@ -245,7 +252,7 @@ clone_acquire(Oid oid, LWLockMode mode)
 }
 
 /*
- * Release what clone_acquire has locked.
+ * Release the locks acquired by clone_acquire.
  */
 void
 clone_release(CloneEntry *entry)
@@ -255,8 +262,9 @@ clone_release(CloneEntry *entry)
 }
 
 /*
- * The entry of a template, locked like that, until template_release.  The
- * fields of its clones' entries are locked with it.
+ * Return the entry of a template, locked in the same way until
+ * template_release; NULL if it has none, and then no lock is held.  The
+ * fields of its clones' entries are protected as well.
  */
 TemplateEntry *
 template_acquire(Oid oid, LWLockMode mode)
@@ -273,7 +281,7 @@ template_acquire(Oid oid, LWLockMode mode)
 }
 
 /*
- * Release what template_acquire has locked.
+ * Release the locks acquired by template_acquire.
  */
 void
 template_release(TemplateEntry *entry)
@@ -283,9 +291,10 @@ template_release(TemplateEntry *entry)
 }
 
 /*
- * Begin to go through all clones.  The registry lock is held until
- * clone_scan_end, so that none comes or goes, and mode is how the entry that
- * clone_scan_next has returned is locked until the next call.
+ * Begin a scan of all clones.  The registry lock is held in shared mode until
+ * clone_scan_end, so that no entries are added or removed; the mutex of the
+ * entry that clone_scan_next returned is held in the given mode until the
+ * next call.
  */
 void
 clone_scan_begin(CloneScan *scan, LWLockMode mode)
@@ -298,8 +307,8 @@ clone_scan_begin(CloneScan *scan, LWLockMode mode)
 }
 
 /*
- * The next clone's entry, locked; NULL, with only the registry lock held, if
- * there is none.
+ * Return the next clone's entry, locked; NULL at the end, with only the
+ * registry lock held.
  */
 CloneEntry *
 clone_scan_next(CloneScan *scan)
@@ -315,7 +324,7 @@ clone_scan_next(CloneScan *scan)
 }
 
 /*
- * Release all locks of a scan, whether it came to its end or not.
+ * Release all locks of a scan.  It need not have reached its end.
  */
 void
 clone_scan_end(CloneScan *scan)
@@ -328,7 +337,7 @@ clone_scan_end(CloneScan *scan)
 }
 
 /*
- * The same for all templates.
+ * Begin a scan of all templates, in the same way.
  */
 void
 template_scan_begin(TemplateScan *scan, LWLockMode mode)
@@ -339,6 +348,10 @@ template_scan_begin(TemplateScan *scan, LWLockMode mode)
 	scan->entry = NULL;
 }
 
+/*
+ * Return the next template's entry, locked; NULL at the end, with only the
+ * registry lock held.
+ */
 TemplateEntry *
 template_scan_next(TemplateScan *scan)
 {
@@ -357,6 +370,9 @@ template_scan_next(TemplateScan *scan)
 	return scan->entry;
 }
 
+/*
+ * Release all locks of a scan of templates.
+ */
 void
 template_scan_end(TemplateScan *scan)
 {
@@ -366,13 +382,16 @@ template_scan_end(TemplateScan *scan)
 }
 
 /*
- * Enter a clone, in state CREATING or LEASED, and its template, if that has
- * no entry.  replaces says that it will take the place of another, so that it
- * is not to count.  Takes and releases the registry lock.
+ * Create the entry of a clone, in the state given in *clone, and of its
+ * template if that has none. replaces says that it will replace another
+ * clone, so it may exceed testdb.max_clones. by is the calling function, for
+ * the checks of states.c.  Acquires and releases the registry lock.
  *
  * If testdb.max_clones or testdb.max_templates is reached, that is reported
- * as 53400 with the given elevel, and, if that is below ERROR, false is
- * returned.  After testdb_uninstall(), 55000, unless it replaces another.
+ * as 53400 with the given elevel, and false is returned if that is below
+ * ERROR.
+ *
+ * Errors: 55000 after testdb_uninstall(), unless replaces is set.
  */
 bool
 registry_add_as(const TestdbClone *clone, bool replaces, int elevel, const char *by)
@@ -428,8 +447,8 @@ registry_add_as(const TestdbClone *clone, bool replaces, int elevel, const char 
 }
 
 /*
- * Find a clone by its OID and copy it to *clone; false if testdb did not make
- * that database.  Takes and releases the registry lock and a mutex.
+ * Copy a clone's entry to *clone; false if testdb did not create that
+ * database.  Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_lookup(Oid oid, TestdbClone *clone)
@@ -447,10 +466,11 @@ registry_lookup(Oid oid, TestdbClone *clone)
 }
 
 /*
- * Change an entry's state.  The template's mutex is held exclusively.
+ * Change the state of an entry.  The template's mutex must be held
+ * exclusively.
  *
- * A clone that could not be dropped or removed keeps the time at which that is
- * tried again, as registry_note_failure has set it.
+ * A clone whose drop or removal failed keeps the time of the next try, as set
+ * by registry_note_failure.
  */
 static void
 change_state(CloneEntry *entry, CloneState state, const char *by)
@@ -464,8 +484,8 @@ change_state(CloneEntry *entry, CloneState state, const char *by)
 }
 
 /*
- * Announce room to those who wait for it, if a clone in this state gives way to
- * another.  No lock is held.
+ * Announce room to processes that wait for it, if a clone in this state can
+ * be given up for another.  No lock may be held.
  */
 static void
 announce_state(CloneState state)
@@ -475,10 +495,10 @@ announce_state(CloneState state)
 }
 
 /*
- * Give a clone's entry the content of *clone, if its state is still the one
- * that is expected, and, if that is LEASED, its lease the same; false if not,
- * or if there is no such clone.
- * Takes and releases the registry lock and a mutex.
+ * Replace a clone's entry by *clone, its state included, if its state is
+ * still from, and, if that is LEASED, its lease the same; false if not, or if
+ * it has no entry. by as in registry_add_as.  Acquires and releases the
+ * registry lock and a mutex.
  */
 bool
 registry_update_as(const TestdbClone *clone, CloneState from, const char *by)
@@ -508,10 +528,10 @@ registry_update_as(const TestdbClone *clone, CloneState from, const char *by)
 }
 
 /*
- * The clone that is LEASED under this number gets another state, and is copied
- * to *clone; false if it is no longer.  A clone keeps its OID from one lease to
- * the next: only the number tells which is meant.  Takes and releases the
- * registry lock and a mutex.
+ * Change the state of the clone that is LEASED with this lease number, and
+ * copy its entry to *clone; false if it no longer is.  The number identifies
+ * the lease, since a clone keeps its OID from one lease to the next. by as in
+ * registry_add_as.  Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_end_lease_as(Oid oid, uint64 lease, CloneState to, TestdbClone *clone,
@@ -524,8 +544,8 @@ registry_end_lease_as(Oid oid, uint64 lease, CloneState to, TestdbClone *clone,
 }
 
 /*
- * The number of a database's lease; 0 if testdb did not make it.  Takes and
- * releases the registry lock and a mutex.
+ * Return the number of a database's lease; 0 if testdb did not create it.
+ * Acquires and releases the registry lock and a mutex.
  */
 uint64
 registry_lease(Oid oid)
@@ -536,9 +556,9 @@ registry_lease(Oid oid)
 }
 
 /*
- * Give a clone another state, if its state is still the one that is expected;
- * false if not, or if there is no such clone.  Nothing else of its entry
- * changes.  Takes and releases the registry lock and a mutex.
+ * Change a clone's state from one to another, and nothing else of its entry;
+ * false if it has another state, or no entry. by as in registry_add_as.
+ * Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_set_state_as(Oid oid, CloneState from, CloneState to, const char *by)
@@ -561,9 +581,10 @@ registry_set_state_as(Oid oid, CloneState from, CloneState to, const char *by)
 }
 
 /*
- * A clone that is DROPPING, because it was reset, is LEASED again, with a new
- * content; its terms are what has become of them meanwhile.  Takes and releases
- * the registry lock and a mutex.
+ * Make a clone that is DROPPING or REWINDING LEASED again, with the versions
+ * in *clone.  Its terms are not changed: they may have been updated in the
+ * meantime.  Nothing happens if it has no entry.  Acquires and releases the
+ * registry lock and a mutex.
  */
 void
 registry_finish_reset(const TestdbClone *clone)
@@ -584,9 +605,9 @@ registry_finish_reset(const TestdbClone *clone)
 }
 
 /*
- * Note that the content of a clone that is REWINDING is neither the old nor the
- * new, so that nobody may see it.  Takes and releases the registry lock and a
- * mutex.
+ * Record that the content of a clone that is being reset or rewound is partly
+ * restored, so that no session may see it.  Acquires and releases the
+ * registry lock and a mutex.
  */
 void
 registry_set_unrestored(Oid oid)
@@ -602,7 +623,7 @@ registry_set_unrestored(Oid oid)
 }
 
 /*
- * Is there any such clone?  Takes no lock.
+ * Report whether there is such a clone.  Takes no lock.
  */
 bool
 registry_has_unrestored(void)
@@ -611,8 +632,9 @@ registry_has_unrestored(void)
 }
 
 /*
- * Report whether the clone of this name, as far as the registry knows it, is one
- * of those.  Takes and releases the registry lock and mutexes, if there are any.
+ * Report whether the clone with this name, according to the registry, is such
+ * a clone.  Acquires and releases the registry lock and mutexes, if there are
+ * any.
  */
 bool
 registry_is_unrestored(const char *name)
@@ -632,8 +654,9 @@ registry_is_unrestored(const char *name)
 }
 
 /*
- * The clone new, which is CREATING, is LEASED on the terms of the clone old,
- * which stays DROPPING.  Takes and releases the registry lock.
+ * Make the clone new, which is CREATING, LEASED under the terms of the clone
+ * old, which stays DROPPING.  Nothing happens if one of them has no entry.
+ * Acquires and releases the registry lock.
  */
 void
 registry_replace(Oid old, const TestdbClone *new)
@@ -667,7 +690,8 @@ registry_replace(Oid old, const TestdbClone *new)
 }
 
 /*
- * Remove a clone's entry.  The registry lock is held exclusively.
+ * Remove a clone's entry. by as in registry_add_as.  The registry lock must
+ * be held exclusively.
  */
 void
 registry_forget_entry_as(CloneEntry *entry, const char *by)
@@ -681,8 +705,8 @@ registry_forget_entry_as(CloneEntry *entry, const char *by)
 }
 
 /*
- * Forget a clone; nothing happens if it is not there.  Takes and releases the
- * registry lock.
+ * Remove a clone's entry, if it has one. by as in registry_add_as.  Acquires
+ * and releases the registry lock.
  */
 void
 registry_remove_as(Oid oid, const char *by)
@@ -698,8 +722,7 @@ registry_remove_as(Oid oid, const char *by)
 }
 
 /*
- * The same, if its state is still the one that is expected; false if not, or if it
- * is not there.
+ * The same, if its state is still from; false if not, or if it has no entry.
  */
 bool
 registry_forget_as(Oid oid, CloneState from, const char *by)
@@ -720,9 +743,9 @@ registry_forget_as(Oid oid, CloneState from, const char *by)
 }
 
 /*
- * Find a clone that should be removed now: it becomes REMOVING, and is copied to
- * *clone; false if there is none.  Takes and releases the registry lock and
- * mutexes.
+ * Find a clone that is GARBAGE and due to be removed, make it REMOVING and
+ * copy its entry to *clone; false if there is none.  Acquires and releases
+ * the registry lock and mutexes.
  */
 bool
 registry_take_garbage(TestdbClone *clone)
@@ -750,7 +773,8 @@ registry_take_garbage(TestdbClone *clone)
 }
 
 /*
- * Is there any clone that should be removed, now or later?  Takes no lock.
+ * Report whether there is a clone that is GARBAGE, due or not.  Takes no
+ * lock.
  */
 bool
 registry_has_garbage(void)
@@ -759,9 +783,10 @@ registry_has_garbage(void)
 }
 
 /*
- * Copy clones into an array in the current memory context, all, or only those that
- * are templates of build.c; *nclones is their number.  Takes and releases the
- * registry lock and mutexes.
+ * Return an array of copies of the clones' entries, allocated in the current
+ * memory context; with builds_only, of those that are builds of a template
+ * (build.c).  *nclones is their number.  Acquires and releases the registry
+ * lock and mutexes.
  */
 static TestdbClone *
 list_clones(bool builds_only, int *nclones)
@@ -776,7 +801,7 @@ list_clones(bool builds_only, int *nclones)
 	clone_scan_begin(&scan, LW_SHARED);
 	if (builds_only)
 	{
-		/* Without the mutex: one that changes meanwhile may be missed or not. */
+		/* Read without the mutexes: a concurrent change may be missed. */
 		hash_seq_init(&seq, clone_hash);
 		while ((entry = hash_seq_search(&seq)) != NULL)
 			nbuilds += NameStr(entry->clone.terms.build)[0] != '\0';
@@ -795,7 +820,7 @@ list_clones(bool builds_only, int *nclones)
 }
 
 /*
- * Copy all clones; see list_clones.
+ * Return copies of all clones' entries; see list_clones.
  */
 TestdbClone *
 registry_list(int *nclones)
@@ -804,7 +829,8 @@ registry_list(int *nclones)
 }
 
 /*
- * Copy those that are templates which testdb_template_begin has made.
+ * Return copies of the entries of the templates created by
+ * testdb_template_begin; see list_clones.
  */
 TestdbClone *
 registry_list_builds(int *nbuilds)
@@ -813,7 +839,8 @@ registry_list_builds(int *nbuilds)
 }
 
 /*
- * A number that no other call of this or an earlier server life got.
+ * Return a number that no other call returns, in this or an earlier run of
+ * the server.  Takes no lock.
  */
 uint64
 registry_next_serial(void)
@@ -822,8 +849,8 @@ registry_next_serial(void)
 }
 
 /*
- * Report whether only the last eighth of testdb.max_clones is left, for clones that
- * somebody asks for.  The registry lock is held.
+ * Report whether only the last eighth of testdb.max_clones is left, which is
+ * kept for clones requested by sessions.  The registry lock must be held.
  */
 bool
 registry_is_nearly_full(void)
@@ -832,7 +859,8 @@ registry_is_nearly_full(void)
 }
 
 /*
- * Is testdb.max_clones reached?  Takes and releases the registry lock.
+ * Report whether testdb.max_clones is reached.  Acquires and releases the
+ * registry lock.
  */
 bool
 registry_is_full(void)

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * registry.h
- *	  Shared memory: templates, their snapshots, and the databases that
- *	  testdb made from them.
+ *	  Shared memory: templates, their snapshots, and the databases created
+ *	  from them.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -16,210 +16,197 @@
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
 
-/* The life of a clone; see states.c. */
+/* The states of a clone; see states.c. */
 typedef enum CloneState
 {
-	CLONE_CREATING,				/* a worker is making it */
-	CLONE_LEASED,				/* handed out to a caller */
-	CLONE_DROPPING,				/* a worker is taking it back */
-	CLONE_REWINDING,			/* handed out, being rewound by worker 0 */
-	CLONE_RETURNED,				/* dropped, to be restored */
+	CLONE_CREATING,				/* a worker is creating it, or a session takes a spare */
+	CLONE_LEASED,				/* handed out to a session */
+	CLONE_DROPPING,				/* a worker is dropping or resetting it */
+	CLONE_REWINDING,			/* handed out; worker 0 is rewinding it */
+	CLONE_RETURNED,				/* dropped; to be restored as a spare */
 	CLONE_RESTORING,			/* a worker is restoring it */
 	CLONE_SPARE,				/* ready to be handed out */
-	CLONE_TOUCHED,				/* was a spare, but somebody came near it */
-	CLONE_GARBAGE,				/* nobody wants it: a worker will remove it */
+	CLONE_TOUCHED,				/* was a spare; a session has been in it */
+	CLONE_GARBAGE,				/* no longer needed; a worker will remove it */
 	CLONE_REMOVING				/* a worker is removing it */
 } CloneState;
 
 #define CLONE_NSTATES	(CLONE_REMOVING + 1)
 
-/* Of a database that has no entry. */
+/* The state of a database that has no entry. */
 #define CLONE_NONE		CLONE_NSTATES
 
 #define TESTDB_MAX_LABEL	200 /* bytes */
 
-/* On what terms a clone is handed out. */
+/* The terms of a lease. */
 typedef struct LeaseTerms
 {
-	int			session_pid;	/* dropped when this session ends; 0 if not */
-	int64		lifetime;		/* dropped so many seconds after it was handed
-								 * out; 0 if not */
-	int			idle_timeout;	/* dropped when nobody was in it for so many
-								 * seconds; 0 if not */
-	char		label[TESTDB_MAX_LABEL + 1];	/* the caller's words */
-	bool		database;		/* made by CREATE DATABASE: its owner's alone */
-	NameData	build;			/* a template of this name, with label as its
-								 * fingerprint; "" if it is none (build.c) */
-	bool		sealed;			/* build: it is finished */
+	int			session_pid;	/* PID of the session at whose end it is dropped, or 0 */
+	int64		lifetime;		/* seconds after being handed out when it is dropped, or 0 */
+	int			idle_timeout;	/* seconds without a session after which it is dropped, or 0 */
+	char		label[TESTDB_MAX_LABEL + 1];	/* set by the caller, or ""; build: its fingerprint */
+	bool		database;		/* created by CREATE DATABASE (serve.c) */
+	NameData	build;			/* name of the template that is built in it (build.c), or "" */
+	bool		sealed;			/* build: testdb_template_finish has been called */
 } LeaseTerms;
 
-/* One clone, as callers of this module get it: always a copy. */
+/* A clone.  Callers of this module get copies. */
 typedef struct TestdbClone
 {
 	Oid			oid;			/* the database */
-	Oid			template_oid;	/* what it was made from */
-	NameData	template_name;	/* the template's name at that time */
-	Oid			owner;			/* the role that asked for it */
-	TimestampTz created_at;		/* when it was handed out, or begun */
+	Oid			template_oid;	/* the template's OID */
+	NameData	template_name;	/* the template's name when it was created */
+	Oid			owner;			/* the role for which it was created */
+	TimestampTz created_at;		/* when it was handed out, or its creation began */
 	CloneState	state;
 	bool		ahead;			/* CREATING: to become a spare */
-	bool		native;			/* its files came from a snapshot */
-	NameData	name;			/* SPARE: what it will be handed out as */
-	uint64		version;		/* of the snapshot that its files equal, or
-								 * did when it was handed out */
-	uint64		row_version;	/* the same for its row; 0 if not known */
-	bool		unrestored;		/* REWINDING: its content is neither the old
-								 * nor the new */
-	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database,
-								 * which tells if somebody has changed that */
-	ItemPointerData row_tid;	/* and where it stands */
-	uint64		lease;			/* LEASED: a number that no other lease has */
-	LeaseTerms	terms;			/* LEASED: on what terms */
-	TimestampTz expires_at;		/* LEASED: when it is to be dropped; 0 if
-								 * never */
-	TimestampTz used_at;		/* LEASED: when somebody was last in it */
+	bool		native;			/* its files were copied from a snapshot */
+	NameData	name;			/* its name; of a SPARE, the one that it will be handed out under */
+	uint64		version;		/* version of the snapshot to which its files are equal, or were when it was handed out */
+	uint64		row_version;	/* the same for its row in pg_database; 0 if unknown */
+	bool		unrestored;		/* REWINDING: its content is partly restored */
+	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database, by which a change of the row is detected */
+	ItemPointerData row_tid;	/* and the row's ctid */
+	uint64		lease;			/* LEASED: the lease's unique number */
+	LeaseTerms	terms;			/* LEASED: the lease's terms */
+	TimestampTz expires_at;		/* LEASED: when it is to be dropped, or 0 */
+	TimestampTz used_at;		/* LEASED: when it last had a session */
 } TestdbClone;
 
-/* What has been done for a template since testdb_stats_reset. */
+/*
+ * A template's counters since testdb_stats_reset.  Times are in microseconds.
+ */
 typedef struct TemplateStats
 {
-	int64		clones;			/* handed out */
-	int64		hits;			/* of them, spares that were ready */
-	int64		misses;			/* of them, those for which there was none */
-	int64		copies;			/* made from the snapshot or by CREATE
-								 * DATABASE */
-	int64		recycled;		/* restored for another life */
-	int64		drops;			/* taken back */
-	int64		reaped;			/* of them, because their time was over */
-	int64		rewinds;		/* restored under open sessions */
-	int64		rewind_waits;	/* transactions that waited for one */
-	int64		rewind_us;		/* time from the request to the answer */
-	int64		served;			/* CREATE DATABASE that was served */
-	int64		passed_on;		/* or passed on to core */
-	int64		files;			/* copied, to clones */
+	int64		clones;			/* clones handed out */
+	int64		hits;			/* of these, spares */
+	int64		misses;			/* of these, those without a ready spare */
+	int64		copies;			/* databases created, from the snapshot or by core */
+	int64		recycled;		/* clones restored as spares */
+	int64		drops;			/* clones dropped by their users or expired */
+	int64		reaped;			/* of these, expired */
+	int64		rewinds;		/* clones restored under open sessions */
+	int64		rewind_waits;	/* transactions that waited for a rewind */
+	int64		rewind_us;		/* duration, from the request to the answer */
+	int64		served;			/* CREATE DATABASE commands served */
+	int64		passed_on;		/* CREATE DATABASE commands passed on to core */
+	int64		files;			/* files copied to clones */
 	int64		bytes;
-	int64		copy_us;		/* time spent in making copies */
-	int64		recycle_us;		/* in restoring, shared among a batch */
-	int64		drop_us;		/* in taking back */
-	int64		snapshot_us;	/* in bringing the snapshot up to date */
+	int64		copy_us;		/* duration of copies */
+	int64		recycle_us;		/* duration of restores; a batch's is divided evenly */
+	int64		drop_us;		/* duration of drops */
+	int64		snapshot_us;	/* duration of snapshot updates */
 } TemplateStats;
 
 /*
- * What pg_database and its companions said of a template when its snapshot
- * was brought up to date.  As long as that is what they say, a clone made then
- * is a faithful one.
+ * The relevant fields of a template's row in pg_database, as they were when
+ * its snapshot was last updated.  As long as they have not changed, clones
+ * created at that time are current.
  */
 typedef struct TemplateRow
 {
-	TransactionId xmin;			/* of the row in pg_database */
-	ItemPointerData tid;		/* where it stands */
+	TransactionId xmin;			/* of the row */
+	ItemPointerData tid;		/* ctid of the row */
 	TransactionId frozenxid;
 	MultiXactId minmxid;
-	int32		clone_limit;	/* the connection limit that clones get */
-	bool		closed;			/* nobody can connect to it */
+	int32		clone_limit;	/* connection limit of its clones */
+	bool		closed;			/* it allows no connections */
 } TemplateRow;
 
-/* A template, as callers of this module get it: always a copy. */
+/* A template.  Callers of this module get copies. */
 typedef struct TestdbTemplate
 {
 	Oid			oid;
-	uint64		generation;		/* goes up with each commit in it */
-	bool		unverified;		/* sessions were in it since the last look */
+	uint64		generation;		/* incremented by each commit in it */
+	bool		unverified;		/* it may have been changed without a transaction ID since its files were last compared */
 	bool		has_snapshot;
-	bool		in_place;		/* the template's own files are the snapshot */
-	bool		dropped;		/* the database has gone: nothing is kept
-								 * ready */
-	bool		damaged;		/* the snapshot, as somebody found who copied
-								 * from it: it must be taken anew */
-	uint64		snapshot_generation;	/* generation the snapshot has */
-	uint64		settings_generation;	/* what registry_settings_generation
-										 * was when its settings were read */
-	uint64		settings;		/* fingerprint of its settings then */
-	uint64		version;		/* new with each change of the snapshot */
-	uint64		manifest;		/* new with each manifest that differs from
-								 * the one before: for another version, or
-								 * another place */
-	XLogRecPtr	lsn;			/* no page of that version is newer */
-	uint64		row_version;	/* new with each change of row and settings */
-	TemplateRow row;			/* as it was for this version */
-	uint64		dependencies;	/* fingerprint of its rows in pg_shdepend */
+	bool		in_place;		/* the template's own files serve as the snapshot */
+	bool		dropped;		/* the database has been dropped: no spares are kept */
+	bool		damaged;		/* files of the snapshot were found to be modified: it must be taken again */
+	uint64		snapshot_generation;	/* generation at which the snapshot was taken */
+	uint64		settings_generation;	/* registry_settings_generation() when its configuration parameters were read */
+	uint64		settings;		/* hash of its configuration parameters then */
+	uint64		version;		/* changes with each change of the snapshot */
+	uint64		manifest;		/* changes with each manifest that differs from the previous one: another version, or another directory */
+	XLogRecPtr	lsn;			/* no page of the snapshot has a later LSN */
+	uint64		row_version;	/* changes with each change of row and parameters */
+	TemplateRow row;			/* as of this version */
+	uint64		dependencies;	/* hash of its rows in pg_shdepend */
 	int			files;
 	uint64		bytes;
-	TimestampTz taken_at;		/* when the snapshot was last looked at */
-	char		obstacle[128];	/* why the native method is not used, or "" */
-	int			nclones[CLONE_NSTATES]; /* how many are in which state */
-	int			peak;			/* most that were handed out at one time, of
-								 * late */
-	int			spares_limit;	/* instead of testdb.spares, or -1 */
-	int			wanted;			/* how many spares should be ready, for all
-								 * owners together; set by
-								 * registry_list_templates */
-	char		last_error[128];	/* of what was done ahead or behind, or "" */
-	char		passed_on_reason[128];	/* of the last one, or "" */
+	TimestampTz taken_at;		/* when the snapshot was last updated */
+	char		obstacle[128];	/* why the native method cannot be used, or "" */
+	int			nclones[CLONE_NSTATES]; /* number of clones in each state */
+	int			peak;			/* recent high-water mark of LEASED clones */
+	int			spares_limit;	/* overrides testdb.spares, or -1 */
+	int			wanted;			/* target number of spares, of all owners; set by registry_list_templates */
+	char		last_error[128];	/* of work that no session waited for, or "" */
+	char		passed_on_reason[128];	/* why the last CREATE DATABASE was passed on, or "" */
 	TemplateStats stats;
 } TestdbTemplate;
 
 /*
- * What the copies of a template take, in bytes: so many times what it takes itself,
- * without what has been added to them, and as if file systems did not share blocks.
+ * Disk space used by the copies of a template, in bytes: the template's size
+ * for each, regardless of data added to them and of blocks shared by the file
+ * system.
  */
 typedef struct TemplateSpace
 {
 	uint64		snapshot;
-	uint64		spares;			/* kept ready, being restored or removed */
-	uint64		clones;			/* in use, or being made */
+	uint64		spares;			/* ready, being restored or being removed */
+	uint64		clones;			/* in use or being created */
 } TemplateSpace;
 
-/* How many owners of a template's clones are remembered. */
+/* Number of owners whose demand is tracked, for each template. */
 #define MAX_DEMANDS		8
 
-/* What one owner wants of a template. */
+/* One owner's demand for spares of a template. */
 typedef struct SpareDemand
 {
-	Oid			owner;			/* InvalidOid if the place is free */
-	int			wanted;			/* how many spares should be ready */
-	TimestampTz used_at;		/* when it last asked for a clone */
+	Oid			owner;			/* InvalidOid if the place is unused */
+	int			wanted;			/* target number of spares */
+	TimestampTz used_at;		/* when it last requested a clone */
 } SpareDemand;
 
-/* What spare somebody wants. */
+/* A request for a spare. */
 typedef struct SpareWish
 {
 	Oid			template_oid;
 	Oid			owner;
-	TemplateRow row;			/* what the caller has just read of the
-								 * template in pg_database */
-	bool		ignore_unverified;	/* BEHIND_UNVERIFIED does not count */
-	bool		waiting;		/* the caller has been waiting for one */
-	const LeaseTerms *terms;	/* on what it will be handed out */
+	TemplateRow row;			/* the template's row, as just read by the caller */
+	bool		ignore_unverified;	/* accept a template that is BEHIND_UNVERIFIED */
+	bool		waiting;		/* the caller has waited for one */
+	const LeaseTerms *terms;	/* terms under which it will be handed out */
 } SpareWish;
 
-/* Answers of registry_take_spare. */
+/* Results of registry_take_spare. */
 typedef enum SpareResult
 {
 	SPARE_TAKEN,
-	SPARE_NONE,					/* there is none for this owner */
-	SPARE_STALE					/* the template may have changed */
+	SPARE_NONE,					/* no spare is available to this owner */
+	SPARE_STALE					/* the snapshot may be behind the template */
 } SpareResult;
 
-/* What is counted in shared memory: as noted, and as found by counting. */
+/*
+ * Counters in shared memory: [0] as stored, [1] as counted from the entries.
+ */
 typedef struct RegistryAudit
 {
 	int			nclones[2];
-	int			nstates[2];		/* by the templates' counters of states */
-	int			nspares[2];		/* in the templates' lists */
+	int			nstates[2];		/* sum of the templates' counters by state */
+	int			nspares[2];		/* in the templates' lists of spares */
 	int			ngarbage[2];
 	int			nreturned[2];
 	int			ntouched[2];
-	int			nowners[2];		/* clones in passing states; of them, those
-								 * whose owner lives */
-	int			nwaiting;		/* sessions that wait for a spare */
+	int			nowners[2];		/* clones in transitional states, and those of them whose owner exists */
+	int			nwaiting;		/* sessions waiting for a spare */
 } RegistryAudit;
 
 extern Size registry_shmem_size(void);
 extern void registry_shmem_request(void);
 extern void registry_shmem_init(void);
 
-/* what this process has in hand */
+/* clones owned by this process */
 extern void registry_prepare_to_own(void);
 extern void registry_hold(Oid oid);
 extern void registry_disown(Oid oid);
@@ -254,7 +241,9 @@ extern uint64 registry_next_serial(void);
 
 extern bool registry_is_full(void);
 
-/* The function that changes a state is known by its name: see states.c. */
+/*
+ * These pass on the name of the calling function, for the checks of states.c.
+ */
 #define registry_add(clone, replaces, elevel) \
 	registry_add_as(clone, replaces, elevel, __func__)
 #define registry_set_state(oid, from, to) \

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * registry_internal.h
- *	  Entries of the registry, for the files that decide about them.
+ *	  The registry's entries, for the files that implement policies on them.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -17,25 +17,25 @@
 #include "utils/hsearch.h"
 #include "registry.h"
 
-/* next_due if no clone is ever due. */
+/* Value of next_due if no clone expires. */
 #define NEVER_DUE			((uint64) PG_INT64_MAX)
 
 /* A clone's entry.  Membership: registry lock.  Fields: template's mutex. */
 typedef struct CloneEntry
 {
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
-	int			slot;			/* of its template; never changed */
-	Oid			payer;			/* the role that it counts to, or InvalidOid */
-	int			owner_pid;		/* the process that has it in hand, or 0 */
-	CloneState	fallback;		/* what it becomes if that gives it up */
-	TimestampTz retry_at;		/* not to be dropped or removed before */
-	int			failures;		/* how often that has failed in this life */
+	int			slot;			/* index of its template; never changed */
+	Oid			payer;			/* role whose limit it counts towards, or InvalidOid */
+	int			owner_pid;		/* PID of the owner, or 0 */
+	CloneState	fallback;		/* state that it gets if the owner fails or exits */
+	TimestampTz retry_at;		/* no drop or removal is tried before this time */
+	int			failures;		/* number of failed tries since it was created or recycled */
 	uint32		failure;		/* hash of the last error */
 	TimestampTz failure_logged_at;
 	dlist_node	node;			/* SPARE: in the template's list */
 } CloneEntry;
 
-/* When the worker that restores looks at a template's returned clones again. */
+/* When worker 0 will next check a template's returned clones. */
 typedef enum RestoreLook
 {
 	LOOK_WHEN_WOKEN,
@@ -49,17 +49,15 @@ typedef struct TemplateEntry
 	LWLock	   *mutex;			/* never changed */
 	TestdbTemplate template;	/* template.oid: registry lock; InvalidOid if
 								 * the slot is free */
-	dlist_head	spares;			/* last one ready first: what is in caches */
-	SpareDemand demands[MAX_DEMANDS];	/* what owners want */
-	TimestampTz peak_at;		/* when template.peak was last reached or
-								 * lowered */
-	int			nwaiting;		/* sessions that sleep on spare_cv */
-	int			refill_sqlstate;	/* of the last failure that was logged */
-	TimestampTz refill_logged_at;	/* when that was; 0 if never */
-	TimestampTz returned_at;	/* when the first clone was RETURNED that is
-								 * still so */
-	RestoreLook look;			/* LOOK_WHEN_WOKEN if none is */
-	ConditionVariable spare_cv; /* sessions wait here for a spare; no lock */
+	dlist_head	spares;			/* most recent one first: its pages are likely cached */
+	SpareDemand demands[MAX_DEMANDS];	/* the owners' targets */
+	TimestampTz peak_at;		/* when template.peak was last reached or lowered */
+	int			nwaiting;		/* number of sessions sleeping on spare_cv */
+	int			refill_sqlstate;	/* SQLSTATE of the last logged failure to create a spare */
+	TimestampTz refill_logged_at;	/* when that was logged; 0 if never */
+	TimestampTz returned_at;	/* when the longest-waiting RETURNED clone got that state */
+	RestoreLook look;			/* LOOK_WHEN_WOKEN if none is RETURNED */
+	ConditionVariable spare_cv; /* sessions waiting for a spare; no lock */
 } TemplateEntry;
 
 typedef struct RegistrySharedState
@@ -70,35 +68,28 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
 	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock,
 								 * raised by registry_take_expired */
-	pg_atomic_uint64 settings_generation;	/* goes up with each change of
-											 * pg_db_role_setting; no lock */
-	pg_atomic_uint32 settings_prepared; /* may a prepared transaction change
-										 * that?  no lock */
+	pg_atomic_uint64 settings_generation;	/* incremented by each change of pg_db_role_setting; no lock */
+	pg_atomic_uint32 settings_prepared; /* 1 if a prepared transaction may change it; no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
 	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
-	pg_atomic_uint32 refill_told;	/* have workers been told that spares run
-									 * short since one last looked?  no lock */
+	pg_atomic_uint32 refill_told;	/* 1 if workers were woken for lack of spares since one last checked; no lock */
 	pg_atomic_uint32 room_changes;	/* see registry_await_room; no lock */
-	ConditionVariable room_cv;	/* workers wait here for room; no lock */
+	ConditionVariable room_cv;	/* workers waiting for room; no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
 	pg_atomic_uint32 nreturned; /* mutex, read without as a hint */
-	pg_atomic_uint32 nunrestored;	/* the same; clones whose rewinding was
-									 * interrupted */
+	pg_atomic_uint32 nunrestored;	/* likewise; clones whose rewind was interrupted */
 	pg_atomic_uint32 ntouched;
-	pg_atomic_uint32 uninstalled;	/* may no databases be made?  changed
-									 * under the registry lock and all
-									 * mutexes, read under either, or without
-									 * as a hint */
+	pg_atomic_uint32 uninstalled;	/* 1 after testdb_uninstall(); changed under the registry lock and all mutexes, read under either, or without as a hint */
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;
 
-/* Going through all clones, or all templates: see clone_scan_begin. */
+/* A scan of all clones, or of all templates: see clone_scan_begin. */
 typedef struct CloneScan
 {
 	HASH_SEQ_STATUS seq;
 	LWLockMode	mode;
-	CloneEntry *entry;			/* the one that is locked, or NULL */
+	CloneEntry *entry;			/* the locked entry, or NULL */
 	bool		ended;
 } CloneScan;
 
@@ -106,7 +97,7 @@ typedef struct TemplateScan
 {
 	int			next;
 	LWLockMode	mode;
-	TemplateEntry *entry;		/* the one that is locked, or NULL */
+	TemplateEntry *entry;		/* the locked entry, or NULL */
 } TemplateScan;
 
 extern RegistrySharedState *registry;

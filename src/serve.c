@@ -1,53 +1,55 @@
 /*-------------------------------------------------------------------------
  *
  * serve.c
- *	  CREATE DATABASE and DROP DATABASE, served by testdb.
+ *	  CREATE DATABASE and DROP DATABASE, served by testdb's workers.
  *
- * A ProcessUtility hook has the workers do what these commands ask for, where
- * the result is what it would be without testdb.  Everything else is passed on:
- * what this file does not know, what testdb can't do, and every error.  So that
- * the errors are core's own, the hook raises almost none: where a check fails, or
- * a worker reports a failure, core gets the command, finds the same, and says it
- * in its own words and order; or succeeds, where only testdb could not do it
- * (testdb.max_clones, no room for a snapshot, a lock).
+ * A ProcessUtility hook lets the workers execute these commands if the result
+ * is the same as without testdb.  Other commands are passed on to core:
+ * options unknown to this file, cases that testdb does not support, and
+ * errors.  The hook raises almost no errors itself: if a check fails, or a
+ * worker reports a failure, the command is passed on, and core either raises
+ * its own error, with its own messages and order of checks; or succeeds, if
+ * the failure is testdb's only (testdb.max_clones, no room for a snapshot, a
+ * lock).
  *
- * A database made so belongs to its owner alone (LeaseTerms.database): it has no
- * lifetime, no idle timeout, and no session that it would end with; it does not
- * count to testdb.max_clones_per_role; its place is had by others who need it
- * (victims.c); and its row is the one that core would make, without the template's
- * privileges and settings.  Its lease says so, so that it is the same after a crash.
+ * A database created this way (LeaseTerms.database) has no lifetime, no idle
+ * timeout and no session scope; it does not count towards
+ * testdb.max_clones_per_role; its entry is given up when it is needed
+ * (victims.c); and its row is the one that core would create, without the
+ * template's privileges and configuration parameters.  Its lease records
+ * that, for the time after a crash.
  *
  * CREATE DATABASE:
  *
- *	step								if the session or the server ends here
+ *	step								if the session or the server fails here
  *	1  checks, here						nothing has happened
- *	2  worker: a clone, with its row,	as testdb_clone does it (job.c): either
- *	   its files and its lease			the database is there and whole when the
- *										server starts again, or nothing of it is
- *	3  command tag						the database is there
+ *	2  worker: a clone, with its row,	as for testdb_clone (clone.c): after the
+ *	   its files and its lease			restart the database exists and is
+ *										complete, or nothing of it exists
+ *	3  command tag						the database exists
  *
  * DROP DATABASE:
  *
  *	1  checks, here						nothing has happened
- *	2  sessions in it have left, or,	the same
- *	   with FORCE, are terminated
- *	3  worker: locks it, finds nobody	as testdb_drop does it
- *	   in it, takes it back
+ *	2  sessions in it exit, or, with	the same
+ *	   FORCE, are terminated
+ *	3  worker: locks it, checks that	as for testdb_drop
+ *	   it has no sessions, drops it
  *
- * When a template has been dropped, by either, what workers have made ahead of it
- * is removed before the command ends, and so is its snapshot, whether commands are
- * served or not.  If the session ends before that, the workers do it.
+ * When a template has been dropped, by testdb or by core, its spares are
+ * removed before the command ends, and so is its snapshot, whether commands
+ * are served or not.  If the session ends before that, the workers do it.
  *
- * Like core, DROP DATABASE gives others 5 s to leave, but looks more often.  Of
- * two commands that look for the same name at the same time the worker's lock on
- * the database, or the unique index on pg_database, lets one win, as in core.
+ * Like core, DROP DATABASE waits for other sessions to exit for up to 5 s,
+ * but checks more often.  Of two concurrent commands for the same name, one
+ * succeeds, because of the worker's lock on the database, or the unique index
+ * on pg_database, as in core.
  *
- * Differences that are meant: a template can be copied while somebody is
- * connected to it, if what is committed there is known (snapshot.c); and a
- * template that is in use and has changed is waited for during
- * testdb.template_timeout instead of 5 s.
+ * Intended differences: a template can be copied while it has sessions, if
+ * its snapshot is up to date (snapshot.c); and a template that is in use and
+ * has changed is waited for for testdb.template_timeout instead of 5 s.
  *
- * Locks: none are held here while a worker is waited for.
+ * Locks: none are held here while waiting for a worker.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -93,14 +95,17 @@
 #include "stats.h"
 #include "templates.h"
 
-/* How long others may take to leave a database that is dropped, in ms: as core. */
+/*
+ * How long to wait for other sessions to exit from a database that is
+ * dropped, in ms: as core does.
+ */
 #define LEAVE_TIMEOUT	5000
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
 /*
- * Note that a command on a template, if that is known, is passed on to core, and
- * why.  Returns false.
+ * Record that a command is passed on to core, and why, for its template,
+ * unless that is InvalidOid.  Returns false.
  */
 static bool
 pass_on(Oid template, const char *command, const char *reason)
@@ -113,7 +118,7 @@ pass_on(Oid template, const char *command, const char *reason)
 }
 
 /*
- * Report whether a value of an option is this string, in any case if
+ * Report whether an option's value is this string, ignoring case if
  * ignore_case.
  */
 static bool
@@ -125,8 +130,8 @@ is_string(Node *arg, const char *value, bool ignore_case)
 }
 
 /*
- * Read a boolean option, as defGetBoolean does, into *value; false if it is not
- * one.
+ * Read a boolean option, as defGetBoolean does, into *value; false if it is
+ * not a boolean.
  */
 static bool
 read_boolean(Node *arg, bool *value)
@@ -142,7 +147,7 @@ read_boolean(Node *arg, bool *value)
 	return true;
 }
 
-/* What a template's row says. */
+/* The fields of a template's row. */
 typedef struct SourceRow
 {
 	Oid			oid;
@@ -158,8 +163,8 @@ typedef struct SourceRow
 } SourceRow;
 
 /*
- * A text column of a template's row, or NULL; anum is 0 if there is no such
- * column.
+ * Return a text column of a template's row, or NULL; anum is 0 if there is no
+ * such column.
  */
 static char *
 get_text(HeapTuple tuple, AttrNumber anum)
@@ -173,7 +178,7 @@ get_text(HeapTuple tuple, AttrNumber anum)
 }
 
 /*
- * Read the row of the template of that name; false if there is none.
+ * Read the row of the template with this name; false if there is none.
  */
 static bool
 read_source(const char *name, SourceRow *source)
@@ -202,7 +207,8 @@ read_source(const char *name, SourceRow *source)
 }
 
 /*
- * Report whether a locale option, or the encoding, is the template's.
+ * Report whether the value of a locale option, or of the encoding, is equal
+ * to the template's.
  */
 static bool
 matches_source(const char *option, Node *arg, const SourceRow *source)
@@ -235,9 +241,9 @@ matches_source(const char *option, Node *arg, const SourceRow *source)
 }
 
 /*
- * Take an option of CREATE DATABASE that says how the row is to be, or who is to
- * own it, into *args; false if it is another one, or has a value that core would
- * refuse.
+ * Store the value of an option of CREATE DATABASE, for the new row or its
+ * owner, in *args; false if it is another option, or core would reject its
+ * value.
  */
 static bool
 take_option(const DefElem *option, RequestArgs *args)
@@ -265,8 +271,8 @@ take_option(const DefElem *option, RequestArgs *args)
 }
 
 /*
- * The value of the option that names the template.  NULL if it has another form
- * than a name, or is there twice, as any option may not be.
+ * Return the name of the template.  NULL if its option is not a string, or if
+ * any option is repeated.
  */
 static const char *
 get_template_name(const CreatedbStmt *stmt)
@@ -294,8 +300,8 @@ get_template_name(const CreatedbStmt *stmt)
 }
 
 /*
- * Go through the options of CREATE DATABASE, after read_source; NULL, or why
- * the command can't be served.
+ * Process the options of CREATE DATABASE, after read_source; returns NULL, or
+ * the reason why the command cannot be served.
  */
 static const char *
 read_options(const CreatedbStmt *stmt, const SourceRow *source, RequestArgs *args)
@@ -325,8 +331,8 @@ read_options(const CreatedbStmt *stmt, const SourceRow *source, RequestArgs *arg
 }
 
 /*
- * Find out the version of the collation that core would record for the new
- * database; false if it would refuse the template for that.
+ * Determine the collation version that core would record for the new
+ * database; false if core would reject the template because of it.
  */
 static bool
 read_collation_version(const SourceRow *source, RowOptions *row)
@@ -345,8 +351,8 @@ read_collation_version(const SourceRow *source, RowOptions *row)
 }
 
 /*
- * Report whether a database that testdb has made, if it is one, has been handed
- * out; its lease, or 0, in *lease.
+ * Report whether a database was not created by testdb, or has been handed
+ * out; *lease is its lease, or 0.
  */
 static bool
 is_anybodys(Oid oid, uint64 *lease)
@@ -361,7 +367,7 @@ is_anybodys(Oid oid, uint64 *lease)
 }
 
 /*
- * Report whether testdb can serve anything now, for this session: NULL, or why
+ * Return NULL if this session can have commands served now, or the reason why
  * not.
  */
 static const char *
@@ -377,8 +383,8 @@ check_serving(void)
 }
 
 /*
- * Has the current user the right to create databases?  Core's own function for
- * that is not exported by the older minor releases of 15.
+ * Report whether the current user may create databases.  Core's own function
+ * for that is not exported by the older minor releases of 15.
  */
 static bool
 may_create_databases(void)
@@ -398,8 +404,8 @@ may_create_databases(void)
 }
 
 /*
- * Fill *args for a CREATE DATABASE statement, and *source; NULL, or why it can't
- * be served.
+ * Fill *args and *source for a CREATE DATABASE statement; returns NULL, or
+ * the reason why it cannot be served.
  */
 static const char *
 decide_create(const CreatedbStmt *stmt, RequestArgs *args, SourceRow *source)
@@ -448,7 +454,7 @@ decide_create(const CreatedbStmt *stmt, RequestArgs *args, SourceRow *source)
 }
 
 /*
- * Raise core's error for a template that others use.
+ * Raise core's error for a template that is in use.
  */
 static void
 report_template_busy(const RequestArgs *args, int nprepared)
@@ -463,7 +469,7 @@ report_template_busy(const RequestArgs *args, int nprepared)
 }
 
 /*
- * The OID of the database of that name, as of now, or InvalidOid.
+ * Return the current OID of the database with this name, or InvalidOid.
  */
 static Oid
 find_name(const char *name)
@@ -474,8 +480,9 @@ find_name(const char *name)
 }
 
 /*
- * After a worker has failed: wait until what it has left of a database is removed,
- * testdb.lock_timeout at most.  Nothing happens if somebody has got the database.
+ * After a worker has failed: wait until the remains of a database are
+ * removed, for at most testdb.lock_timeout.  Returns immediately if the
+ * database is in use.
  */
 static void
 wait_for_removal(Oid oid)
@@ -497,7 +504,9 @@ wait_for_removal(Oid oid)
 }
 
 /*
- * Serve a CREATE DATABASE statement, or pass it on: then false.
+ * Serve a CREATE DATABASE statement; false if it must be passed on to core.
+ *
+ * Errors: 55006 if the template remains in use, and query cancel.
  */
 static bool
 serve_create(const CreatedbStmt *stmt)
@@ -538,7 +547,8 @@ serve_create(const CreatedbStmt *stmt)
 }
 
 /*
- * Fill *args for a DROP DATABASE statement; NULL, or why it can't be served.
+ * Fill *args for a DROP DATABASE statement, and *force; returns NULL, or the
+ * reason why it cannot be served.
  */
 static const char *
 decide_drop(const DropdbStmt *stmt, RequestArgs *args, bool *force)
@@ -581,8 +591,8 @@ decide_drop(const DropdbStmt *stmt, RequestArgs *args, bool *force)
 }
 
 /*
- * Report whether somebody is in a database that is to be dropped, or has left a
- * prepared transaction there.
+ * Report whether a database to be dropped has sessions or prepared
+ * transactions.
  */
 static bool
 is_in_use(const RequestArgs *args)
@@ -592,9 +602,10 @@ is_in_use(const RequestArgs *args)
 }
 
 /*
- * Wait until nobody is in a database that is to be dropped, at most until
- * deadline.  With force those who are in it are terminated, after those whose
- * clients have just disconnected have had a moment to leave by themselves.
+ * Wait until a database to be dropped has no sessions and no prepared
+ * transactions, at most until deadline.  With force its sessions are
+ * terminated, except that those whose clients have just disconnected may
+ * first exit by themselves.
  *
  * Errors: 55006, as core's; with force those of TerminateOtherDBBackends.
  */
@@ -629,8 +640,9 @@ wait_for_leaving(const RequestArgs *args, bool force, TimestampTz deadline)
 }
 
 /*
- * After a worker has failed to drop a database: report whether it has gone all the
- * same, as it does when the worker ends after the lease says that nobody wants it.
+ * After a worker has failed to drop a database: report whether it was dropped
+ * nevertheless, which happens if the worker fails after the lease is
+ * UNWANTED.
  */
 static bool
 has_gone(const RequestArgs *args)
@@ -640,7 +652,9 @@ has_gone(const RequestArgs *args)
 }
 
 /*
- * Serve a DROP DATABASE statement, or pass it on: then false.
+ * Serve a DROP DATABASE statement; false if it must be passed on to core.
+ *
+ * Errors: 55006 if the database remains in use, and query cancel.
  */
 static bool
 serve_drop(const DropdbStmt *stmt)
@@ -674,8 +688,8 @@ serve_drop(const DropdbStmt *stmt)
 }
 
 /*
- * Report whether a command may be served where it stands: as a statement of its
- * own.  Elsewhere core raises an error.
+ * Report whether a command may be served in this context: as a statement of
+ * its own, outside of a transaction block.  Elsewhere core raises an error.
  */
 static bool
 may_serve(ProcessUtilityContext context)
@@ -687,8 +701,9 @@ may_serve(ProcessUtilityContext context)
 }
 
 /*
- * The OID of the template that a DROP DATABASE statement names, or InvalidOid if
- * testdb does not know it as one, or can't do anything about it now.
+ * Return the OID of the template that a DROP DATABASE statement names;
+ * InvalidOid if it has no entry as a template, or nothing can be done about
+ * it in this state.
  */
 static Oid
 find_dropped_template(const DropdbStmt *stmt)
@@ -702,11 +717,11 @@ find_dropped_template(const DropdbStmt *stmt)
 }
 
 /*
- * After DROP DATABASE of a template: have all go that was kept ready of it, and
- * wait for that, testdb.lock_timeout at most.  Its own removal may not be
- * committed yet, but can't be undone, so that no error may be raised here: a
- * cancel ends the wait and nothing else.  What is left then, as after a failure,
- * workers go on removing.
+ * After DROP DATABASE of a template: remove its spares and snapshot, and wait
+ * for that, at most testdb.lock_timeout.  The drop may not be committed yet,
+ * but cannot be rolled back, so no error may be raised here: a cancel only
+ * ends the wait.  What is left then, or after a failure, will be removed by
+ * workers.
  */
 static void
 clear_template(Oid oid)
@@ -742,7 +757,8 @@ clear_template(Oid oid)
 }
 
 /*
- * Serve a command, if it is one of those that are; false if core is to do it.
+ * Serve a command, if it is a suitable CREATE or DROP DATABASE; false if it
+ * must be passed on to core.
  */
 static bool
 serve(Node *stmt, ProcessUtilityContext context)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * serve.h
- *	  CREATE DATABASE and DROP DATABASE, served by testdb.
+ *	  CREATE DATABASE and DROP DATABASE, served by testdb's workers.
  *
  * Copyright (c) 2026, testdb contributors
  *

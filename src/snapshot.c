@@ -3,61 +3,63 @@
  * snapshot.c
  *	  Private copies of the templates' files.
  *
- * pg_testdb/snapshots/<oid> holds a copy of a template's directory, taken
- * while nobody was in the template and its buffers were flushed, and
- * pg_testdb/snapshots/<oid>.manifest says what is in it (filesync.c).  Clones
- * are made and restored from there, so that a session that sits in the
- * template is in nobody's way.  Snapshots do not outlive the server: they are
- * removed at its start, and so need not be durable.
+ * pg_testdb/snapshots/<oid> is a copy of a template's directory, taken while
+ * the template had no sessions and its buffers were flushed;
+ * pg_testdb/snapshots/<oid>.manifest describes its files (filesync.c).
+ * Clones are copied and restored from it, so sessions in the template do not
+ * block them.  Snapshots are removed at server start, so they need not be
+ * durable.
  *
- * A template to which nobody can connect (ALLOW_CONNECTIONS false, as
- * testdb_template_finish leaves it) has no copy: its own files are the snapshot,
- * with a manifest of their own.  Whoever copies from them has locked the template,
- * with nobody in it, and unchanged since the manifest was made; autovacuum and
- * some background workers may enter it even so.  Once it is open again a copy is
- * taken as soon as nobody is in it; until then nothing is made from its files.
+ * A template that allows no connections (ALLOW_CONNECTIONS false, as set by
+ * testdb_template_finish) has no copy: its own files serve as the snapshot,
+ * and have a manifest.  A process that copies them has locked the template
+ * and checked that it has no sessions and is unchanged since the manifest was
+ * written, since autovacuum and some background workers may connect to it
+ * nevertheless.  If it is opened again, a copy is taken as soon as it has no
+ * sessions; until then its files are not used.
  *
- * A snapshot is brought up to date when something is asked of the template
- * that it does not hold yet:
+ * A snapshot is updated when a clone is requested and the template may have
+ * changed:
  *
  *	- a transaction has been committed in the template (its generation has
- *	  moved): wait until nobody is in it, checkpoint, and compare its files
- *	  with the snapshot's, by size and time;
- *	- the template's horizons have moved, or a session without a transaction
- *	  ID has been in it (unverified), and nobody is in it now: the same with
- *	  a flush instead of the checkpoint.  As long as somebody is, the snapshot
- *	  is used as it is, with its own horizons, if pg_xact is kept for these;
- *	- its row in pg_database or its settings have changed: the files need not
- *	  be looked at.
+ *	  changed): wait until it has no sessions, checkpoint, and compare its
+ *	  files with the snapshot's, by size and time;
+ *	- the template's horizons have advanced, or a session may have changed it
+ *	  without a transaction ID (unverified), and it has no sessions now: the
+ *	  same with a flush instead of the checkpoint.  As long as it has sessions,
+ *	  the snapshot is used as it is, with its own horizons, if pg_xact is kept
+ *	  for these;
+ *	- its row in pg_database or its configuration parameters have changed: the
+ *	  files are not compared.
  *
- * The files have a version, and what belongs to them in shared catalogs has
- * one: numbers never used before, whenever something has changed.  Clones of
- * older versions are brought up to date before they are handed out.
+ * The files have a version, and so have the rows in shared catalogs: each
+ * gets a new, unique number whenever something has changed.  Spares of older
+ * versions are updated before they are handed out.
  *
- * While a snapshot is being changed the registry says that there is none.  If
- * that fails, or the process dies, it stays so, and the next one who needs it
- * takes it anew.
+ * While a snapshot is being changed, the registry records that there is none.
+ * If that fails, or the process exits, that remains, and the next process
+ * that needs the snapshot takes it again.
  *
- * Snapshots are files like others, and somebody may lay hands on them while the
- * server runs: clean up what looks ten years old, say.  Whoever reads a file of
- * a snapshot finds out whether it is the one that was written (filesync.c).  If
- * not, the template's entry says that the snapshot is damaged, the copy that was
- * begun is given up, and the next one who needs the snapshot takes it anew, as
- * soon as nobody is in the template.  Until then spares are handed out, and
- * clones restored for which the damaged files are not needed.
+ * The files of a snapshot may be modified or removed by other programs while
+ * the server runs, such as one that deletes old files.  A process that reads
+ * one checks that it is the file that was written (filesync.c).  If not, the
+ * snapshot is recorded as damaged in the template's entry, the copy is given
+ * up, and the next process that needs the snapshot takes it again, as soon as
+ * the template has no sessions.  Until then spares are still handed out, and
+ * clones are restored if that does not need the damaged files.
  *
- * With wal_level above minimal others may make the same clones by what WAL
- * tells them, and what it can tell them is to copy the template.  The snapshot
- * then is of use only while nobody is in the template, which is what the
- * snapshot holds (snapshot_lock_source).  It is not used while somebody does
- * follow WAL (database_is_followed says why).
+ * With wal_level above minimal WAL consumers may replay the creation of a
+ * clone, as a copy of the template.  Therefore the snapshot then can be used
+ * only while the template has no sessions and is equal to the snapshot
+ * (snapshot_lock_source).  It is not used while there is a WAL consumer (see
+ * database_is_followed).
  *
- * Locks.  The template's database is locked as CREATE DATABASE locks it
- * (ShareLock, no session in it) while its files are read.  The snapshot itself
- * has a heavyweight lock of its own, which is the template's object with 1 as
- * the sub-object: ShareLock to copy from it, ExclusiveLock to change it.  Being
- * heavyweight locks, they can be waited for with a timeout, are seen in
- * pg_locks, and are released whatever happens.
+ * Locks.  While the template's files are read, its database is locked as in
+ * CREATE DATABASE (ShareLock, no sessions).  The snapshot has a heavyweight
+ * lock of its own, on the template's object with 1 as the sub-object:
+ * ShareLock to copy from it, ExclusiveLock to change it.  Heavyweight locks
+ * can be waited for with a timeout, are shown in pg_locks, and are released
+ * on error and exit.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -102,10 +104,13 @@
 #include "visitor.h"
 #include "walcopy.h"
 
-/* How often a template is entered whose place others take. */
+/*
+ * Maximum number of tries to enter a template, if its entry is reused
+ * meanwhile.
+ */
 #define ENTRY_TRIES		3
 
-/* A manifest that this process has read. */
+/* A manifest cached by this process. */
 typedef struct CachedManifest
 {
 	Oid			oid;
@@ -118,7 +123,8 @@ static List *manifests = NIL;	/* of CachedManifest, in TopMemoryContext */
 PGDLLEXPORT void testdb_visitor_main(Datum main_arg);
 
 /*
- * Raise a failure of filesync.c.  53100 if the disk is full.
+ * Raise a failure of filesync.c as an error; 53100 if the file system is
+ * full.
  */
 static void
 report_filesync_error(const FilesyncError *error)
@@ -133,7 +139,8 @@ report_filesync_error(const FilesyncError *error)
 }
 
 /*
- * Log why a template's snapshot must be taken anew.  In a transaction.
+ * Log that a template's snapshot must be taken again, and why.  In a
+ * transaction.
  */
 static void
 log_damage(Oid oid, const FilesyncError *error)
@@ -147,10 +154,11 @@ log_damage(Oid oid, const FilesyncError *error)
 }
 
 /*
- * Deal with a failure to copy from a template's snapshot, which is locked: note
- * that it is damaged, if that is why.  In a transaction.
+ * Handle a failure to copy from a template's snapshot, which is locked: if
+ * files of the snapshot are the cause, record that it is damaged.  In a
+ * transaction.
  *
- * Errors: whatever else it is.
+ * Errors: any other failure.
  */
 static void
 note_damage(const TestdbTemplate *template, const FilesyncError *error)
@@ -162,7 +170,7 @@ note_damage(const TestdbTemplate *template, const FilesyncError *error)
 }
 
 /*
- * For filesync.c: go on as long as nobody wants this process to stop.
+ * Callback of filesync.c: continue unless this process should stop.
  */
 static bool
 go_on(void *arg pg_attribute_unused())
@@ -172,8 +180,8 @@ go_on(void *arg pg_attribute_unused())
 }
 
 /*
- * The options with which database directories are written.  durable is for
- * those that must survive a crash of the system.
+ * Return the options for writing database directories. durable is for those
+ * that must survive a crash of the operating system.
  */
 static FilesyncOptions
 get_options(bool durable)
@@ -190,8 +198,8 @@ get_options(bool durable)
 }
 
 /*
- * The path of a template's snapshot, or with a suffix of its manifest, in path
- * (MAXPGPATH bytes).
+ * Put the path of a template's snapshot, or with a suffix of its manifest,
+ * into path (MAXPGPATH bytes).
  */
 void
 snapshot_path(Oid oid, const char *suffix, char *path)
@@ -200,8 +208,8 @@ snapshot_path(Oid oid, const char *suffix, char *path)
 }
 
 /*
- * The path of the directory that has the files of a template's snapshot, in path
- * (MAXPGPATH bytes).
+ * Put the path of the directory that has the files of a template's snapshot
+ * into path (MAXPGPATH bytes).
  */
 void
 snapshot_source_path(const TestdbTemplate *template, char *path)
@@ -219,7 +227,7 @@ snapshot_source_path(const TestdbTemplate *template, char *path)
 }
 
 /*
- * The options with which a clone's directory is written from a snapshot.
+ * Return the options for writing a clone's directory from a snapshot.
  */
 static FilesyncOptions
 get_clone_options(const TestdbTemplate *template)
@@ -231,8 +239,8 @@ get_clone_options(const TestdbTemplate *template)
 }
 
 /*
- * Put a manifest into this process's cache, instead of an older one of that
- * template; it belongs to the cache from then on.
+ * Put a manifest into this process's cache, in place of an older one of that
+ * template; the cache takes ownership.
  */
 static void
 cache_manifest(Oid oid, uint64 serial, FilesyncManifest *manifest)
@@ -260,10 +268,10 @@ cache_manifest(Oid oid, uint64 serial, FilesyncManifest *manifest)
 }
 
 /*
- * The manifest of a template's snapshot; it belongs to the cache.  The
- * snapshot is locked.  NULL if it is damaged, which is noted.
+ * Return the manifest of a template's snapshot, which is locked; it is owned
+ * by the cache.  NULL if it is damaged, which is recorded.
  *
- * Errors: if this process or the system is short of something.
+ * Errors: if resources of the process or the system are exhausted.
  */
 static const FilesyncManifest *
 get_manifest(const TestdbTemplate *template)
@@ -302,7 +310,7 @@ get_manifest(const TestdbTemplate *template)
 }
 
 /*
- * Drop a template's manifest from this process's cache.
+ * Remove a template's manifest from this process's cache.
  */
 static void
 forget_manifest(Oid oid)
@@ -323,8 +331,8 @@ forget_manifest(Oid oid)
 }
 
 /*
- * Drop from this process's cache the manifests of templates that have gone, if
- * any has since the last call.
+ * Remove the manifests of templates without an entry from this process's
+ * cache, if any has lost it since the last call.
  */
 void
 snapshot_forget_gone(void)
@@ -349,9 +357,9 @@ snapshot_forget_gone(void)
 }
 
 /*
- * Remove whatever there is under a path, which may be nothing: unlike rmtree
- * also what nobody may read, and no link is followed.  False if something
- * stays, for the reason in errno.
+ * Remove a file or directory, if it exists: unlike rmtree, unreadable
+ * directories as well; symbolic links are not followed.  False, with errno
+ * set, if something remains.
  */
 static bool
 remove_tree(const char *path)
@@ -383,8 +391,8 @@ remove_tree(const char *path)
 }
 
 /*
- * Remove the manifest of a template's snapshot, and a new one that was not
- * finished.  Failing that is for who writes the next one to find.
+ * Remove the manifest of a template's snapshot, and an incomplete new one.  A
+ * failure is not reported: it will be when the next one is written.
  */
 static void
 remove_manifest(Oid oid)
@@ -398,8 +406,9 @@ remove_manifest(Oid oid)
 }
 
 /*
- * Remove a template's snapshot from disk.  Failing that is logged: what stays
- * is removed by the next attempt, or at the server's start.
+ * Remove a template's snapshot from disk.  The caller has locked it
+ * exclusively, or its template has been dropped.  A failure is logged; the
+ * remains are removed by the next attempt, or at server start.
  */
 void
 snapshot_remove(Oid oid)
@@ -416,10 +425,10 @@ snapshot_remove(Oid oid)
 }
 
 /*
- * See that there is a directory for snapshots, in which files can be made.
+ * Ensure that there is a directory for snapshots, with sufficient
+ * permissions.
  *
- * Errors: 42809 if something else is in its place; whatever the file system
- * says.
+ * Errors: 42809 if it is not a directory; those of the file system.
  */
 static void
 make_snapshot_dir(void)
@@ -444,9 +453,9 @@ make_snapshot_dir(void)
 }
 
 /*
- * Remove the directory for snapshots, with all that is in it.
+ * Remove the directory for snapshots and its contents.
  *
- * Errors: whatever the file system says.
+ * Errors: those of the file system.
  */
 void
 snapshot_remove_dir(void)
@@ -458,9 +467,9 @@ snapshot_remove_dir(void)
 }
 
 /*
- * Make an empty directory for snapshots, in place of an old one.
+ * Create an empty directory for snapshots, in place of an old one.
  *
- * Errors: as make_snapshot_dir.
+ * Errors: as for make_snapshot_dir.
  */
 void
 snapshot_remove_all(void)
@@ -472,7 +481,7 @@ snapshot_remove_all(void)
 
 /*
  * Entry point of the visitor: a background worker that connects to a database
- * and leaves it, so that it gets its pg_internal.init.
+ * and exits, so that the database gets its pg_internal.init.
  */
 void
 testdb_visitor_main(Datum main_arg)
@@ -481,12 +490,12 @@ testdb_visitor_main(Datum main_arg)
 }
 
 /*
- * Has a template no pg_internal.init, the file that saves the first session of
- * each clone from reading the catalogs?  DDL and a restart of the server remove
- * it.
+ * Report whether a template has no pg_internal.init, the file that saves the
+ * first session of each clone from reading the catalogs.  DDL and a restart
+ * of the server remove it.
  *
- * A visitor makes one.  If it can't, clones will have no such file: their first
- * session is slower.
+ * The visitor creates it.  If that fails, clones have no such file: their
+ * first session is slower.
  */
 static bool
 lacks_init_file(Oid oid)
@@ -499,9 +508,9 @@ lacks_init_file(Oid oid)
 }
 
 /*
- * For filesync.c: does a file of the template belong into a snapshot?  Not
- * those that some session left behind when it was killed: temporary relations
- * (t<number>_<number>), and a pg_internal.init under its working name.
+ * Callback of filesync.c: report whether a file of the template belongs into
+ * a snapshot.  Leftovers of killed sessions do not: temporary relations
+ * (t<number>_<number>), and a pg_internal.init under its temporary name.
  */
 static bool
 is_wanted(const char *name, void *arg pg_attribute_unused())
@@ -513,9 +522,9 @@ is_wanted(const char *name, void *arg pg_attribute_unused())
 }
 
 /*
- * How much room a copy of a template takes, in bytes and files: what is known of
- * its snapshot, or what its files are now.  Somebody may change them meanwhile:
- * 0 if they can't be read.
+ * Get the disk space that a copy of a template takes, in bytes and files:
+ * from the description of its snapshot, or from its present files, which may
+ * change concurrently. 0 if they cannot be read.
  */
 void
 snapshot_measure(Oid oid, uint64 *bytes, uint64 *files)
@@ -545,12 +554,12 @@ snapshot_measure(Oid oid, uint64 *bytes, uint64 *files)
 }
 
 /*
- * Raise an error unless a database still is the one that the caller meant and
- * called name.
+ * Raise an error unless a database still is the template that the caller
+ * requested by this name.
  *
- * The OID says that, except for a database that testdb made, which keeps it from
- * one life to the next: that is a template only while it has the same lease, a
- * number that is 0 for all others.
+ * The OID identifies a database; but one created by testdb keeps it when it
+ * is recycled, so it must also have the same lease, a number that is 0 for
+ * all other databases.
  *
  * Errors: 3D000.
  */
@@ -571,8 +580,8 @@ snapshot_check_identity(Oid oid, const char *name, uint64 lease)
 }
 
 /*
- * Is the snapshot behind what is committed in the template, or too old for the
- * server's pg_xact?  Until it is brought up to date, no clone can be made from it.
+ * Report whether the snapshot lacks what is committed in the template, or is
+ * too old for the server's pg_xact.  Then no clone can be created from it.
  */
 static bool
 is_behind(const TestdbTemplate *template)
@@ -582,9 +591,9 @@ is_behind(const TestdbTemplate *template)
 }
 
 /*
- * May the template's files differ from the snapshot's, though nothing has been
- * committed there, or should these be elsewhere?  They are looked at when nobody is
- * in it.
+ * Report whether the template's files may differ from the snapshot's although
+ * nothing has been committed in it, or the snapshot should be in another
+ * directory.  They are compared when the template has no sessions.
  */
 static bool
 is_suspect(const TestdbTemplate *template, const TemplateRow *row)
@@ -596,10 +605,10 @@ is_suspect(const TestdbTemplate *template, const TemplateRow *row)
 }
 
 /*
- * Copy the template's files, which are in *now, to a new snapshot, in place of
- * an old one, whose state does not matter.  Its manifest goes to *copy.
+ * Copy the template's files, described by *now, to a new snapshot, in place
+ * of an old one in whatever state.  *copy is its manifest.
  *
- * Errors: 53100, and whatever else the file system says; 42809.
+ * Errors: 53100 and others of the file system; 42809.
  */
 static void
 take_anew(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
@@ -623,8 +632,9 @@ take_anew(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
 }
 
 /*
- * The same where the old snapshot is in order, as far as is known, by copying
- * what has changed.  False, with nothing that could be used left, if it is not.
+ * The same if the old snapshot is undamaged, as far as is known: copy the
+ * files that have changed.  False if it turned out to be damaged; then it
+ * must be taken again.
  */
 static bool
 update_files(const TestdbTemplate *template, const FilesyncManifest *now,
@@ -657,8 +667,8 @@ update_files(const TestdbTemplate *template, const FilesyncManifest *now,
 }
 
 /*
- * Are a template's files, which are in *now, what they were when they were made its
- * snapshot in place?
+ * Report whether a template's files, described by *now, are those that were
+ * adopted as its snapshot in place.
  */
 static bool
 is_same_in_place(const TestdbTemplate *template, const FilesyncManifest *now)
@@ -671,9 +681,9 @@ is_same_in_place(const TestdbTemplate *template, const FilesyncManifest *now)
 }
 
 /*
- * Copy the template's files to a new snapshot, or bring the snapshot to what
- * they are.  Both are locked.  Its manifest goes to *copy; true if anything of it
- * was changed.
+ * Copy the template's files to a new snapshot, or update the existing one.
+ * Both are locked.  *copy is its manifest; returns true if any file has
+ * changed.
  */
 static bool
 copy_files(const TestdbTemplate *template, const char *source, FilesyncManifest **copy)
@@ -703,9 +713,9 @@ copy_files(const TestdbTemplate *template, const char *source, FilesyncManifest 
 }
 
 /*
- * Make the template's own files its snapshot, and remove one that was a copy.  Both
- * are locked.  The manifest goes to *own; true if any of them has changed since it
- * was made so before.
+ * Make the template's own files its snapshot, and remove one that was a copy.
+ * Both are locked.  *own is the manifest; returns true if any file has
+ * changed since the files were adopted before.
  */
 static bool
 adopt_files(const TestdbTemplate *template, const char *source, FilesyncManifest **own)
@@ -724,9 +734,9 @@ adopt_files(const TestdbTemplate *template, const char *source, FilesyncManifest
 }
 
 /*
- * Bring the snapshot to what the template's files are, with a new version if
- * anything of it was changed.  Both are locked.  closed says that nobody can
- * connect to the template.
+ * Bring the snapshot up to date with the template's files, with a new version
+ * if any file has changed.  Both are locked. closed is true if the template
+ * allows no connections.
  */
 static void
 sync_files(TestdbTemplate *template, bool closed)
@@ -745,7 +755,7 @@ sync_files(TestdbTemplate *template, bool closed)
 		template->lsn = GetXLogInsertRecPtr();
 	}
 
-	/* The same files in another place have other times. */
+	/* The same files in another directory have other times. */
 	if (changed || template->in_place != closed)
 		template->manifest = registry_next_serial();
 	template->in_place = closed;
@@ -765,8 +775,8 @@ sync_files(TestdbTemplate *template, bool closed)
 }
 
 /*
- * Bring a snapshot's files up to date.  The template is locked, with nobody in
- * it, and so is the snapshot; closed as in sync_files.
+ * Update a snapshot's files.  The template is locked and has no sessions, and
+ * the snapshot is locked; closed as in sync_files.
  */
 static void
 refresh_files(TestdbTemplate *template, bool closed)
@@ -774,7 +784,7 @@ refresh_files(TestdbTemplate *template, bool closed)
 	database_check_space(NULL, 0, 0);
 
 	/*
-	 * A checkpoint also carries out pending removals of files, which would
+	 * A checkpoint also executes pending unlinks of files, which would
 	 * otherwise disappear while they are copied.
 	 */
 	if (!(registry_behind(template, NULL, NULL) & BEHIND_CONTENT))
@@ -789,17 +799,18 @@ refresh_files(TestdbTemplate *template, bool closed)
 	template->snapshot_generation = template->generation;
 
 	/*
-	 * What the files' objects depend on can't change without a commit in the
-	 * template, so it belongs to the files.
+	 * The dependencies of the objects cannot change without a commit in the
+	 * template, so they have the files' version.
 	 */
 	template->dependencies = database_dependencies(template->oid);
 }
 
 /*
- * Bring the snapshot up to date: its files, if with_files says that the
- * template is locked with nobody in it, and what is known of its row.
- * *template gets what was entered.  False if the template's place in the registry
- * was taken by another meanwhile.
+ * Update the snapshot: its files, if with_files is set, for which the
+ * template must be locked and have no sessions; and the description of its
+ * row.  *template gets the new description.  False if the template's entry
+ * was reused meanwhile.  Acquires ExclusiveLock on the snapshot, and releases
+ * it unless false is returned.
  */
 static bool
 refresh_snapshot(TestdbTemplate *template, bool with_files)
@@ -847,8 +858,9 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 }
 
 /*
- * Enter a template that has no entry, so that from now on its commits are
- * noticed.  In a transaction.
+ * Create an entry for a template that has none, so that from now on its
+ * commits are noticed.  If that evicts another template's entry, its snapshot
+ * is removed, and stays locked until the end of the transaction.
  *
  * Errors: 53400 if testdb.max_templates is reached.
  */
@@ -872,9 +884,9 @@ snapshot_enter_template(Oid oid)
 }
 
 /*
- * Copy what is known of a template to *template, after entering it if it has no
- * entry.  As long as it has no clones another template may take its place at
- * once: false if that happens again and again.
+ * Copy a template's entry to *template, after creating one if there is none.
+ * As long as it has no clones, its entry may be reused for another template
+ * at any time: false if that happens repeatedly.
  *
  * Errors: those of snapshot_enter_template.
  */
@@ -891,7 +903,7 @@ read_entry(Oid oid, TestdbTemplate *template)
 }
 
 /*
- * Enter why a template can't be cloned by the native method.
+ * Record why a template cannot be cloned by the native method.
  */
 static SnapshotStatus
 refuse_native(Oid oid)
@@ -903,8 +915,8 @@ refuse_native(Oid oid)
 }
 
 /*
- * Can files be copied from a template's snapshot only while the template is locked,
- * with nobody in it?
+ * Report whether files can be copied from a template's snapshot only while
+ * the template is locked and has no sessions.
  */
 static bool
 needs_locked_source(const TestdbTemplate *template)
@@ -913,15 +925,15 @@ needs_locked_source(const TestdbTemplate *template)
 }
 
 /*
- * See that a template has a snapshot that holds what is committed in it, and
- * copy what is known of it to *template.
+ * Ensure that a template has a snapshot with all that is committed in it, and
+ * copy the template's entry to *template.
  *
- * Called in a transaction, which may keep a ShareLock on the template.  name
- * and lease as for snapshot_check_identity, *nprepared as in
+ * Called in a transaction, which may keep a ShareLock on the template. name
+ * and lease are as for snapshot_check_identity, *nprepared is as in
  * database_lock_idle.
  *
- * Errors: 3D000 if it has gone; 53100, 53400; 55000 after testdb_uninstall();
- * 55P03 after lock_timeout.
+ * Errors: 3D000 if the template no longer exists; 53100, 53400; 55000 after
+ * testdb_uninstall(); 55P03 after lock_timeout.
  */
 SnapshotStatus
 snapshot_ensure(Oid oid, const char *name, uint64 lease,
@@ -959,7 +971,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 		snapshot_check_identity(oid, name, lease);
 		if (idle && lacks_init_file(oid))
 		{
-			/* The visitor can't come as long as we have the lock. */
+			/* The visitor cannot connect while we hold the lock. */
 			UnlockSharedObject(DatabaseRelationId, oid, 0, ShareLock);
 			(void) database_visit(oid, "testdb_visitor_main", "testdb visitor");
 			idle = database_lock_idle(oid, name, nprepared);
@@ -984,8 +996,10 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 }
 
 /*
- * Lock a template's snapshot against changes until the end of the transaction,
- * and copy what is known of it to *template; false if there is none.
+ * Lock a template's snapshot in ShareLock, until the end of the transaction,
+ * and copy the template's entry to *template; false if there is no snapshot.
+ *
+ * Errors: 55P03 after lock_timeout.
  */
 bool
 snapshot_lock(Oid oid, TestdbTemplate *template)
@@ -995,8 +1009,8 @@ snapshot_lock(Oid oid, TestdbTemplate *template)
 }
 
 /*
- * Lock a template's snapshot, to change it, until the end of the transaction, if
- * that is possible without waiting.
+ * Lock a template's snapshot in ExclusiveLock, until the end of the
+ * transaction; false if that is not possible without waiting.
  */
 bool
 snapshot_try_lock(Oid oid)
@@ -1005,9 +1019,10 @@ snapshot_try_lock(Oid oid)
 }
 
 /*
- * The same as snapshot_lock, but false as well if the snapshot is known to be
- * behind the template, or is too old for the server's pg_xact.  pg_xact stays as it
- * is if database_lock_horizons was called before.
+ * The same as snapshot_lock, but false as well if the snapshot is behind the
+ * template, or is too old for the server's pg_xact.  The latter cannot change
+ * until the end of the transaction if database_lock_horizons was called
+ * before.
  */
 bool
 snapshot_lock_current(Oid oid, TestdbTemplate *template)
@@ -1016,16 +1031,16 @@ snapshot_lock_current(Oid oid, TestdbTemplate *template)
 }
 
 /*
- * See that the files of a clone may be made from a template's snapshot, which is
- * locked.
+ * Ensure that files may be copied to clones from a template's snapshot, which
+ * is locked.
  *
- * With wal_level above minimal, they may if others can make them from the
- * template itself, and so they may if the snapshot is the template: until the end of the transaction nobody can change it, and it
- * is what the snapshot was when *template was read.  False if somebody is in
- * it, or was since, and also if somebody follows WAL at this moment.
+ * If the snapshot is the template itself, or wal_level is above minimal, that
+ * requires that the template has no sessions and is what the snapshot was
+ * when *template was read; it is locked until the end of the transaction.
+ * False if it has sessions, or had any since, or if there is a WAL consumer.
  *
- * Does not wait, since the template is locked before its snapshot elsewhere:
- * snapshot_ensure has done so where it could.
+ * Does not wait, since elsewhere the template is locked before its snapshot:
+ * snapshot_ensure has waited.
  */
 bool
 snapshot_lock_source(const TestdbTemplate *template)
@@ -1042,7 +1057,7 @@ snapshot_lock_source(const TestdbTemplate *template)
 }
 
 /*
- * Count what was copied to a clone.
+ * Count the files and bytes copied to a clone.
  */
 static void
 count_files(Oid template_oid, const FilesyncStats *copied)
@@ -1055,11 +1070,11 @@ count_files(Oid template_oid, const FilesyncStats *copied)
 }
 
 /*
- * Report whether files of a snapshot, which is locked, are what was written to
- * it: those with these names, or all if names is NULL.  It takes a stat for each.
- * If not, that is noted.
+ * Report whether files of a snapshot, which is locked, are those that were
+ * written to it: the files with these names, or all if names is NULL.  It
+ * takes one stat() per file.  If not, that is recorded.
  *
- * Errors: if that can't be found out.
+ * Errors: if that cannot be determined.
  */
 bool
 snapshot_is_intact(const TestdbTemplate *template, const FilesyncNames *names)
@@ -1078,11 +1093,11 @@ snapshot_is_intact(const TestdbTemplate *template, const FilesyncNames *names)
 }
 
 /*
- * Copy a snapshot, which is locked, to the directory of a new database.  False
- * if the snapshot was found to be damaged.
+ * Copy a snapshot, which is locked, to the directory of a new database.
+ * False if the snapshot was found to be damaged.
  *
- * Errors: 53100, and whatever the file system says.  Then, and if it was found
- * to be damaged, the directory is useless.
+ * Errors: 53100 and others of the file system.  On failure, the directory is
+ * unusable.
  */
 bool
 snapshot_copy(const TestdbTemplate *template, Oid clone)
@@ -1111,12 +1126,12 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 }
 
 /*
- * How much more room, in bytes and files, a clone will take when its directory
- * has been brought to the content of a snapshot, which is locked: in the files
- * with these names, or in all if names is NULL.  Where there is plenty, not so
- * much is counted: it may be as much as the whole takes.
+ * Get the additional disk space, in bytes and files, that a clone will take
+ * once its directory has the content of a snapshot, which is locked: in the
+ * files with these names, or in all if names is NULL.  If there is plenty of
+ * space, this is not computed exactly: it may be the size of a whole copy.
  *
- * Errors: if that can't be found out.
+ * Errors: if that cannot be determined.
  */
 void
 snapshot_room(const TestdbTemplate *template, Oid clone, const FilesyncNames *names,
@@ -1128,7 +1143,7 @@ snapshot_room(const TestdbTemplate *template, Oid clone, const FilesyncNames *na
 	*bytes = template->bytes + (uint64) template->files * BLCKSZ;
 	*files = template->files;
 
-	/* Of a damaged snapshot nothing will be copied. */
+	/* Nothing will be copied from a damaged snapshot. */
 	if (manifest == NULL || (names == NULL && database_has_space(2 * *bytes, 2 * *files)))
 		return;
 	if (!room_to_restore(manifest, target, names, bytes, files))
@@ -1143,7 +1158,7 @@ snapshot_room(const TestdbTemplate *template, Oid clone, const FilesyncNames *na
  * locked: the files with these names, or all if names is NULL.  False if the
  * snapshot was found to be damaged.
  *
- * Errors: as snapshot_copy.
+ * Errors: as for snapshot_copy.
  */
 bool
 snapshot_restore(const TestdbTemplate *template, Oid clone,

@@ -15,15 +15,15 @@
 
 #define TESTDB_SNAPSHOT_DIR		"pg_testdb/snapshots"
 
-/* Sub-object of a template that stands for its snapshot, see snapshot.c. */
+/* Sub-object ID of a template's snapshot, in locks: see snapshot.c. */
 #define SNAPSHOT_SUBID	1
 
-/* What snapshot_ensure found. */
+/* Results of snapshot_ensure. */
 typedef enum SnapshotStatus
 {
-	SNAPSHOT_FRESH,				/* it holds what is committed in the template */
-	SNAPSHOT_BUSY,				/* it does not, and the template is in use */
-	SNAPSHOT_IMPOSSIBLE			/* the native method can't be used */
+	SNAPSHOT_FRESH,				/* it has what is committed in the template */
+	SNAPSHOT_BUSY,				/* it has not, and the template is in use */
+	SNAPSHOT_IMPOSSIBLE			/* the native method cannot be used */
 } SnapshotStatus;
 
 extern void snapshot_remove_all(void);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * spare_row.c
- *	  Opening a spare: its row in pg_database.
+ *	  Opening a spare through its row in pg_database.
  *
  * A database that has not been handed out is closed in its row, so that tools
  * that loop over pg_database (vacuumdb --all, pg_dumpall, exporters, scripts)
@@ -15,15 +15,15 @@
  *
  * While it is being restored it is marked as invalid as well (database.c).
  *
- * It is opened by the process that hands it out: a session that finds it
- * ready, or a worker.  That is an update in place, like VACUUM's, since there
- * is no time for a transaction ID and a commit: it persists whether or not
- * the transaction commits, leaves no dead row, and works in a transaction of
- * any isolation level.  A connecting session reads the row anew, and sees it.
+ * It is opened by the process that hands it out: a session that takes it, or
+ * a worker.  That is an in-place update, like VACUUM's, which needs no
+ * transaction ID and no commit: it persists whether or not the transaction
+ * commits, leaves no dead row, and works in a transaction of any isolation
+ * level.  A session that connects reads the row again, and sees it.
  *
- * Its owner is always the role that it was created for, so that pg_shdepend
- * is always right.  If the row is not as testdb has left it (by its xmin and
- * ctid), somebody has changed it: then the spare is not opened but removed.
+ * Its owner is always the role for which it was created, so pg_shdepend is
+ * correct.  If the row is not as testdb left it (by its xmin and ctid), it
+ * was changed by another process: then the spare is not opened but removed.
  * See guard.c for other changes.
  *
  * After a crash:
@@ -35,9 +35,9 @@
  *									repeated when worker 0 reads the lease
  *	4  registry: LEASED				the same
  *
- * Locks.  RowExclusiveLock on pg_database, kept until the end of the
- * transaction, like others that update it; that on the row for the moment of
- * the update.
+ * Locks.  RowExclusiveLock on pg_database, held until the end of the
+ * transaction, as for other updates; the tuple lock during the in-place
+ * update.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -63,8 +63,8 @@
 #include "spare_row.h"
 
 /*
- * Record in *clone the present state of its row, as seen by this transaction,
- * for spare_open.  False if there is none.
+ * Copy the xmin and ctid of a clone's row, as seen by this transaction, to
+ * *clone, for spare_open.  False if it has no row.
  */
 bool
 spare_note_row(TestdbClone *clone)
@@ -79,7 +79,7 @@ spare_note_row(TestdbClone *clone)
 }
 
 /*
- * Report whether a row is that of this clone as testdb has left it.
+ * Report whether a row is this clone's, and as testdb left it.
  */
 static bool
 is_as_left(HeapTuple tuple, const TestdbClone *clone)
@@ -94,7 +94,7 @@ is_as_left(HeapTuple tuple, const TestdbClone *clone)
 }
 
 /*
- * Change a copy of the row.
+ * Open the database in a copy of its row; limit is its connection limit.
  */
 static void
 open_row(HeapTuple tuple, int32 limit)
@@ -106,7 +106,7 @@ open_row(HeapTuple tuple, int32 limit)
 }
 
 /*
- * For heap_inplace_lock, before it waits.
+ * Callback of heap_inplace_lock, called before it waits.
  */
 static void
 release_buffer(void *arg)
@@ -115,16 +115,15 @@ release_buffer(void *arg)
 }
 
 /*
- * Pin a block of pg_database; InvalidBuffer if it has none of that number.
+ * Pin a block of pg_database; InvalidBuffer if there is no such block.
  *
- * Mostly it is in the buffer where this process has last seen it: checking
- * that is faster than getting the length of the file.
+ * Usually it still is in the buffer where this process found it last:
+ * checking that is faster than reading the length of the file.
  */
 static Buffer
 pin_block(Relation rel, BlockNumber block)
 {
-	static Buffer seen[16];		/* by the block's number; InvalidBuffer at
-								 * first */
+	static Buffer seen[16];		/* by block number; initially InvalidBuffer */
 	Buffer	   *last = &seen[block % lengthof(seen)];
 
 	if (BufferIsValid(*last) &&
@@ -135,8 +134,8 @@ pin_block(Relation rel, BlockNumber block)
 }
 
 /*
- * Open a clone by the ctid that its row had.  False, with nothing done, if
- * the row is no longer there, or is being changed.
+ * Open a clone by the recorded ctid of its row.  False, with nothing done, if
+ * the row is not there, or is being changed.
  */
 static bool
 open_at_place(Relation rel, const TestdbClone *clone, int32 limit)
@@ -152,7 +151,7 @@ open_at_place(Relation rel, const TestdbClone *clone, int32 limit)
 	if (!TransactionIdIsValid(clone->row_xmin) || offset == InvalidOffsetNumber)
 		return false;
 
-	/* While it is pinned, its tuples are not moved. */
+	/* As long as it is pinned, its tuples are not moved. */
 	buffer = pin_block(rel, block);
 	if (!BufferIsValid(buffer))
 		return false;
@@ -205,7 +204,7 @@ open_by_index(Relation rel, const TestdbClone *clone, int32 limit)
 	void	   *state;
 	bool		ok;
 
-	/* A row that was committed a moment ago must be found. */
+	/* A row that has just been committed must be found. */
 	AcceptInvalidationMessages();
 	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(clone->oid));
@@ -227,12 +226,11 @@ open_by_index(Relation rel, const TestdbClone *clone, int32 limit)
 
 /*
  * Let sessions connect to a clone that is closed; limit is its connection
- * limit.  For any process, in a transaction, which needs no transaction ID
- * for that.
+ * limit.  False, with nothing done, if the row is not as testdb left it.  May
+ * be called by any process, in a transaction, which needs no transaction ID.
  *
- * The caller that can't rely on spare_repair calls database_flush.
- *
- * False, with nothing done, if the row is not as testdb has left it.
+ * Unless spare_repair will be called after a crash, the caller must call
+ * database_flush.
  */
 bool
 spare_open(const TestdbClone *clone, int32 limit)
@@ -246,7 +244,7 @@ spare_open(const TestdbClone *clone, int32 limit)
 }
 
 /*
- * Report whether a database is closed as testdb closes it.
+ * Report whether a database is closed by testdb, according to its row.
  */
 bool
 spare_is_closed(Oid oid)
@@ -262,8 +260,8 @@ spare_is_closed(Oid oid)
 }
 
 /*
- * At server start: open a clone that was handed out just before a crash, when
- * its row was not on disk yet.
+ * At server start: open a clone that was handed out just before a crash, if
+ * the update of its row was lost.  In a transaction.
  */
 void
 spare_repair(const TestdbClone *clone)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * spare_row.h
- *	  Opening a spare: its row in pg_database.
+ *	  Opening a spare through its row in pg_database.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -1,19 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * spares.c
- *	  How many clones are kept ready, for whom, and which give way.
+ *	  The number of clones kept ready, and the sessions that wait for them.
  *
- * Demand.  Each owner that asks for clones of a template has a place among its
- * demands: how many spares it should have.  A call that had to wait raises the
- * number, idleness lowers it.  Returned clones count as spares to come.  If there
- * is no room, some give way: see victims.c.
+ * Demand.  For each template, the demands of up to MAX_DEMANDS owners are
+ * tracked: the number of spares that each should have.  A miss raises it,
+ * idleness lowers it.  Returned clones count as spares on their way.  If
+ * there is no room, spares are given up: see victims.c.
  *
- * No spare is made ahead in the last eighth of testdb.max_clones, since what is
- * CREATING can't make way for a clone.  Of errors in making them, one with the same
- * SQLSTATE is logged once in REFILL_LOG_INTERVAL for each template.
+ * No spare is created in the last eighth of testdb.max_clones, since one that
+ * is CREATING cannot be given up for a clone.  Errors in creating spares are
+ * logged once per template and REFILL_LOG_INTERVAL if they have the same
+ * SQLSTATE.
  *
- * Locks: the registry lock, then a template's mutex, as registry.c says.  A session
- * that waits for a spare sleeps without them.
+ * Locks: the registry lock, then a template's mutex, as described in
+ * registry.c.  A session that waits for a spare sleeps without them.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -32,22 +33,25 @@
 #include "spares.h"
 #include "templates.h"
 
-/* How long returned clones may gather while there are spares, and if not, in ms. */
+/*
+ * For how long returned clones may accumulate, in ms, while there are spares,
+ * and if there are none or a session waits.
+ */
 #define GATHER_TIME			20
 
 #define GATHER_TIME_URGENT	3
 
 /*
- * After this time, in ms, without a call an owner wants fewer spares, and as
- * many clones are no longer expected to be in use as there were before.
+ * Time without a request, in ms, after which an owner's demand is halved, and
+ * so is the high-water mark of clones in use.
  */
 #define IDLE_TIME			(60 * 1000)
 
-/* How often the same failure to make a spare is logged, in ms. */
+/* Interval at which the same failure to create a spare is logged, in ms. */
 #define REFILL_LOG_INTERVAL	(600 * 1000)
 
 /*
- * Is there any clone that waits to be restored?  Takes no lock.
+ * Report whether there is a clone to be restored.  Takes no lock.
  */
 bool
 registry_has_returned(void)
@@ -56,8 +60,8 @@ registry_has_returned(void)
 }
 
 /*
- * Report whether a spare will be handed out under this name.  Takes and
- * releases the registry lock and mutexes.
+ * Report whether there is a spare with this name.  Acquires and releases the
+ * registry lock and mutexes.
  */
 bool
 registry_is_spare(const char *name)
@@ -85,8 +89,9 @@ registry_is_spare(const char *name)
 }
 
 /*
- * Take a clone that is TOUCHED: it becomes DROPPING, and is copied to *clone.
- * False if there is none.  Takes and releases the registry lock and mutexes.
+ * Find a clone that is TOUCHED, make it DROPPING and copy its entry to
+ * *clone; false if there is none.  Acquires and releases the registry lock
+ * and mutexes.
  */
 bool
 registry_take_touched(TestdbClone *clone)
@@ -112,7 +117,8 @@ registry_take_touched(TestdbClone *clone)
 }
 
 /*
- * How many spares an owner has that equal the snapshot.  The mutex is held.
+ * Return the number of an owner's spares that are equal to the snapshot.  The
+ * mutex must be held.
  */
 static int
 count_spares(TemplateEntry *entry, Oid owner)
@@ -132,8 +138,8 @@ count_spares(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * How many clones, of any owner, are on their way to becoming a spare.  The
- * mutex is held.
+ * Return the number of clones, of all owners, that are to be restored as
+ * spares.  The mutex must be held.
  */
 static int
 count_coming(const TemplateEntry *entry)
@@ -143,7 +149,8 @@ count_coming(const TemplateEntry *entry)
 }
 
 /*
- * How many spares of a template may be made ahead for an owner.
+ * Return the maximum number of spares to create for one owner of a template's
+ * clones.
  */
 int
 spares_limit(const TestdbTemplate *template)
@@ -152,9 +159,9 @@ spares_limit(const TestdbTemplate *template)
 }
 
 /*
- * What an owner wants of a template; the owner who has not asked for the
- * longest time is forgotten if there is no place.  The mutex is held
- * exclusively.
+ * Return an owner's demand for a template, after entering it if there is
+ * none, in place of the one that was used longest ago.  The mutex must be
+ * held exclusively.
  */
 static SpareDemand *
 get_demand(TemplateEntry *entry, Oid owner)
@@ -177,8 +184,9 @@ get_demand(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * Note that an owner asks for a clone, now; a miss raises the number of spares
- * that are to be kept ready, which is returned.  The mutex is held exclusively.
+ * Record a request of an owner for a clone; a miss raises the number of
+ * spares to be kept ready, which is returned.  The mutex must be held
+ * exclusively.
  */
 static int
 note_demand(TemplateEntry *entry, Oid owner, bool miss, TimestampTz now)
@@ -193,8 +201,9 @@ note_demand(TemplateEntry *entry, Oid owner, bool miss, TimestampTz now)
 }
 
 /*
- * Note that a clone is made for an owner because no spare was ready, if the caller
- * has not looked for one itself.  Takes and releases the registry lock and a mutex.
+ * Record that a clone is created for an owner because there was no spare; for
+ * a caller that has not called registry_take_spare.  Acquires and releases
+ * the registry lock and a mutex.
  */
 void
 registry_note_miss(Oid template_oid, Oid owner)
@@ -210,9 +219,9 @@ registry_note_miss(Oid template_oid, Oid owner)
 }
 
 /*
- * The spare of a template that fits a wish, or NULL: if there is none that equals
- * the snapshot, or if others have been waiting for those that there are, unless
- * the caller is one of them.  The mutex is held.
+ * Return the spare of a template that satisfies a wish; NULL if there is none
+ * that is equal to the snapshot, or if it is left for sessions that have been
+ * waiting, unless the caller is one of them.  The mutex must be held.
  */
 static CloneEntry *
 find_spare(TemplateEntry *template, const SpareWish *wish)
@@ -235,13 +244,15 @@ find_spare(TemplateEntry *template, const SpareWish *wish)
 }
 
 /*
- * Take a spare of a template for an owner, to hand it out: it becomes CREATING,
- * with the terms that it will have, and is copied to *clone.
+ * Take a spare of a template, to hand it out: it becomes CREATING, owned by
+ * this process, with the terms of the wish, and its entry is copied to
+ * *clone.
  *
- * SPARE_STALE if the snapshot may be behind the template; SPARE_NONE if
- * find_spare has none.  If one was taken, *refill says that fewer are left, or on
- * their way, than there should be, and that the caller must wake workers for
- * that.  Takes and releases the registry lock and a mutex.
+ * Returns SPARE_STALE if the template has no entry, or its snapshot may be
+ * behind it; SPARE_NONE if there is no suitable spare, see find_spare.  If
+ * one was taken, *refill is true if fewer are left, including those on their
+ * way, than there should be: then the caller must wake workers.  Acquires and
+ * releases the registry lock and a mutex.
  */
 SpareResult
 registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
@@ -288,7 +299,8 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 }
 
 /*
- * Stop waiting for a spare, however that ends.
+ * End a session's wait for a spare, successful or not; also called on error
+ * and exit.
  */
 static void
 end_wait(int code pg_attribute_unused(), Datum arg)
@@ -302,8 +314,8 @@ end_wait(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
- * Is a spare on its way to a session of this owner, which is among those who
- * wait, and none there yet?  The mutex is held.
+ * Report whether one of the spares on their way is for this session, which is
+ * counted in nwaiting, and none is ready yet.  The mutex must be held.
  */
 static bool
 must_wait(TemplateEntry *entry, Oid owner)
@@ -315,8 +327,8 @@ must_wait(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * The sleep of registry_wait_for_spare, after a call of wake, unless that is
- * NULL; false after timeout_ms.
+ * Sleep for registry_wait_for_spare, after calling wake, unless that is NULL;
+ * false after timeout_ms.
  */
 static bool
 sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeout_ms)
@@ -324,7 +336,7 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
 	static uint32 wait_event = 0;
 	bool		wait;
 
-	/* Waking would end the sleep, were it prepared before. */
+	/* Before preparing to sleep: setting a latch would end the sleep. */
 	if (wake)
 		wake();
 	ConditionVariablePrepareToSleep(&entry->spare_cv);
@@ -337,15 +349,15 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
 }
 
 /*
- * Sleep until a spare of a template may have become ready for this session;
- * false if none is on its way, or if timeout_ms milliseconds have passed.
- * Sessions are woken in the order in which they came.  wake is called when
- * this one can be seen to wait, if clones are restored sooner then.  Takes and
- * releases the registry lock and a mutex; holds none while it sleeps.
+ * Sleep until a spare of a template may be ready for this session; false if
+ * none is on its way, or after timeout_ms milliseconds.  Sessions are woken
+ * in the order in which they began to wait. wake is called when this session
+ * is counted as waiting, if clones are then restored sooner.  Acquires and
+ * releases the registry lock and a mutex; holds none while it sleeps, or
+ * calls wake.
  *
- * The entry may go while we sleep, and another template get it.  We may then
- * be woken for nothing; the number of those who wait belongs to the place, and
- * stays right.
+ * The entry may be reused for another template while we sleep.  Then we may
+ * be woken in vain; nwaiting belongs to the slot, so it stays correct.
  */
 bool
 registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
@@ -380,7 +392,7 @@ registry_wait_for_spare(Oid template_oid, Oid owner, void (*wake) (void),
 
 /*
  * Wake the sessions that wait for a spare of a template, as many as there are
- * spares; all of them if no more are on their way.  Takes and releases the
+ * spares; all of them if no more are on their way.  Acquires and releases the
  * registry lock and a mutex.
  */
 void
@@ -408,9 +420,10 @@ registry_announce_spare(Oid template_oid)
 }
 
 /*
- * How many clones of a template may gather before they are restored: as many
- * as there are spares, which are of no use to who waits, and half as many as
- * there are in use.  The mutex is held.
+ * Return the number of returned clones at which they are restored without
+ * further delay: the number of spares, which is taken as 0 if sessions wait
+ * despite them, or half the number of clones in use, if that is more.  The
+ * mutex must be held.
  */
 static int
 restore_threshold(const TemplateEntry *entry)
@@ -421,10 +434,10 @@ restore_threshold(const TemplateEntry *entry)
 }
 
 /*
- * Make a clone, which was DROPPING, RETURNED, with the content of *clone;
- * false if it is no longer that.  *wake says that the worker that restores
- * must be told: not if it will look by itself, and there are not enough
- * before.  Takes and releases the registry lock and a mutex.
+ * Make a clone that is DROPPING RETURNED, with the content of *clone; false
+ * if it is not DROPPING.  *wake is true if the caller must wake worker 0: it
+ * has no check of this template planned, or restore_threshold is reached.
+ * Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_return(TestdbClone *clone, bool *wake)
@@ -446,12 +459,13 @@ registry_return(TestdbClone *clone, bool *wake)
 }
 
 /*
- * Should the clones that were returned be restored now?  If not, *delay_ms is
- * lowered to the time, in ms, after which that must be asked again.
+ * Report whether returned clones should be restored now.  If not, *delay_ms
+ * is lowered to the time, in ms, after which to check again.
  *
- * More are allowed to gather, up to restore_threshold(): one checkpoint serves
- * all of them.  But not for long, least of all if somebody waits.  For the
- * worker that restores.  Takes and releases the registry lock and mutexes.
+ * Up to restore_threshold, more are allowed to accumulate, since one
+ * checkpoint serves all of them; but only briefly, and least of all if a
+ * session waits.  For worker 0.  Acquires and releases the registry lock and
+ * mutexes.
  */
 bool
 registry_should_restore(long *delay_ms)
@@ -488,7 +502,8 @@ registry_should_restore(long *delay_ms)
 }
 
 /*
- * Has an owner a spare that is behind the snapshot?  The mutex is held.
+ * Report whether an owner has a spare that is behind the snapshot.  The mutex
+ * must be held.
  */
 static bool
 has_stale_spare(TemplateEntry *entry, Oid owner)
@@ -507,9 +522,9 @@ has_stale_spare(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * Should a failure to make a spare of a template, with this SQLSTATE, be
- * logged?  If so, it is noted as logged.  Takes and releases the registry lock
- * and a mutex.
+ * Report whether a failure to create a spare of a template, with this
+ * SQLSTATE, should be logged; if so, record that it was.  Acquires and
+ * releases the registry lock and a mutex.
  */
 bool
 registry_may_log_refill(Oid template_oid, int sqlstate)
@@ -537,9 +552,10 @@ registry_may_log_refill(Oid template_oid, int sqlstate)
 }
 
 /*
- * Find a template and an owner for whom a spare should be made ahead, of so many
- * bytes at most; false if there is none, or no place for one.  Takes and releases the registry lock and
- * mutexes.
+ * Find a template and an owner that has fewer spares than it should; false if
+ * there is none.  A spare that takes more than left bytes, or that
+ * testdb.max_clones has no room for, only counts if a stale one can be
+ * updated instead.  Acquires and releases the registry lock and mutexes.
  */
 bool
 registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
@@ -582,8 +598,8 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 }
 
 /*
- * Have no spares of a template made ahead until somebody asks again.  Its
- * mutex is held exclusively.
+ * Reset all demands for spares of a template.  The mutex must be held
+ * exclusively.
  */
 void
 want_none(TemplateEntry *entry)
@@ -593,10 +609,10 @@ want_none(TemplateEntry *entry)
 }
 
 /*
- * Give up what is kept ready for a role, or depends on it, as those do whose
- * OIDs are listed; the number of databases that are still there and that
- * nobody has, so that it can be asked again.  Takes and releases the registry
- * lock and mutexes.
+ * Give up the spares that belong to a role, and those whose OIDs are listed,
+ * which depend on it.  Returns the number of such databases that still exist
+ * and are not leased, so the caller can call again until that is 0.  Acquires
+ * and releases the registry lock and mutexes.
  */
 int
 registry_purge_role(Oid role, const List *oids)
@@ -623,7 +639,7 @@ registry_purge_role(Oid role, const List *oids)
 		n++;
 		if (entry->clone.state == CLONE_SPARE)
 		{
-			/* Those made instead would depend on it again. */
+			/* New ones would depend on it again. */
 			if (entry->clone.owner != role)
 				want_none(clone_template(entry));
 			clone_set_state(entry, CLONE_GARBAGE);
@@ -635,8 +651,8 @@ registry_purge_role(Oid role, const List *oids)
 }
 
 /*
- * Have at least this many spares of a template kept ready for an owner.  Takes
- * and releases the registry lock and a mutex.
+ * Raise an owner's demand for spares of a template to at least this number.
+ * Acquires and releases the registry lock and a mutex.
  */
 void
 registry_want_spares(Oid template_oid, Oid owner, int wanted)
@@ -656,8 +672,8 @@ registry_want_spares(Oid template_oid, Oid owner, int wanted)
 }
 
 /*
- * Have no spares of a template made ahead for an owner, until it asks again.
- * Takes and releases the registry lock and a mutex.
+ * Reset an owner's demand for spares of a template, until its next request.
+ * Acquires and releases the registry lock and a mutex.
  */
 void
 registry_want_none(Oid template_oid, Oid owner)
@@ -673,8 +689,8 @@ registry_want_none(Oid template_oid, Oid owner)
 }
 
 /*
- * Set how many spares of a template may be made ahead; -1 for testdb.spares.
- * Takes and releases the registry lock and a mutex.
+ * Set the maximum number of spares of a template for each owner; -1 to use
+ * testdb.spares.  Acquires and releases the registry lock and a mutex.
  */
 void
 registry_limit_spares(Oid template_oid, int limit)
@@ -693,9 +709,9 @@ registry_limit_spares(Oid template_oid, int limit)
 }
 
 /*
- * Lower what owners want who have not asked for a clone lately, by half, and
- * make garbage of the spares that are then too many.  True if anything is left
- * that may be lowered later.  Takes and releases the registry lock and mutexes.
+ * Halve the demands of owners that have made no request for IDLE_TIME, and
+ * make surplus spares GARBAGE.  True if any spares are left, which may become
+ * surplus later.  Acquires and releases the registry lock and mutexes.
  */
 bool
 registry_lower_demand(void)
@@ -739,10 +755,10 @@ registry_lower_demand(void)
 }
 
 /*
- * Take a spare that is behind the snapshot, to bring it up to date: it becomes
- * RESTORING, and is copied to *clone.  False if there is none for the owner;
- * any owner will do if that is InvalidOid.  Takes and releases the registry
- * lock and a mutex.
+ * Take a spare that is behind the snapshot, of this owner, or of any if that
+ * is InvalidOid, to update it: it becomes RESTORING, owned by this process,
+ * and its entry is copied to *clone.  False if there is none.  Acquires and
+ * releases the registry lock and a mutex.
  */
 bool
 registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
@@ -773,9 +789,9 @@ registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
 }
 
 /*
- * How many spares of a template an owner has; *ncoming is how many clones of
- * any owner are on their way to becoming one.  Takes and releases the
- * registry lock and a mutex.
+ * Return the number of an owner's spares of a template that are equal to the
+ * snapshot; *ncoming is the number of clones, of all owners, that are to be
+ * restored as spares.  Acquires and releases the registry lock and a mutex.
  */
 int
 registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
@@ -796,10 +812,10 @@ registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
 }
 
 /*
- * Should a clone that its owner drops be kept for another life?  As many are
- * as were in use at one time, and as are to be ready besides: with fewer, some
- * would be dropped while others are copied.  Takes and releases the registry
- * lock and a mutex.
+ * Report whether a clone that is being dropped should be recycled: as long as
+ * there are fewer spares than the high-water mark of clones in use plus the
+ * owner's demand.  If fewer were kept, some would be dropped while others are
+ * copied.  Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_wants_clone_back(Oid template_oid, Oid owner)
@@ -827,7 +843,7 @@ registry_wants_clone_back(Oid template_oid, Oid owner)
 }
 
 /*
- * A template's spares become garbage.  Its mutex is held exclusively.
+ * Make all spares of a template GARBAGE.  The mutex must be held exclusively.
  */
 void
 discard_spares(TemplateEntry *entry)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * spares.h
- *	  How many clones are kept ready, for whom, and which give way.
+ *	  The number of clones kept ready, and the sessions that wait for them.
  *
  * Copyright (c) 2026, testdb contributors
  *

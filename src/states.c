@@ -3,37 +3,38 @@
  * states.c
  *	  The states of a clone, and all changes of them.
  *
- * src/README draws the changes; the table below has the same, which
- * t/000_meta.pl compares, and a library with TESTDB_DEBUG, or a server with
- * assertions, ends where another one is made.
+ * src/README lists the changes; the table below has the same, which
+ * t/000_meta.pl compares.  A library with TESTDB_DEBUG, or a server with
+ * assertions, PANICs on any other.
  *
- * In a passing state a clone is in the hands of one process, its owner; in all
- * others in nobody's.  A process that fails gives up what it has in hand by
- * registry_release_all(), and so does one that ends, in a before_shmem_exit
- * callback: each clone goes back to its fallback, GARBAGE unless said otherwise.
- * One that crashes takes the shared memory with it.
+ * In a transitional state a clone has one process as its owner, in other
+ * states none.  A process that fails releases its clones by
+ * registry_release_all(), and so does one that exits, in a before_shmem_exit
+ * callback: each clone gets its fallback state, GARBAGE unless set otherwise.
+ * After the crash of a process, shared memory is initialized again.
  *
- *	CREATING	Passing.  Entered by the worker that makes the database, before
- *				anything of it exists, or by the process that takes a spare.
- *	LEASED		The database is complete and its lease is on disk; found so at
- *				the server's start.  Until the session that it was made for has
- *				heard of it, the worker is its owner still.
- *	DROPPING	Passing: it is being dropped or reset.  LEASED again if that is
- *				refused, and REWINDING, marked as unrestored, if a reset fails
- *				in the middle.
- *	REWINDING	Passing, unless it is marked as unrestored: worker 0 then tries to
- *				restore it as long as that takes.
- *	RETURNED	It was dropped: the row in pg_database has the name of the next
- *				life, and is marked invalid.
- *	RESTORING	Passing: it is being restored for that.
- *	SPARE		The database equals the snapshot's version.  In the template's
- *				list of spares.
- *	TOUCHED		A process was refused in a spare: a worker takes it back, as if
- *				it had been dropped.
- *	GARBAGE		Some worker removes whatever there is of the database, then the
+ *	CREATING	Transitional.  Entered by the worker that creates the database,
+ *				before anything of it exists, or by the process that takes a
+ *				spare.
+ *	LEASED		The database is complete and its lease is on disk; also entered at
+ *				server start.  The worker that has handed it out remains its owner
+ *				until the session for which it was created has the answer.
+ *	DROPPING	Transitional: it is being dropped or reset.  LEASED again if that
+ *				is refused; REWINDING, marked as unrestored, if a reset fails
+ *				halfway.
+ *	REWINDING	Transitional, unless it is marked as unrestored: then worker 0
+ *				tries to restore it until that succeeds.
+ *	RETURNED	It was dropped, and is to be recycled: its row in pg_database has
+ *				its new name, and is marked as invalid.
+ *	RESTORING	Transitional: it is being restored to become a spare.
+ *	SPARE		The database is equal to the snapshot's version.  In the
+ *				template's list of spares.
+ *	TOUCHED		Was a spare; a session has been in it, which may have changed it:
+ *				a worker drops it, like a clone in use.
+ *	GARBAGE		A worker will remove whatever exists of the database, then the
  *				entry.
- *	REMOVING	Passing: it does so.  GARBAGE again if that fails, to be tried
- *				later.
+ *	REMOVING	Transitional: a worker does so.  GARBAGE again if that fails, to
+ *				be retried later.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -50,16 +51,16 @@
 #include "request.h"
 #include "signals.h"
 
-/* Will what this process has in hand be given up when it ends? */
+/* Is release_at_exit registered? */
 static bool exit_registered = false;
 
 #if defined(TESTDB_DEBUG) || defined(USE_ASSERT_CHECKING)
 
-/* A change of state, and a function that makes it. */
+/* A change of state, and the function that makes it. */
 typedef struct StateEdge
 {
-	CloneState	from;			/* CLONE_NONE: there is no entry yet */
-	CloneState	to;				/* CLONE_NONE: there is none any more */
+	CloneState	from;			/* CLONE_NONE: the entry is created */
+	CloneState	to;				/* CLONE_NONE: the entry is removed */
 	const char *by;
 } StateEdge;
 
@@ -145,8 +146,8 @@ static const StateEdge edges[] = {
 };
 
 /*
- * End the server if a function does not make this change of state, or if the
- * clone is in the hands of another process.
+ * PANIC if a function may not make this change of state, or if the clone is
+ * owned by another process.
  */
 static void
 check_edge(const CloneEntry *entry, CloneState from, CloneState to, const char *by)
@@ -170,7 +171,7 @@ check_edge(const CloneEntry *entry, CloneState from, CloneState to, const char *
 #endif
 
 /*
- * The state of a clone, in a word.
+ * Return the name of a state, as shown in testdb_clones.
  */
 const char *
 clone_state_name(CloneState state)
@@ -193,7 +194,7 @@ clone_state_name(CloneState state)
 }
 
 /*
- * A before_shmem_exit callback of each process that has had a clone in hand.
+ * before_shmem_exit callback of each process that has owned a clone.
  */
 static void
 release_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
@@ -203,7 +204,8 @@ release_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * Is a clone in a state in which it must have an owner?  The mutex is held.
+ * Report whether a clone is in a transitional state, in which it must have an
+ * owner.  The mutex must be held.
  */
 bool
 clone_is_passing(const CloneEntry *entry)
@@ -223,9 +225,9 @@ clone_is_passing(const CloneEntry *entry)
 }
 
 /*
- * Take an entry out of, or put it into, what depends on its state: counters,
- * the list of spares, and its owner.  The template's mutex, or the registry lock,
- * is held exclusively.
+ * Update what depends on an entry's state, before it is changed: counters and
+ * the list of spares.  The mutex, or the registry lock, must be held
+ * exclusively.
  */
 static void
 leave_state(CloneEntry *entry)
@@ -247,14 +249,19 @@ leave_state(CloneEntry *entry)
 		dlist_delete(&entry->node);
 }
 
+/*
+ * Set an entry's state, and update what depends on it: counters, the list of
+ * spares, the owner, which is this process in a transitional state, the
+ * fallback and the payer.  Locks as for leave_state.
+ */
 static void
 enter_state(CloneEntry *entry, CloneState state)
 {
 	TemplateEntry *template = clone_template(entry);
 
 	/*
-	 * What was begun before testdb_uninstall(), or DROP DATABASE, is of no
-	 * use.
+	 * After testdb_uninstall(), or DROP DATABASE of the template, no spares
+	 * are kept.
 	 */
 	if ((state == CLONE_SPARE || state == CLONE_RETURNED) &&
 		(registry_is_uninstalled() || template->template.dropped))
@@ -265,7 +272,7 @@ enter_state(CloneEntry *entry, CloneState state)
 	Assert(entry->owner_pid == 0 || exit_registered);
 	template->template.nclones[state]++;
 	if (state == CLONE_CREATING || state == CLONE_RETURNED || state == CLONE_SPARE)
-		entry->failures = 0;	/* another life */
+		entry->failures = 0;	/* created or recycled */
 	if (state == CLONE_LEASED && entry->clone.terms.database)
 		entry->payer = InvalidOid;
 	else if (state == CLONE_LEASED && !OidIsValid(entry->payer))
@@ -294,8 +301,8 @@ enter_state(CloneEntry *entry, CloneState state)
 }
 
 /*
- * Give an entry another state: the only way to do so.  by is the function that
- * does.  The template's mutex is held exclusively.
+ * Change an entry's state; no other function does that. by is the name of the
+ * calling function, for check_edge.  The mutex must be held exclusively.
  */
 void
 clone_set_state_as(CloneEntry *entry, CloneState state, const char *by)
@@ -306,14 +313,14 @@ clone_set_state_as(CloneEntry *entry, CloneState state, const char *by)
 		by = "debug_planted";
 	check_edge(entry, entry->clone.state, state, by);
 	if (state == entry->clone.state)
-		return;					/* it has got other terms */
+		return;					/* only its terms were changed */
 	leave_state(entry);
 	enter_state(entry, state);
 }
 
 /*
- * The first state of an entry that is new, and the end of one that is about to be
- * removed.  The registry lock is held exclusively.
+ * Set the first state of a new entry.  The registry lock must be held
+ * exclusively.
  */
 void
 clone_begin_state(CloneEntry *entry, CloneState state, const char *by)
@@ -322,6 +329,10 @@ clone_begin_state(CloneEntry *entry, CloneState state, const char *by)
 	enter_state(entry, state);
 }
 
+/*
+ * Update what depends on the state of an entry that is about to be removed.
+ * The registry lock must be held exclusively.
+ */
 void
 clone_end_state(CloneEntry *entry, const char *by)
 {
@@ -330,8 +341,8 @@ clone_end_state(CloneEntry *entry, const char *by)
 }
 
 /*
- * Note whether a clone's content is neither the old nor the new; nobody has one in
- * hand that is REWINDING then.  The template's mutex is held exclusively.
+ * Record whether a clone's content is partly restored; one that is REWINDING
+ * has no owner then.  The mutex must be held exclusively.
  */
 void
 clone_set_unrestored(CloneEntry *entry, bool unrestored)
@@ -344,9 +355,9 @@ clone_set_unrestored(CloneEntry *entry, bool unrestored)
 }
 
 /*
- * Have what this process takes in hand given up when it ends; called before it
- * takes anything.  In a worker this is called before its own callback is
- * registered, which comes first then.
+ * Ensure that the clones owned by this process are released when it exits;
+ * must be called before it becomes the owner of any.  A worker calls this
+ * before it registers its own exit callback, which therefore runs first.
  */
 void
 registry_prepare_to_own(void)
@@ -357,9 +368,10 @@ registry_prepare_to_own(void)
 }
 
 /*
- * Keep in hand a clone that is LEASED, because nobody has heard of it yet; and no
- * longer.  Nothing happens if it is not there, or in other hands.  Takes and
- * releases the registry lock and a mutex.
+ * Make this process the owner of a clone that is LEASED, until
+ * registry_disown: its user does not know about it yet.  Nothing happens if
+ * it has no entry, another state or an owner.  Acquires and releases the
+ * registry lock and a mutex.
  */
 void
 registry_hold(Oid oid)
@@ -375,6 +387,11 @@ registry_hold(Oid oid)
 	}
 }
 
+/*
+ * End the ownership of a clone that is LEASED.  Nothing happens if this
+ * process is not its owner.  Acquires and releases the registry lock and a
+ * mutex.
+ */
 void
 registry_disown(Oid oid)
 {
@@ -390,8 +407,8 @@ registry_disown(Oid oid)
 }
 
 /*
- * Has this process a clone in hand, in this state?  Takes and releases the registry
- * lock and a mutex.
+ * Report whether this process is the owner of a clone that is in this state.
+ * Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_owns(Oid oid, CloneState state)
@@ -410,8 +427,9 @@ registry_owns(Oid oid, CloneState state)
 }
 
 /*
- * Set what a clone that this process has in hand becomes if it gives it up.
- * Takes and releases the registry lock and a mutex.
+ * Set the state that a clone will get if this process, its owner, releases
+ * it.  Nothing happens if it is not the owner.  Acquires and releases the
+ * registry lock and a mutex.
  */
 void
 registry_set_fallback(Oid oid, CloneState state)
@@ -428,8 +446,8 @@ registry_set_fallback(Oid oid, CloneState state)
 }
 
 /*
- * Give up everything that this process has in hand; the number of those.  Takes and
- * releases the registry lock and mutexes.
+ * Release all clones owned by this process; returns their number.  Acquires
+ * and releases the registry lock and mutexes.
  */
 int
 registry_release_all(void)

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * templates.c
- *	  Templates: their snapshots, and whether clones are as they are now.
+ *	  Templates: their snapshots, and whether clones are up to date.
  *
- * A template has a counter and a version.  generation goes up before each user's
- * commit in the template's database (freshness.c), version with each change of its
- * snapshot (snapshot.c).  A snapshot is fresh if it was taken at the current
- * generation; a spare is if its version is the snapshot's.  unverified says that a
- * session has been in the template and may have changed it without a transaction ID,
- * or that maintenance did; whether it did is found out when nobody is in it.
+ * A template has a generation, which is incremented before each commit of a
+ * user's transaction in it (freshness.c), and a version, which changes with
+ * each change of its snapshot (snapshot.c).  A snapshot is up to date if it
+ * was taken at the current generation, a spare if it has the snapshot's
+ * version.  unverified means that a session may have changed the template
+ * without a transaction ID, or maintenance did; its files are compared when
+ * it has no sessions.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -21,7 +22,8 @@
 #include "templates.h"
 
 /*
- * Are a template's row and settings what they were when it was last looked at?
+ * Report whether a template's row and configuration parameters are unchanged
+ * since its snapshot was last updated.
  */
 static bool
 template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
@@ -35,13 +37,14 @@ template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
 }
 
 /*
- * How far a template's snapshot is behind the template, and a clone behind the
- * snapshot: BEHIND_ flags, 0 if not at all.  row is what the caller has just read
- * of the template in pg_database, or NULL if the row does not matter; clone may be
- * NULL as well.  Of an entry, the mutex is held.
+ * Report how far a template's snapshot is behind the template, and a clone
+ * behind the snapshot: BEHIND_ flags, 0 if not at all. row is the template's
+ * row as just read by the caller, or NULL to ignore the row; clone may be
+ * NULL, too.  If template is in its entry, not a copy, the mutex must be
+ * held.
  *
- * Whether a snapshot is too old for the server's pg_xact is another matter, which
- * snapshot_lock_current finds out.
+ * This does not tell if a snapshot is too old for the server's pg_xact; see
+ * snapshot_lock_current for that.
  */
 int
 registry_behind(const TestdbTemplate *template, const TemplateRow *row,
@@ -65,8 +68,8 @@ registry_behind(const TestdbTemplate *template, const TemplateRow *row,
 }
 
 /*
- * Find a template and copy it to *template; false if it has no entry.  Takes
- * and releases the registry lock and a mutex.
+ * Copy a template's entry to *template; false if it has none.  Acquires and
+ * releases the registry lock and a mutex.
  */
 bool
 registry_template(Oid oid, TestdbTemplate *template)
@@ -84,9 +87,10 @@ registry_template(Oid oid, TestdbTemplate *template)
 }
 
 /*
- * The version of a template's row and settings, if they are still those that
- * are known; 0 if not.  row is what the caller has just read.  Takes and
- * releases the registry lock and a mutex.
+ * Return the version of a template's row and configuration parameters; 0 if
+ * they have changed since its snapshot was last updated. row is the row as
+ * just read by the caller.  Acquires and releases the registry lock and a
+ * mutex.
  */
 uint64
 registry_row_version(Oid oid, const TemplateRow *row)
@@ -100,10 +104,11 @@ registry_row_version(Oid oid, const TemplateRow *row)
 }
 
 /*
- * Make sure that a template has an entry, before its snapshot is taken, so
- * that no commit in it goes unnoticed.  False if all entries are in use.  If
- * the entry of a template without clones was taken for that, *evicted is its
- * OID: its snapshot must go.  Takes and releases the registry lock.
+ * Ensure that a template has an entry, before its snapshot is taken, so that
+ * no commit in it is missed.  False if all entries are in use.  If the entry
+ * of a template without clones was reused for that, *evicted is its OID, and
+ * the caller must remove its snapshot; else InvalidOid.  Acquires and
+ * releases the registry lock.
  */
 bool
 registry_enter_template(Oid oid, Oid *evicted)
@@ -118,10 +123,10 @@ registry_enter_template(Oid oid, Oid *evicted)
 }
 
 /*
- * Enter what is now known of a template's snapshot, from *new; the counters
- * that others change are left alone.  verified says that the files were
- * compared, with no session in the template.  Takes and releases the registry
- * lock and a mutex.
+ * Store the description of a template's snapshot from *new; counters that
+ * other processes change are not touched. verified means that the files were
+ * compared while the template had no sessions.  Acquires and releases the
+ * registry lock and a mutex.
  */
 void
 registry_set_snapshot(const TestdbTemplate *new, bool verified)
@@ -136,7 +141,7 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 		template->has_snapshot = true;
 		if (verified)
 		{
-			template->dropped = false;	/* another one has its OID */
+			template->dropped = false;	/* the OID was reused */
 			template->unverified = false;
 			template->damaged = false;
 			template->in_place = new->in_place;
@@ -159,9 +164,9 @@ registry_set_snapshot(const TestdbTemplate *new, bool verified)
 }
 
 /*
- * Say that a template has no snapshot (any more).  If it can't have one,
- * obstacle says why, and its spares become garbage; else it is an empty
- * string.  Takes and releases the registry lock and a mutex.
+ * Record that a template has no snapshot.  If the native method cannot be
+ * used, obstacle is the reason, and its spares become GARBAGE; else it is an
+ * empty string.  Acquires and releases the registry lock and a mutex.
  */
 void
 registry_clear_snapshot(Oid oid, const char *obstacle)
@@ -181,10 +186,10 @@ registry_clear_snapshot(Oid oid, const char *obstacle)
 }
 
 /*
- * Say that a template's snapshot, which is locked, must be taken anew.  The
- * clones that were made from it are none the worse for that: spares go on being
- * handed out.  False if that is known already.  Takes and releases the registry
- * lock and a mutex.
+ * Record that a template's snapshot, which is locked, must be taken again.
+ * Clones that were copied from it are not affected: spares continue to be
+ * handed out.  False if that was recorded before.  Acquires and releases the
+ * registry lock and a mutex.
  */
 bool
 registry_set_damaged(Oid oid)
@@ -204,8 +209,8 @@ registry_set_damaged(Oid oid)
 }
 
 /*
- * Is a database among those that nobody has got, or will get now that its
- * template has been dropped?  The registry lock is held exclusively.
+ * Report whether a clone of a dropped template is not in use, and not about
+ * to be.  The registry lock must be held exclusively.
  */
 static bool
 is_left_over(const TestdbClone *clone)
@@ -215,10 +220,11 @@ is_left_over(const TestdbClone *clone)
 }
 
 /*
- * Forget a template that has been dropped: its spares become garbage, also those
- * that are still being made; its entry goes when it has no clones.  Returns how
- * many databases made from it are still there that nobody has, so that it can be
- * called again.  Takes and releases the registry lock and a mutex.
+ * Forget a template that has been dropped: its spares and returned clones
+ * become GARBAGE, as will those still being created, and its entry is removed
+ * once it has no clones.  Returns the number of databases created from it
+ * that still exist and are not in use, so the caller can call again until
+ * that is 0.  Acquires and releases the registry lock and a mutex.
  */
 int
 registry_forget_template(Oid oid)
@@ -232,7 +238,9 @@ registry_forget_template(Oid oid)
 	entry = template_find(oid);
 	if (entry != NULL)
 	{
-		/* Who waits for a spare looks at the list with the mutex alone. */
+		/*
+		 * Sessions that wait for a spare read the list under the mutex alone.
+		 */
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
 		entry->template.dropped = true;
@@ -259,8 +267,9 @@ registry_forget_template(Oid oid)
 }
 
 /*
- * Copy all templates into an array in the current memory context; *ntemplates
- * is their number.  Takes and releases the registry lock and mutexes.
+ * Return an array of copies of the templates' entries, allocated in the
+ * current memory context; *ntemplates is their number.  Acquires and releases
+ * the registry lock and mutexes.
  */
 TestdbTemplate *
 registry_list_templates(int *ntemplates)
@@ -286,7 +295,8 @@ registry_list_templates(int *ntemplates)
 }
 
 /*
- * What the copies of a template take, as it has been read.
+ * Compute the disk space used by the copies of a template, from a copy of its
+ * entry.
  */
 void
 template_get_space(const TestdbTemplate *template, TemplateSpace *space)
@@ -302,8 +312,9 @@ template_get_space(const TestdbTemplate *template, TemplateSpace *space)
 }
 
 /*
- * Has a template, as it has been read, clones besides those that are being removed
- * or wait for that?
+ * Report whether a template, by a copy of its entry, has clones other than
+ * those that are being removed or wait for that.  (With the entry itself the
+ * mutex must be held.)
  */
 bool
 template_has_clones(const TestdbTemplate *template)
@@ -316,9 +327,9 @@ template_has_clones(const TestdbTemplate *template)
 }
 
 /*
- * What databases take that nobody has got, or that are being made, in bytes: of
- * one template, or of all if that is InvalidOid.  Takes and releases the registry
- * lock and mutexes.
+ * Return the disk space, in bytes, used by databases that are not handed out
+ * or are being created: of one template, or of all if that is InvalidOid.
+ * Acquires and releases the registry lock and mutexes.
  */
 uint64
 registry_kept_bytes(Oid template_oid)
@@ -342,9 +353,9 @@ registry_kept_bytes(Oid template_oid)
 }
 
 /*
- * Say that a template has no snapshot any more, unless something was made from it
- * that may need it, or it is the template itself: then false.  Takes and releases
- * the registry lock and a mutex.
+ * Record that a template has no snapshot, unless it has clones that may need
+ * it, or it serves as its own snapshot: then false.  The snapshot must be
+ * locked exclusively.  Acquires and releases the registry lock and a mutex.
  */
 bool
 registry_drop_idle_snapshot(Oid oid)
@@ -363,8 +374,8 @@ registry_drop_idle_snapshot(Oid oid)
 }
 
 /*
- * Has a database an entry as a template?  Takes and releases the registry
- * lock.
+ * Report whether a database has an entry as a template.  Acquires and
+ * releases the registry lock.
  */
 bool
 registry_is_template(Oid oid)
@@ -379,8 +390,9 @@ registry_is_template(Oid oid)
 }
 
 /*
- * A number that changes whenever a template gets or loses its entry, so that
- * a session can remember whether it is in one.  Takes no lock.
+ * Return a number that changes whenever a template's entry is created or
+ * removed, so that a session can cache whether its database is a template.
+ * Takes no lock.
  */
 uint32
 registry_epoch(void)
@@ -388,7 +400,7 @@ registry_epoch(void)
 	return pg_atomic_read_u32(&registry->epoch);
 }
 
-/* What template_note should note. */
+/* What template_note records. */
 typedef enum TemplateNote
 {
 	NOTE_CHANGED,
@@ -396,8 +408,8 @@ typedef enum TemplateNote
 } TemplateNote;
 
 /*
- * Note something about a template; nothing happens if it has no entry.  Takes
- * and releases the registry lock and a mutex.
+ * Record an event in a template's entry, if it has one.  Acquires and
+ * releases the registry lock and a mutex.
  */
 static void
 template_note(Oid oid, TemplateNote note)
@@ -421,7 +433,8 @@ template_note(Oid oid, TemplateNote note)
 }
 
 /*
- * Say that a transaction that wrote to a template is about to commit.
+ * Record that a transaction that has written to a template is about to
+ * commit.  Acquires and releases the registry lock and a mutex.
  */
 void
 registry_template_changed(Oid oid)
@@ -430,8 +443,8 @@ registry_template_changed(Oid oid)
 }
 
 /*
- * Say that pg_db_role_setting is about to change, or has changed.  Takes no
- * lock.
+ * Record that pg_db_role_setting is about to change, or has changed.  Takes
+ * no lock.
  */
 void
 registry_settings_changed(void)
@@ -440,7 +453,8 @@ registry_settings_changed(void)
 }
 
 /*
- * A number that goes up with each change of pg_db_role_setting.  Takes no lock.
+ * Return a number that increases with each change of pg_db_role_setting.
+ * Takes no lock.
  */
 uint64
 registry_settings_generation(void)
@@ -449,9 +463,9 @@ registry_settings_generation(void)
 }
 
 /*
- * Say whether there may be a prepared transaction that changes
- * pg_db_role_setting when it is committed, which nobody will notice: until
- * there is none, no template's settings are taken as known.  Takes no lock.
+ * Record whether there may be a prepared transaction whose commit will change
+ * pg_db_role_setting unnoticed: as long as there is one, no template's
+ * configuration parameters are considered known.  Takes no lock.
  */
 void
 registry_settings_prepared(bool prepared)
@@ -460,7 +474,7 @@ registry_settings_prepared(bool prepared)
 }
 
 /*
- * What was said.  Takes no lock.
+ * Report what registry_settings_prepared has recorded.  Takes no lock.
  */
 bool
 registry_has_settings_prepared(void)
@@ -469,7 +483,8 @@ registry_has_settings_prepared(void)
 }
 
 /*
- * Say that a session that was in a template is ending.
+ * Record that a session that was connected to a template is exiting.
+ * Acquires and releases the registry lock and a mutex.
  */
 void
 registry_template_left(Oid oid)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * templates.h
- *	  Templates: their snapshots, and whether clones are as they are now.
+ *	  Templates: their snapshots, and whether clones are up to date.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -13,13 +13,13 @@
 #include "registry.h"
 
 /* How far a template's snapshot is behind: see registry_behind. */
-#define BEHIND_MISSING		0x01	/* there is none */
+#define BEHIND_MISSING		0x01	/* there is no snapshot */
 #define BEHIND_COMMITS		0x02	/* something was committed in the template */
-#define BEHIND_UNVERIFIED	0x04	/* its files may have changed without that */
-#define BEHIND_ROW			0x08	/* its row or its settings have changed */
+#define BEHIND_UNVERIFIED	0x04	/* its files may have changed without a commit */
+#define BEHIND_ROW			0x08	/* its row or configuration parameters have changed */
 #define BEHIND_CONTENT		(BEHIND_MISSING | BEHIND_COMMITS)
 
-/* And how far a clone is behind that. */
+/* How far a clone is behind the snapshot. */
 #define BEHIND_CLONE_FILES	0x10
 #define BEHIND_CLONE_ROW	0x20
 #define BEHIND_CLONE		(BEHIND_CLONE_FILES | BEHIND_CLONE_ROW)

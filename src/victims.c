@@ -1,22 +1,23 @@
 /*-------------------------------------------------------------------------
  *
  * victims.c
- *	  What gives way when testdb.max_clones, testdb.max_templates or the disk is
- *	  full.
+ *	  What is given up when testdb.max_clones, testdb.max_templates or the
+ *	  disk is full.
  *
- * Spares give way, and clones that wait to become spares again: for a clone those
- * of the template that has the most of them, for a template those of the one that
- * nobody has asked for the longest time.  Whoever takes one drops it.
+ * Spares and returned clones are given up: for a clone, those of the template
+ * that has the most of them; for a template, those of the template whose last
+ * request is the oldest.  The process that takes one drops it.
  *
- * Databases that CREATE DATABASE made stay for as long as their owners like, and
- * so must not use up places that testdb's callers need.  They are let go: testdb
- * forgets that it made them, and they are ordinary databases from then on.  Those
- * that nobody has used for the longest time are, when only the last eighth of
- * testdb.max_clones is left; and all of a template, when its place is needed.
- * Whoever lets one go removes its lease, after the entry: a crash in between brings
- * the entry back.
+ * Databases created by CREATE DATABASE have no lifetime, and must not occupy
+ * all of testdb.max_clones.  They are let go: testdb removes their entries,
+ * and they are ordinary databases from then on.  That is done with the least
+ * recently used ones when only the last eighth of testdb.max_clones is left,
+ * and with all of a template when its entry is needed.  The process that lets
+ * one go removes its lease after the entry; a crash in between restores the
+ * entry.
  *
- * Locks: the registry lock, then a template's mutex, as registry.c says.
+ * Locks: the registry lock, then a template's mutex, as described in
+ * registry.c.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -30,11 +31,13 @@
 #include "victims.h"
 
 /*
- * Take a spare, or a clone that waits to become one again, that makes room for
- * something else, one of the template that has the most of them, but none of
- * this owner of spared_template: it becomes DROPPING, and is copied to *clone.
- * False if there is none; *coming then says whether somebody is about to make
- * room in another way.  Takes and releases the registry lock and mutexes.
+ * Take a spare or a returned clone, of the template that has the most of
+ * them, to make room for another database: it becomes DROPPING, owned by this
+ * process, and its entry is copied to *clone.  Those of spared_owner made
+ * from spared_template are not taken.
+ *
+ * False if there is none; *coming then is true if another process is about to
+ * make room.  Acquires and releases the registry lock and mutexes.
  */
 bool
 registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
@@ -91,7 +94,9 @@ registry_take_victim(Oid spared_template, Oid spared_owner, TestdbClone *clone,
 }
 
 /*
- * Has somebody a clone who counts on testdb for it?  The registry lock is held.
+ * Report whether a clone is in use, or is being created for a session, under
+ * terms that do not allow it to be let go.  The registry lock must be held
+ * exclusively.
  */
 static bool
 is_held(const TestdbClone *clone)
@@ -110,8 +115,8 @@ is_held(const TestdbClone *clone)
 }
 
 /*
- * When a template was last asked for a clone; 0 if it was not since the server's
- * start.
+ * Return the time of the last request for a clone of a template; 0 if there
+ * was none since server start.  The registry lock must be held exclusively.
  */
 static TimestampTz
 template_used_at(const TemplateEntry *entry)
@@ -124,9 +129,10 @@ template_used_at(const TemplateEntry *entry)
 }
 
 /*
- * The template whose place can be had by another: of those of whose clones none
- * is held, the one that was asked for the longest time ago; or NULL.  held has
- * room for a flag for each.  The registry lock is held exclusively.
+ * Return the template whose entry can be reused: of those without clones in
+ * use (see is_held) the one whose last request is the oldest; NULL if there
+ * is none. held is a work area of testdb.max_templates elements.  The
+ * registry lock must be held exclusively.
  */
 static TemplateEntry *
 find_template_victim(bool *held)
@@ -152,9 +158,9 @@ find_template_victim(bool *held)
 }
 
 /*
- * Take one of the clones of a template that gives way, as
- * registry_take_template_victim says.  The registry lock and the mutex are held
- * exclusively.
+ * Take one of a template's clones, as described at
+ * registry_take_template_victim; false if there is none.  The registry lock
+ * and the mutex must be held exclusively.
  */
 static bool
 take_clone_of(TemplateEntry *template, TestdbClone *clone)
@@ -188,11 +194,12 @@ take_clone_of(TemplateEntry *template, TestdbClone *clone)
 }
 
 /*
- * Take a clone of a template that gives its place among testdb.max_templates to
- * another, if that has none and none is free.  *clone is a copy of it, and either
- * DROPPING, to be dropped by the caller, or LEASED: then it has been let go.
- * False if there is none, or no need; *coming says whether there may be one soon.
- * Takes and releases the registry lock.
+ * If a template has no entry, and all testdb.max_templates entries have
+ * clones, take a clone of a template that can give up its entry.  *clone is a
+ * copy of its entry: either it is DROPPING, owned by this process, and the
+ * caller must drop it, or it is LEASED, and has been let go.  False if there
+ * is none, or no need; *coming is true if there may be one soon.  Acquires
+ * and releases the registry lock and a mutex.
  */
 bool
 registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming)
@@ -211,7 +218,9 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 			needed = false;
 	if (needed && (victim = find_template_victim(held)) != NULL)
 	{
-		/* Who waits for a spare looks at the list with the mutex alone. */
+		/*
+		 * Sessions that wait for a spare read the list under the mutex alone.
+		 */
 		LWLockAcquire(victim->mutex, LW_EXCLUSIVE);
 		found = take_clone_of(victim, clone);
 		LWLockRelease(victim->mutex);
@@ -224,9 +233,10 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 }
 
 /*
- * Let go of the database that CREATE DATABASE made and that was used longest ago,
- * if only the last eighth of testdb.max_clones is left: *oid is its OID.  False if
- * there is none, or no need.  Takes and releases the registry lock.
+ * If only the last eighth of testdb.max_clones is left, let go of the least
+ * recently used database created by CREATE DATABASE: its entry is removed,
+ * and *oid is its OID.  False if there is none, or no need.  Acquires and
+ * releases the registry lock.
  */
 bool
 registry_let_go(Oid *oid)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * victims.h
- *	  What gives way when there is no room.
+ *	  What is given up when there is no room.
  *
  * Copyright (c) 2026, testdb contributors
  *
