@@ -85,7 +85,27 @@ check_usable(const char *function)
 }
 
 /*
- * Return argument number argno, the name of a database; what is its name in
+ * Lock an object as LockSharedObject does, but wait no longer than
+ * testdb.timeout.
+ *
+ * Errors: 55P03 after testdb.timeout, or the session's lock_timeout.
+ */
+void
+lock_within_timeout(Oid class, Oid object, uint16 subobject, LOCKMODE mode)
+{
+	char		timeout[16];
+	int			nest = NewGUCNestLevel();
+
+	snprintf(timeout, sizeof(timeout), "%d", testdb_timeout);
+	if (LockTimeout == 0 || LockTimeout > testdb_timeout)
+		(void) set_config_option("lock_timeout", timeout, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	LockSharedObject(class, object, subobject, mode);
+	AtEOXact_GUC(true, nest);
+}
+
+/*
+ * Return argument number argno, the name of a database; what describes it in
  * messages.
  *
  * Errors: 22004 if it is NULL, 42602 if it is empty or too long.
@@ -118,10 +138,9 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
  * InvalidOid.  The search sees what workers have committed since this
  * transaction began.
  *
- * A session mostly asks for the same database again.  *last remembers the one
- * found last; if it still has this name according to the catalog cache, no
- * search is needed.  Templates and dropped databases are remembered
- * separately.
+ * A session often uses the same database repeatedly.  *last is the one found
+ * last; if it still has this name according to the catalog cache, no search
+ * is needed.  Templates and dropped databases are remembered separately.
  */
 static Oid
 find_database_info(const char *name, Oid *last, DatabaseInfo *info)
@@ -487,7 +506,7 @@ check_no_build(const RequestArgs *args)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("database \"%s\" is a template",
 						NameStr(args->database_name)),
-				 errdetail("testdb_template_begin has made it."),
+				 errdetail("It was created by testdb_template_begin."),
 				 errhint("See testdb_template_finish, testdb_template_cancel and testdb_template_drop.")));
 }
 
@@ -762,18 +781,14 @@ static bool
 lock_clone(Oid oid)
 {
 	DatabaseInfo info;
-	char		timeout[16];
-	int			nest = NewGUCNestLevel();
 
-	snprintf(timeout, sizeof(timeout), "%d", testdb_timeout);
-	if (LockTimeout == 0 || LockTimeout > testdb_timeout)
-		(void) set_config_option("lock_timeout", timeout, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	LockSharedObject(DatabaseRelationId, oid, 0, ShareUpdateExclusiveLock);
-	AtEOXact_GUC(true, nest);
+	lock_within_timeout(DatabaseRelationId, oid, 0, ShareUpdateExclusiveLock);
 	return database_lookup(oid, &info);
 }
 
+/*
+ * Release the lock acquired by lock_clone.
+ */
 static void
 unlock_clone(Oid oid)
 {

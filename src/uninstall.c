@@ -60,16 +60,15 @@
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
 #include "database.h"
 #include "debug.h"
+#include "functions.h"
 #include "guc.h"
 #include "lease.h"
 #include "registry.h"
@@ -168,10 +167,11 @@ uninstall_undo(void)
 }
 
 /*
- * Raise an error unless this call may be made here.
+ * Raise an error unless a superuser calls this function, where it can be
+ * called.
  */
 static void
-check_callable(const char *function)
+check_superuser(const char *function)
 {
 	testdb_check_library();
 	if (!superuser())
@@ -179,28 +179,7 @@ check_callable(const char *function)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to call %s", function),
 				 errdetail("Only superusers may call it.")));
-	PreventCommandDuringRecovery(function);
-	PreventCommandIfReadOnly(function);
-}
-
-/*
- * Lock an object as LockSharedObject does, but wait no longer than
- * testdb.timeout.
- *
- * Errors: 55P03.
- */
-static void
-lock_within_timeout(Oid class, Oid object, uint16 subobject)
-{
-	char		timeout[16];
-	int			nest = NewGUCNestLevel();
-
-	snprintf(timeout, sizeof(timeout), "%d", testdb_timeout);
-	if (LockTimeout == 0 || LockTimeout > testdb_timeout)
-		(void) set_config_option("lock_timeout", timeout, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	LockSharedObject(class, object, subobject, ExclusiveLock);
-	AtEOXact_GUC(true, nest);
+	check_callable(function);
 }
 
 /*
@@ -277,7 +256,8 @@ remove_snapshots(void)
 	templates = registry_list_templates(&n);
 	for (int i = 0; i < n; i++)
 	{
-		lock_within_timeout(DatabaseRelationId, templates[i].oid, SNAPSHOT_SUBID);
+		lock_within_timeout(DatabaseRelationId, templates[i].oid, SNAPSHOT_SUBID,
+							ExclusiveLock);
 		registry_clear_snapshot(templates[i].oid, "");
 		snapshot_remove(templates[i].oid);
 		UnlockSharedObject(DatabaseRelationId, templates[i].oid, SNAPSHOT_SUBID,
@@ -324,11 +304,11 @@ testdb_uninstall(PG_FUNCTION_ARGS)
 	TimestampTz deadline =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
 
-	check_callable("testdb_uninstall()");
+	check_superuser("testdb_uninstall()");
 	InitMaterializedSRF(fcinfo, 0);
 	request_wait_until_ready(deadline);
 
-	lock_within_timeout(ExtensionRelationId, InvalidOid, 0);
+	lock_within_timeout(ExtensionRelationId, InvalidOid, 0, ExclusiveLock);
 	write_mark();
 	debug_point("uninstall-marked");
 	registry_set_uninstalled(true);
@@ -349,7 +329,7 @@ testdb_uninstall(PG_FUNCTION_ARGS)
 Datum
 testdb_install(PG_FUNCTION_ARGS pg_attribute_unused())
 {
-	check_callable("testdb_install()");
+	check_superuser("testdb_install()");
 	request_await_start();
 	uninstall_undo();
 	PG_RETURN_VOID();
