@@ -35,6 +35,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "memory.h"
 #include "mount.h"
@@ -55,6 +56,18 @@ static const CgroupVersion versions[] = {
 	{"cgroup", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
 	"total_inactive_file ", "total_active_file "},
 };
+
+/* The mount of a version's hierarchy, as last read. */
+typedef struct CgroupMount
+{
+	time_t		read_at;		/* s, on a monotonic clock; 0 if never */
+	bool		found;
+	char		root[PATH_MAX]; /* the mounted directory of the hierarchy */
+	char		point[PATH_MAX];	/* where it is mounted */
+} CgroupMount;
+
+/* For how long a mount is remembered, in s. */
+#define MOUNT_AGE	10
 
 /* Version 1 has a number close to the maximum if there is no limit. */
 #define NO_LIMIT	(INT64_MAX / 2)
@@ -182,34 +195,56 @@ find_group(const char *table, const CgroupVersion *version, char *path)
 }
 
 /*
+ * Return the mount of a version's hierarchy, or NULL if there is none.  It is
+ * remembered for MOUNT_AGE, since the table of mounts can be long, and this is
+ * called often; not in tests, which have a root of their own.
+ */
+static const CgroupMount *
+get_mount(const char *root, const CgroupVersion *version)
+{
+	static CgroupMount mounts[sizeof(versions) / sizeof(versions[0])];
+	CgroupMount *mount = &mounts[version - versions];
+	struct timespec now = {0};
+	char		table[PATH_MAX];
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	if (root[0] != '\0' || mount->read_at == 0 || now.tv_sec - mount->read_at >= MOUNT_AGE)
+	{
+		mount->found =
+			snprintf(table, sizeof(table), "%s/proc/self/mountinfo", root) < PATH_MAX &&
+			mount_find(table, version->type, version->option, mount->root, mount->point);
+		mount->read_at = root[0] != '\0' ? 0 : now.tv_sec;
+	}
+	return mount->found ? mount : NULL;
+}
+
+/*
  * Take all groups of one version into account that contain this process: its
  * own, and those above it up to the mount point.
  */
 static void
 consider_version(const char *root, const CgroupVersion *version, MemoryRoom *room)
 {
+	const CgroupMount *mount = get_mount(root, version);
 	char		table[PATH_MAX];
-	char		mount_root[PATH_MAX];
-	char		point[PATH_MAX];
 	char		group[PATH_MAX];
 	char		dir[2 * PATH_MAX];
 	size_t		length;
 	size_t		top;
 
-	if (snprintf(table, sizeof(table), "%s/proc/self/mountinfo", root) >= PATH_MAX ||
-		!mount_find(table, version->type, version->option, mount_root, point) ||
+	if (mount == NULL ||
 		snprintf(table, sizeof(table), "%s/proc/self/cgroup", root) >= PATH_MAX ||
 		!find_group(table, version, group))
 		return;
 
-	length = strcmp(mount_root, "/") == 0 ? 0 : strlen(mount_root);
-	if (strncmp(group, mount_root, length) != 0 ||
+	length = strcmp(mount->root, "/") == 0 ? 0 : strlen(mount->root);
+	if (strncmp(group, mount->root, length) != 0 ||
 		(group[length] != '/' && group[length] != '\0') ||
 		strncmp(group, "/..", 3) == 0)
 		group[length = 0] = '\0';
-	if (snprintf(dir, sizeof(dir), "%s%s%s", root, point, group + length) >= (int) sizeof(dir))
+	if (snprintf(dir, sizeof(dir), "%s%s%s", root, mount->point, group + length) >= (int) sizeof(dir))
 		return;
-	top = strlen(root) + strlen(point);
+	top = strlen(root) + strlen(mount->point);
 	for (;;)
 	{
 		char	   *slash;

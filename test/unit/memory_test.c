@@ -230,6 +230,7 @@ int
 main(void)
 {
 	MemoryRoom	memory;
+	MemoryRoom	again;
 
 	must(mkdtemp(root) != NULL, root);
 	test_machine();
@@ -245,6 +246,13 @@ main(void)
 	printf("ok %d - this system\n", ntests);
 	printf("# %lld of %lld MB free%s\n", (long long) (memory.free / MB),
 		   (long long) (memory.total / MB), memory.container ? ", in a container" : "");
+
+	/* Now the mounts are remembered. */
+	ntests++;
+	if (!memory_get_room("", &again) || again.total != memory.total ||
+		again.container != memory.container)
+		nfailed++, printf("not ");
+	printf("ok %d - this system, the second time\n", ntests);
 
 	printf("1..%d\n", ntests);
 	return nfailed ? 1 : 0;
