@@ -102,7 +102,8 @@ typedef struct BuildClaim
 	TimestampTz since;
 	NameData	name;
 	char		fingerprint[TESTDB_MAX_LABEL + 1];
-	NameData	base;			/* what it is made from */
+	NameData	base;			/* name of the template from which it is
+								 * created */
 	NameData	database_name;	/* "" before it is created */
 	Oid			database;		/* InvalidOid before it is created */
 	bool		vacuumed;		/* seal.c has vacuumed it */
@@ -719,10 +720,10 @@ vacuum_build(const RequestArgs *args)
 }
 
 /*
- * Have a template finished as soon as nobody is connected to it.
+ * Have a worker finish a template, as soon as it has no sessions.
  *
- * Errors: 3D000 if it no longer exists; 55006 if somebody is still in it
- * after testdb.template_timeout; those of request_perform.
+ * Errors: 3D000 if it no longer exists; 55006 if it still has sessions after
+ * testdb.template_timeout; those of request_perform.
  */
 static void
 finish_build(const RequestArgs *args)

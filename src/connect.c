@@ -25,9 +25,9 @@
  *	  array below, the name that it is connecting to, and the worker waits until
  *	  there is none, before it locks the database.
  *
- * Why nobody slips through: a client records the name before it checks
- * whether that is closed, and a worker closes it before it looks for clients,
- * with a memory barrier on either side.
+ * No client is missed: a client records the name before it checks whether
+ * that is closed, and a worker closes it before it looks for clients, with a
+ * memory barrier on either side.
  *
  * If a worker exits, its exit callback opens the name.  A crash re-creates
  * all of this.
@@ -84,7 +84,7 @@ static ConnectSharedState *connect_state = NULL;
 /* This worker's number, or -1. */
 static int	place = -1;
 
-/* True if this process has recorded where it is connecting to. */
+/* True if this process has recorded the database that it is connecting to. */
 static bool on_its_way = false;
 
 /*

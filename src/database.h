@@ -16,7 +16,7 @@
 #include "storage/lockdefs.h"
 #include "utils/hsearch.h"
 
-/* What the caller needs to know of a database's row. */
+/* The fields of a database's row that callers need. */
 typedef struct DatabaseInfo
 {
 	Oid			oid;

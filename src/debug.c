@@ -8,15 +8,15 @@
  *
  *		testdb.debug_point = 'name kill'
  *
- * a process that comes to it kills itself as kill -9 would; with "fatal" it
- * ends with a FATAL error, as by pg_terminate_backend(), and with "error" it
- * raises an error that is caught like any other.  With "wait" it waits there
- * until the setting is changed.  t/025_points.pl goes through all of them.
+ * a process that reaches it kills itself with SIGKILL; with "fatal" it exits
+ * with a FATAL error, like pg_terminate_backend(), and with "error" it raises
+ * an error that is caught like any other.  With "wait" it waits until the
+ * parameter is changed.  t/025_points.pl tests all points.
  *
- * Where debug_planted("name") is asked, a mistake is made if it is set with
- * "plant", so that a test sees it found.
+ * At debug_planted("name"), the action "plant" causes a mistake, for tests of
+ * the checks that should detect it.
  *
- * All of this is there only if the library was built with DEBUG=1.
+ * All of this is only compiled with DEBUG=1.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -41,7 +41,7 @@
 static char *testdb_debug_point = NULL;
 
 /*
- * Define the setting; called by guc_define.
+ * Define testdb.debug_point; called by guc_define.
  */
 void
 debug_define(void)
@@ -56,8 +56,8 @@ debug_define(void)
 }
 
 /*
- * Return the action at this point: the rest of the setting, if it is for this
- * point, else NULL.
+ * Return the action at this point: the rest of the parameter's value, if it
+ * is for this point, else NULL.
  */
 static const char *
 action_at(const char *name)
@@ -108,9 +108,9 @@ wait_at(const char *name)
 }
 
 /*
- * Come to a point of this name.
+ * Mark a point with this name.
  *
- * Errors: XX000 at the one that is set, unless it is waited there.
+ * Errors: XX000 if the action at it is "error", or FATAL.
  */
 void
 debug_point(const char *name)
@@ -132,7 +132,7 @@ debug_point(const char *name)
 }
 
 /*
- * Is the mistake of this name to be made?
+ * Report whether to make the mistake with this name.
  */
 bool
 debug_planted(const char *name)

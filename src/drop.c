@@ -55,7 +55,7 @@
 /* How often to roll back prepared transactions if new ones appear. */
 #define PREPARED_TRIES		10
 
-/* After how many of these tries the row is mended. */
+/* The number of these tries after which the row is repaired. */
 #define MENDING_TRY			3
 
 /*
@@ -110,8 +110,9 @@ is_worth_keeping(const TestdbClone *clone)
 }
 
 /*
- * Return a clone for reuse, which is locked, with nobody in it, and commit:
- * steps 3 and 4 above.  False, with nothing done, if its template has gone.
+ * Return a clone to be recycled, and commit: steps 3 and 4 above.  It is
+ * locked and has no sessions.  False, with nothing done, if its template no
+ * longer exists.
  */
 static bool
 return_clone(TestdbClone *clone)
@@ -180,12 +181,12 @@ report_no_visitor(const char *name)
 }
 
 /*
- * Give a clone in which no process could roll back prepared transactions its
- * original row, under its present name and owner, and commit: somebody may
- * have written a locale or a tablespace there with which nobody can connect.
- * It is marked as invalid: its horizons are the template's, so that it is
- * never given back.  Ends the caller's transaction, and with it the lock, and
- * begins another.
+ * Reset the row of a clone in which no process could roll back prepared
+ * transactions, keeping its name and owner, and commit: its locale or
+ * tablespace may have been changed to one with which no process can connect.
+ * It is marked as invalid, and since it gets its template's horizons, it is
+ * never given back.  Ends the caller's transaction, which releases the lock,
+ * and begins another.
  *
  * Errors: 55P03 after lock_timeout.
  */
@@ -510,9 +511,9 @@ note_failure(const TestdbClone *clone, const char *what, const char *name,
 		ereport(LOG,
 				(errcode(edata->sqlerrcode),
 				 name[0] != '\0' ?
-				 errmsg("%s \"%s\", made from template \"%s\": %s", what, name,
+				 errmsg("%s \"%s\", created from template \"%s\": %s", what, name,
 						NameStr(clone->template_name), edata->message) :
-				 errmsg("%s with OID %u, made from template \"%s\": %s", what, clone->oid,
+				 errmsg("%s with OID %u, created from template \"%s\": %s", what, clone->oid,
 						NameStr(clone->template_name), edata->message),
 				 edata->detail ? errdetail_internal("%s", edata->detail) : 0,
 				 errhint("It will be retried in %d s, and less often after that.", delay)));

@@ -260,7 +260,7 @@ run_query(const char *query, Oid type, Datum parameter)
 {
 	SPI_connect();
 	if (SPI_execute_with_args(query, 1, &type, &parameter, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for what is in the way");
+		elog(ERROR, "could not query transactions and locks");
 	return (int) SPI_processed;
 }
 

@@ -15,10 +15,10 @@
  *	  pg_terminate_backend() does.  As long as there is such a session, none is
  *	  terminated, since that would not help.  The same is true of prepared
  *	  transactions, which are never rolled back in a template.
- *	- Only client sessions are terminated.  Autovacuum workers are told to go by
- *	  the worker (database_lock_idle); other processes are waited for.  A client
- *	  that is still connecting is terminated when it is connected: before, it
- *	  would hear that it was refused.
+ *	- Only client sessions are terminated.  Autovacuum workers are terminated by
+ *	  the testdb worker (database_lock_idle); other processes are waited for.  A
+ *	  client that is still connecting is terminated once it is connected, since
+ *	  before its connection would be reported as refused.
  *
  * The clone has what a terminated session has committed, since the template
  * is checked after its exit.  Clients that reconnect are terminated each

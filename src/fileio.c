@@ -3,7 +3,7 @@
  * fileio.c
  *	  Files and directories, and errors about them, for filesync.c.
  *
- * Plain POSIX, as filesync.c is; what is common to it and the files beside it.
+ * Plain POSIX; functions shared by filesync.c and the files beside it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -254,7 +254,7 @@ walk_entry(const Walk *walk, const char *name)
 	RETRY(rc, fstatat(walk->fd, name, &st, AT_SYMLINK_NOFOLLOW));
 	if (rc < 0)
 	{
-		/* Removed since readdir() saw it: ignore it. */
+		/* Removed since readdir() returned it: ignore it. */
 		if (errno == ENOENT)
 			return true;
 		return fs_fail(walk->error, errno, "stat file", walk->dir, name);

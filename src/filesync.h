@@ -33,27 +33,30 @@
 /* Same for a file system that seems to keep whole seconds only. */
 #define FILESYNC_RACY_AGE_COARSE INT64_C(3000000000)
 
-/* FilesyncFile.origin when it isn't known what the file is equal to. */
+/* FilesyncFile.origin if it is unknown what the file is equal to. */
 #define FILESYNC_ORIGIN_UNKNOWN INT64_MIN
 
 /* Options' flags */
-#define FILESYNC_FSYNC		0x01	/* what was changed is durable on return */
+#define FILESYNC_FSYNC		0x01	/* changes are durable on return */
 #define FILESYNC_MARK		0x02	/* keep FILESYNC_UNFINISHED while changing */
-#define FILESYNC_NO_CLONE	0x04	/* share no extents with the source */
+#define FILESYNC_NO_CLONE	0x04	/* do not share extents with the source */
 
-/* Why a function failed; filled when it returns failure. */
+/* The reason of a failure; set by a function that fails. */
 typedef struct FilesyncError
 {
 	int			saved_errno;	/* never 0 */
-	bool		source;			/* the source can't be read, or is not what
-								 * its manifest says */
+	bool		source;			/* the source cannot be read, or differs from
+								 * its manifest */
 	char		message[1400];	/* complete, without a period */
 } FilesyncError;
 
-/* What was done, or begun by a call that failed.  Calls add to it. */
+/*
+ * Counts of what was done, or begun by a call that failed.  Calls add to
+ * them.
+ */
 typedef struct FilesyncStats
 {
-	uint64_t	examined;		/* files or names looked at */
+	uint64_t	examined;		/* files or names examined */
 	uint64_t	compared;		/* files found equal by reading them */
 	uint64_t	copied;			/* files rewritten in place */
 	uint64_t	created;
@@ -91,13 +94,14 @@ typedef struct FilesyncFile
 	int64_t		size;
 	int64_t		mtime;
 	int64_t		origin;			/* mtime of the file that this is a copy of */
-	bool		racy;			/* mtime can't tell whether it changed since */
+	bool		racy;			/* its mtime does not tell whether it has
+								 * changed since */
 } FilesyncFile;
 
 typedef struct FilesyncManifest FilesyncManifest;
 typedef struct FilesyncNames FilesyncNames;
 
-/* What to make of a directory, and how. */
+/* Arguments of functions that change a directory. */
 typedef struct FilesyncTask
 {
 	const char *source;			/* the directory that has the content */
@@ -112,7 +116,8 @@ typedef struct FilesyncTask
 typedef enum FilesyncEvent
 {
 	FILESYNC_NAME,				/* the file of this name may have changed */
-	FILESYNC_ENTRY,				/* so has the name: made, removed, renamed */
+	FILESYNC_ENTRY,				/* and the name was created, removed or
+								 * renamed */
 	FILESYNC_GONE,				/* no more events of this directory */
 	FILESYNC_OVERFLOW			/* changes of any directory were lost */
 } FilesyncEvent;

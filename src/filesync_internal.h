@@ -31,7 +31,7 @@
 
 #define NO_INDEX UINT32_MAX
 
-/* Call until it isn't interrupted by a signal. */
+/* Repeat a call until it is not interrupted by a signal. */
 #define RETRY(result, call) \
 	do \
 	{ \
@@ -92,14 +92,14 @@ typedef struct Change
 	uint32_t	index;			/* in the manifest */
 	bool		create;
 	bool		compare;		/* leave it if its content is right */
-	int64_t		old_size;		/* of what is rewritten, at most */
+	int64_t		old_size;		/* maximum size of the file to be rewritten */
 } Change;
 
 /* One call of the functions that change a directory. */
 typedef struct SyncRun
 {
 	const FilesyncOptions *options;
-	FilesyncOptions defaults;	/* what options points to if there are none */
+	FilesyncOptions defaults;	/* used if the caller has no options */
 	FilesyncStats *stats;
 	FilesyncStats unwanted;		/* same for stats */
 	FilesyncError *error;
@@ -115,7 +115,7 @@ typedef struct SyncRun
 	bool		marked;			/* the target has the marker */
 	bool		try_clone;		/* not yet known to be impossible */
 	bool		try_kernel_copy;
-	int64_t		now;			/* before anything was looked at */
+	int64_t		now;			/* before anything was read */
 	uint32_t	unchecked;		/* files since the last check */
 	char	   *buffer;			/* 2 * BUFFER_SIZE, or NULL */
 	unsigned char *seen;		/* one byte per file of the manifest */
@@ -126,8 +126,8 @@ typedef struct SyncRun
 } SyncRun;
 
 /*
- * What fs_walk_directory() calls for each file; false, with the error set, ends
- * the walk.
+ * Callback of fs_walk_directory() for each file; false, with the error set,
+ * ends the walk.
  */
 typedef bool (*WalkCallback) (const char *name, const struct stat *st,
 							  void *arg);

@@ -8,17 +8,17 @@
  * database that is a template, the callback does this:
  *
  *	- If the transaction has a transaction ID, or is being prepared, the
- *	  template's generation is incremented.  That is before the commit is
- *	  visible to anybody, so that a session that has seen it never gets an
- *	  older clone.  Between the two nobody can take a new snapshot, since this
+ *	  template's generation is incremented.  That is done before the commit is
+ *	  visible to other sessions, so that a session that has seen it never gets
+ *	  an older clone.  Between the two no snapshot can be taken, since this
  *	  session is in the template.  If the commit then fails, the snapshot is
- *	  compared with the template once too often.
+ *	  compared with the template in vain.
  *	- If only maintenance wrote in it (VACUUM, ANALYZE, autovacuum; see below),
- *	  nothing has changed that a query could tell: clones of the state before
- *	  are still handed out, and the template is marked as unverified, so that
- *	  it is checked when nobody is in it.
- *	- If it has none, it may still have changed files: nextval() within what
- *	  it has logged ahead, hint bits, VACUUM.  When the session ends, the
+ *	  no query result has changed: clones of the previous state are still
+ *	  handed out, and the template is marked as unverified, so that its files
+ *	  are compared when it has no sessions.
+ *	- If it has none, it may still have changed files: nextval() within the
+ *	  values logged in advance, hint bits, VACUUM.  When the session ends, the
  *	  template is marked as unverified.
  *
  * What counts as maintenance.  A transaction counts as a user's unless all of

@@ -32,7 +32,7 @@
  * A crash of any process makes the postmaster restart all of them, with new
  * shared memory.
  *
- * Why nobody slips through:
+ * No process is missed:
  *
  * A process has set its lxid before it receives the message and checks the
  * gate; the worker has set the gate to SHUT before it looks for processes
@@ -297,9 +297,9 @@ wait_at_gate(Gate *gate)
  * Wait until the gate of this session's database is open.  The session has an
  * lxid, and has accessed nothing since it got it.
  *
- * After it was found open and before gate_unpark() the gate may have been
- * shut again, with this session counted as parked: so it is checked once
- * more.
+ * The gate may have been shut again after it was found open and before
+ * gate_unpark(), with this session counted as parked; so it is checked again
+ * after that.
  */
 void
 gate_pass(void)

@@ -86,7 +86,7 @@ guard_client_authentication(Port *port, int status)
  * removed at the end of the transaction.  Does nothing if there is no such
  * database.
  *
- * Errors: 55000 if another process has it in hand.
+ * Errors: 55000 if another process is working on it.
  */
 static void
 guard_database(const char *name)

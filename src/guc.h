@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guc.h
- *	  The settings of testdb.
+ *	  The configuration parameters of testdb.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -10,7 +10,7 @@
 #ifndef TESTDB_GUC_H
 #define TESTDB_GUC_H
 
-/* How a database is made from its template. */
+/* The methods to create a database from its template. */
 typedef enum TestdbMethod
 {
 	TESTDB_METHOD_NATIVE,		/* testdb's own: snapshots and recycling */
@@ -22,13 +22,16 @@ typedef enum TestdbMethod
 #define TESTDB_MAX_CLONES		100000
 #define TESTDB_MAX_TEMPLATES	10000
 
-/* Set at server start only. */
+/* Set only at server start. */
 extern int	testdb_workers;
 extern char *testdb_database;
 extern int	testdb_max_clones;
 extern int	testdb_max_templates;
 
-/* Read by the workers; changed by a reload. */
+/*
+ * Read by the workers; changed by a reload, and testdb.max_clones_per_role by
+ * SET.
+ */
 extern int	testdb_lock_timeout;	/* ms */
 extern int	testdb_recycled;
 extern int	testdb_spares;
@@ -39,7 +42,7 @@ extern int	testdb_snapshot_timeout;	/* s */
 extern char *testdb_recycle_statement;
 extern int	testdb_kept_templates;	/* read in sessions, too */
 
-/* Read in the session that calls. */
+/* Read in the calling session. */
 extern int	testdb_timeout;		/* ms */
 extern int	testdb_template_timeout;
 extern bool testdb_end_template_sessions;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * handout.c
- *	  Getting a clone in the caller's session: a spare, or a request.
+ *	  Getting a clone, in the caller's session: a spare, or a request.
  *
  * A spare is taken without a worker: its entry is taken from the registry,
  * its row opened in place (spare_row.c), its lease written.  Everything else
@@ -36,7 +36,9 @@
 /* Interval between checks of a clone that is being rewound, in ms. */
 #define REWIND_PAUSE		10
 
-/* Longest wait for a spare before a clone is made for the caller, in ms. */
+/*
+ * Longest wait for a spare before a clone is requested from a worker, in ms.
+ */
 #define SPARE_WAIT			100
 
 /*
@@ -107,7 +109,9 @@ handout_wait_for_template(Oid template, long *pause_ms, TimestampTz deadline)
 }
 
 /*
- * Set an error's detail to how many others use a database, in core's words.
+ * Set an error's detail to the number of sessions and prepared transactions
+ * that use a database, in core's words.  Returns a dummy value, like
+ * errdetail().
  */
 int
 handout_errdetail_busy(int nsessions, int nprepared)
@@ -186,7 +190,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	PG_END_TRY();
 	if (!opened)
 	{
-		/* Somebody has changed it: discard it, and take another. */
+		/* Its row was changed: discard it, and take another. */
 		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_GARBAGE);
 		request_wake_workers();
 		return take_spare(args, waited, result);
@@ -319,8 +323,8 @@ perform_with_template(RequestArgs *args, Oid template, const char *name,
 }
 
 /*
- * Log a call if testdb.log_min_duration says so; command is what was called.
- * start may be 0 if logging is off.
+ * Log a call if that is enabled by testdb.log_min_duration; command is its
+ * name, start the time when it began, which may be 0 if logging is off.
  */
 void
 handout_log_slow(const char *command, const RequestArgs *args,

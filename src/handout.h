@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * handout.h
- *	  Getting a clone in the caller's session.
+ *	  Getting a clone, in the caller's session.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -4,10 +4,10 @@
  *	  The frame of a background worker's jobs.
  *
  * A worker executes one request at a time, or background work.  Either is a
- * job: it begins and commits transactions, and releases what it has in hand
- * however it ends (states.c).  The operations are in files of their own, each
- * with its steps at the head: clone.c, drop.c, reset.c, seal.c, upkeep.c, and
- * rewind.c, which keeps several requests in hand.
+ * job: it begins and commits transactions, and releases the clones that it
+ * owns however it ends (states.c).  The operations are in files of their own,
+ * each with its steps at the head: clone.c, drop.c, reset.c, seal.c,
+ * upkeep.c, and rewind.c, which serves several requests at a time.
  *
  * On an ERROR, and on FATAL through job_exit(), the registry's entry of a
  * clone that was being created becomes GARBAGE, and one that was being
@@ -41,15 +41,15 @@
 #include "snapshot.h"
 #include "space.h"
 
-/* How often to make room for a clone if other workers take it. */
+/* How many times to make room for a clone if other workers take it. */
 #define ROOM_TRIES			10
 
 WorkerJob	job = {.request = -1};
 
-MemoryContext job_cxt = NULL;	/* reset each turn */
+MemoryContext job_cxt = NULL;	/* reset at the start of each cycle */
 
 /*
- * Begin a cycle: free what the last one has allocated.
+ * Begin a cycle: free the memory allocated in the last one.
  */
 void
 job_begin_turn(void)
@@ -63,7 +63,7 @@ job_begin_turn(void)
 }
 
 /*
- * Report what this worker does in pg_stat_activity; NULL if nothing.
+ * Report the activity of this worker in pg_stat_activity; NULL if it is idle.
  */
 void
 job_report(const char *activity)
@@ -72,9 +72,9 @@ job_report(const char *activity)
 }
 
 /*
- * Look up a database, as database_lookup does, and report what this worker
- * does to it, by its name.  Changes nothing if there is none.  For use in a
- * transaction.
+ * Look up a database, as database_lookup does, and report as the activity of
+ * this worker what followed by its name.  If there is none, *info and the
+ * activity are unchanged.  In a transaction.
  */
 void
 job_report_database(const char *what, Oid oid, DatabaseInfo *info)
@@ -95,7 +95,8 @@ job_begin_work(void)
 }
 
 /*
- * Commit it.  What is allocated afterwards lives until the end of the cycle.
+ * Commit the transaction of job_begin_work.  Memory allocated afterwards
+ * lives until the end of the cycle.
  */
 void
 job_commit_work(void)
@@ -139,7 +140,8 @@ describe_obstacle(char *(*describe) (Oid oid), Oid oid)
 }
 
 /*
- * For describe_obstacle: the processes that have not released their files.
+ * For describe_obstacle: describe the processes that have not released their
+ * files.
  */
 static char *
 describe_barrier(Oid oid pg_attribute_unused())
@@ -148,7 +150,7 @@ describe_barrier(Oid oid pg_attribute_unused())
 }
 
 /*
- * For describe_obstacle: the holders of a lock.
+ * For describe_obstacle: describe the holders of a lock.
  */
 static char *
 describe_lockers(Oid oid)
@@ -232,7 +234,7 @@ job_rollback_work(void)
 }
 
 /*
- * Release everything that this worker has in hand.
+ * Release all clones owned by this worker.
  */
 void
 release_in_hand(void)
@@ -255,9 +257,9 @@ job_leave_unrestored(Oid oid)
 }
 
 /*
- * Release what this worker has in hand, because it can't go on with it: an
- * unfinished clone becomes garbage, what was being removed is garbage again, and
- * the request gets this error.
+ * Release all clones owned by this worker, because it cannot finish its work
+ * on them: an unfinished clone becomes GARBAGE, and so does one that was
+ * being removed.  The request in progress, if any, gets this error.
  */
 void
 job_give_up(const ErrorData *edata)
@@ -271,7 +273,7 @@ job_give_up(const ErrorData *edata)
 }
 
 /*
- * The same, because it must exit.
+ * The same, because this worker exits.
  */
 void
 job_exit(void)
@@ -286,8 +288,8 @@ job_exit(void)
 }
 
 /*
- * Report whether a clone failed because another worker took the room that had
- * been made for it.
+ * Report whether creating a clone failed because another worker took the room
+ * that was made for it.
  */
 static bool
 has_lost_room(const RequestArgs *args, const ErrorData *edata)
@@ -320,7 +322,7 @@ dispatch(const RequestArgs *args, RequestResult *result)
 static void
 explain_failure(const RequestArgs *args, ErrorData *edata)
 {
-	/* Somebody else has just created a database with this name. */
+	/* A database with this name was created concurrently. */
 	if (edata->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && args->name_given)
 	{
 		edata->sqlerrcode = ERRCODE_DUPLICATE_DATABASE;
@@ -336,8 +338,9 @@ explain_failure(const RequestArgs *args, ErrorData *edata)
 }
 
 /*
- * Release what a request had in hand when it failed.  A clone whose content is
- * as it was, or can be restored, does not simply get the registry's fallback.
+ * Release all clones owned by this worker after a request has failed.  A
+ * clone whose content is unchanged, or can be restored, does not simply get
+ * its fallback state.
  */
 static void
 release_failed(void)
@@ -349,8 +352,8 @@ release_failed(void)
 }
 
 /*
- * A request has failed: end the transaction, release what is in hand, and
- * answer.  False, without an answer, if it is to be retried, as with
+ * Handle a failed request: end the transaction, release the clones, and
+ * answer.  False, without an answer, if it should be retried, as with
  * serve_once.  From PG_CATCH only.
  */
 static bool

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * job.h
- *	  What a background worker does.
+ *	  The jobs of a background worker.
  *
  * Copyright (c) 2026, testdb contributors
  *

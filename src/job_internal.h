@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * job_internal.h
- *	  What the operations of a worker share.
+ *	  Declarations shared by the operations of a worker.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -15,23 +15,24 @@
 #include "request.h"
 
 /*
- * What this worker is doing.  What it has in hand besides is in the registry:
- * see states.c.
+ * The work in progress of this worker.  The clones that it owns are recorded
+ * in the registry, too: see states.c.
  */
 typedef struct WorkerJob
 {
 	int			request;		/* slot of the request, or -1 */
-	Oid			clone;			/* the clone that it is about, or InvalidOid */
-	bool		resetting;		/* DROPPING: not to be dropped; its lease on
-								 * disk is still HELD */
-	bool		unrestored;		/* DROPPING: its content is to be restored;
+	Oid			clone;			/* the clone concerned, or InvalidOid */
+	bool		resetting;		/* DROPPING: being reset; its lease on disk is
+								 * still HELD */
+	bool		unrestored;		/* DROPPING: its content is partly restored;
 								 * its lease on disk is REWINDING */
-	bool		damaged;		/* a snapshot was found to be damaged: the
-								 * same again takes a new one */
+	bool		damaged;		/* a snapshot was found to be damaged: a retry
+								 * takes a new one */
 	bool		entering;		/* the clone is being entered into the
 								 * registry */
-	bool		had_room;		/* when make_room() ended, the registry had a
-								 * place for one more clone, or a spare for it */
+	bool		had_room;		/* after make_room(), testdb.max_clones
+								 * allowed one more clone, or there was a
+								 * spare for it */
 } WorkerJob;
 
 extern WorkerJob job;

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * lease.c
- *	  The leases: what is on disk about each database created by testdb.
+ *	  The leases: what is recorded on disk about each database created by
+ *	  testdb.
  *
  * A file pg_testdb/clones/<oid> per database records that testdb created it,
  * from which template, for whom, and its state.  testdb only drops databases

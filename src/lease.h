@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * lease.h
- *	  The leases: what is on disk about each database created by testdb.
+ *	  The leases: what is recorded on disk about each database created by
+ *	  testdb.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -16,9 +16,11 @@
 /* The tightest limit on the memory of this process, and what is left of it. */
 typedef struct MemoryRoom
 {
-	int64_t		free;			/* bytes that can be allocated without swapping */
+	int64_t		free;			/* bytes that can be allocated without
+								 * swapping */
 	int64_t		total;			/* the limit, in bytes */
-	bool		container;		/* it is the limit of a control group, not the machine's memory */
+	bool		container;		/* it is the limit of a control group, not the
+								 * machine's memory */
 } MemoryRoom;
 
 extern bool memory_get_room(const char *root, MemoryRoom *room);

@@ -94,10 +94,10 @@
 #include "walcopy.h"
 #include "watch.h"
 
-/* How long others may take to close their files, in ms. */
+/* How long to wait for other processes to close their files, in ms. */
 #define BARRIER_TIMEOUT		2000
 
-/* When to retry, and how long others may take then, both in ms. */
+/* Interval of retries, and how long to wait then, both in ms. */
 #define BARRIER_RETRY		5000
 
 #define BARRIER_RETRY_TIMEOUT	200

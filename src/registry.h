@@ -19,7 +19,8 @@
 /* The states of a clone; see states.c. */
 typedef enum CloneState
 {
-	CLONE_CREATING,				/* a worker is creating it, or a session takes a spare */
+	CLONE_CREATING,				/* a worker is creating it, or a session takes
+								 * a spare */
 	CLONE_LEASED,				/* handed out to a session */
 	CLONE_DROPPING,				/* a worker is dropping or resetting it */
 	CLONE_REWINDING,			/* handed out; worker 0 is rewinding it */
@@ -41,13 +42,19 @@ typedef enum CloneState
 /* The terms of a lease. */
 typedef struct LeaseTerms
 {
-	int			session_pid;	/* PID of the session at whose end it is dropped, or 0 */
-	int64		lifetime;		/* seconds after being handed out when it is dropped, or 0 */
-	int			idle_timeout;	/* seconds without a session after which it is dropped, or 0 */
-	char		label[TESTDB_MAX_LABEL + 1];	/* set by the caller, or ""; build: its fingerprint */
+	int			session_pid;	/* PID of the session at whose end it is
+								 * dropped, or 0 */
+	int64		lifetime;		/* seconds after being handed out when it is
+								 * dropped, or 0 */
+	int			idle_timeout;	/* seconds without a session after which it is
+								 * dropped, or 0 */
+	char		label[TESTDB_MAX_LABEL + 1];	/* set by the caller, or "";
+												 * build: its fingerprint */
 	bool		database;		/* created by CREATE DATABASE (serve.c) */
-	NameData	build;			/* name of the template that is built in it (build.c), or "" */
-	bool		sealed;			/* build: testdb_template_finish has been called */
+	NameData	build;			/* name of the template that is built in it
+								 * (build.c), or "" */
+	bool		sealed;			/* build: testdb_template_finish has been
+								 * called */
 } LeaseTerms;
 
 /* A clone.  Callers of this module get copies. */
@@ -57,15 +64,20 @@ typedef struct TestdbClone
 	Oid			template_oid;	/* the template's OID */
 	NameData	template_name;	/* the template's name when it was created */
 	Oid			owner;			/* the role for which it was created */
-	TimestampTz created_at;		/* when it was handed out, or its creation began */
+	TimestampTz created_at;		/* when it was handed out, or its creation
+								 * began */
 	CloneState	state;
 	bool		ahead;			/* CREATING: to become a spare */
 	bool		native;			/* its files were copied from a snapshot */
-	NameData	name;			/* its name; of a SPARE, the one that it will be handed out under */
-	uint64		version;		/* version of the snapshot to which its files are equal, or were when it was handed out */
-	uint64		row_version;	/* the same for its row in pg_database; 0 if unknown */
+	NameData	name;			/* its name; of a SPARE, the one that it will
+								 * be handed out under */
+	uint64		version;		/* version of the snapshot to which its files
+								 * are equal, or were when it was handed out */
+	uint64		row_version;	/* the same for its row in pg_database; 0 if
+								 * unknown */
 	bool		unrestored;		/* REWINDING: its content is partly restored */
-	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database, by which a change of the row is detected */
+	TransactionId row_xmin;		/* SPARE: xmin of its row in pg_database, by
+								 * which a change of the row is detected */
 	ItemPointerData row_tid;	/* and the row's ctid */
 	uint64		lease;			/* LEASED: the lease's unique number */
 	LeaseTerms	terms;			/* LEASED: the lease's terms */
@@ -81,7 +93,8 @@ typedef struct TemplateStats
 	int64		clones;			/* clones handed out */
 	int64		hits;			/* of these, spares */
 	int64		misses;			/* of these, those without a ready spare */
-	int64		copies;			/* databases created, from the snapshot or by core */
+	int64		copies;			/* databases created, from the snapshot or by
+								 * core */
 	int64		recycled;		/* clones restored as spares */
 	int64		drops;			/* clones dropped by their users or expired */
 	int64		reaped;			/* of these, expired */
@@ -93,7 +106,8 @@ typedef struct TemplateStats
 	int64		files;			/* files copied to clones */
 	int64		bytes;
 	int64		copy_us;		/* duration of copies */
-	int64		recycle_us;		/* duration of restores; a batch's is divided evenly */
+	int64		recycle_us;		/* duration of restores; a batch's is divided
+								 * evenly */
 	int64		drop_us;		/* duration of drops */
 	int64		snapshot_us;	/* duration of snapshot updates */
 } TemplateStats;
@@ -118,18 +132,29 @@ typedef struct TestdbTemplate
 {
 	Oid			oid;
 	uint64		generation;		/* incremented by each commit in it */
-	bool		unverified;		/* it may have been changed without a transaction ID since its files were last compared */
+	bool		unverified;		/* it may have been changed without a
+								 * transaction ID since its files were last
+								 * compared */
 	bool		has_snapshot;
-	bool		in_place;		/* the template's own files serve as the snapshot */
-	bool		dropped;		/* the database has been dropped: no spares are kept */
-	bool		damaged;		/* files of the snapshot were found to be modified: it must be taken again */
-	uint64		snapshot_generation;	/* generation at which the snapshot was taken */
-	uint64		settings_generation;	/* registry_settings_generation() when its configuration parameters were read */
+	bool		in_place;		/* the template's own files serve as the
+								 * snapshot */
+	bool		dropped;		/* the database has been dropped: no spares
+								 * are kept */
+	bool		damaged;		/* files of the snapshot were found to be
+								 * modified: it must be taken again */
+	uint64		snapshot_generation;	/* generation at which the snapshot
+										 * was taken */
+	uint64		settings_generation;	/* registry_settings_generation() when
+										 * its configuration parameters were
+										 * read */
 	uint64		settings;		/* hash of its configuration parameters then */
 	uint64		version;		/* changes with each change of the snapshot */
-	uint64		manifest;		/* changes with each manifest that differs from the previous one: another version, or another directory */
+	uint64		manifest;		/* changes with each manifest that differs
+								 * from the previous one: another version, or
+								 * another directory */
 	XLogRecPtr	lsn;			/* no page of the snapshot has a later LSN */
-	uint64		row_version;	/* changes with each change of row and parameters */
+	uint64		row_version;	/* changes with each change of row and
+								 * parameters */
 	TemplateRow row;			/* as of this version */
 	uint64		dependencies;	/* hash of its rows in pg_shdepend */
 	int			files;
@@ -139,9 +164,12 @@ typedef struct TestdbTemplate
 	int			nclones[CLONE_NSTATES]; /* number of clones in each state */
 	int			peak;			/* recent high-water mark of LEASED clones */
 	int			spares_limit;	/* overrides testdb.spares, or -1 */
-	int			wanted;			/* target number of spares, of all owners; set by registry_list_templates */
-	char		last_error[128];	/* of work that no session waited for, or "" */
-	char		passed_on_reason[128];	/* why the last CREATE DATABASE was passed on, or "" */
+	int			wanted;			/* target number of spares, of all owners; set
+								 * by registry_list_templates */
+	char		last_error[128];	/* of work that no session waited for, or
+									 * "" */
+	char		passed_on_reason[128];	/* why the last CREATE DATABASE was
+										 * passed on, or "" */
 	TemplateStats stats;
 } TestdbTemplate;
 
@@ -173,8 +201,10 @@ typedef struct SpareWish
 {
 	Oid			template_oid;
 	Oid			owner;
-	TemplateRow row;			/* the template's row, as just read by the caller */
-	bool		ignore_unverified;	/* accept a template that is BEHIND_UNVERIFIED */
+	TemplateRow row;			/* the template's row, as just read by the
+								 * caller */
+	bool		ignore_unverified;	/* accept a template that is
+									 * BEHIND_UNVERIFIED */
 	bool		waiting;		/* the caller has waited for one */
 	const LeaseTerms *terms;	/* terms under which it will be handed out */
 } SpareWish;
@@ -198,7 +228,8 @@ typedef struct RegistryAudit
 	int			ngarbage[2];
 	int			nreturned[2];
 	int			ntouched[2];
-	int			nowners[2];		/* clones in transitional states, and those of them whose owner exists */
+	int			nowners[2];		/* clones in transitional states, and those of
+								 * them whose owner exists */
 	int			nwaiting;		/* sessions waiting for a spare */
 } RegistryAudit;
 

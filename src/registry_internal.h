@@ -25,11 +25,15 @@ typedef struct CloneEntry
 {
 	TestdbClone clone;			/* clone.oid is the hash key, never changed */
 	int			slot;			/* index of its template; never changed */
-	Oid			payer;			/* role whose limit it counts towards, or InvalidOid */
+	Oid			payer;			/* role whose limit it counts towards, or
+								 * InvalidOid */
 	int			owner_pid;		/* PID of the owner, or 0 */
-	CloneState	fallback;		/* state that it gets if the owner fails or exits */
-	TimestampTz retry_at;		/* no drop or removal is tried before this time */
-	int			failures;		/* number of failed tries since it was created or recycled */
+	CloneState	fallback;		/* state that it gets if the owner fails or
+								 * exits */
+	TimestampTz retry_at;		/* no drop or removal is tried before this
+								 * time */
+	int			failures;		/* number of failed tries since it was created
+								 * or recycled */
 	uint32		failure;		/* hash of the last error */
 	TimestampTz failure_logged_at;
 	dlist_node	node;			/* SPARE: in the template's list */
@@ -49,13 +53,17 @@ typedef struct TemplateEntry
 	LWLock	   *mutex;			/* never changed */
 	TestdbTemplate template;	/* template.oid: registry lock; InvalidOid if
 								 * the slot is free */
-	dlist_head	spares;			/* most recent one first: its pages are likely cached */
+	dlist_head	spares;			/* most recent one first: its pages are likely
+								 * cached */
 	SpareDemand demands[MAX_DEMANDS];	/* the owners' targets */
-	TimestampTz peak_at;		/* when template.peak was last reached or lowered */
+	TimestampTz peak_at;		/* when template.peak was last reached or
+								 * lowered */
 	int			nwaiting;		/* number of sessions sleeping on spare_cv */
-	int			refill_sqlstate;	/* SQLSTATE of the last logged failure to create a spare */
+	int			refill_sqlstate;	/* SQLSTATE of the last logged failure to
+									 * create a spare */
 	TimestampTz refill_logged_at;	/* when that was logged; 0 if never */
-	TimestampTz returned_at;	/* when the longest-waiting RETURNED clone got that state */
+	TimestampTz returned_at;	/* when the longest-waiting RETURNED clone got
+								 * that state */
 	RestoreLook look;			/* LOOK_WHEN_WOKEN if none is RETURNED */
 	ConditionVariable spare_cv; /* sessions waiting for a spare; no lock */
 } TemplateEntry;
@@ -68,18 +76,25 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 recheck;	/* see registry_set_recheck; no lock */
 	pg_atomic_uint64 next_due;	/* a TimestampTz; lowered without a lock,
 								 * raised by registry_take_expired */
-	pg_atomic_uint64 settings_generation;	/* incremented by each change of pg_db_role_setting; no lock */
-	pg_atomic_uint32 settings_prepared; /* 1 if a prepared transaction may change it; no lock */
+	pg_atomic_uint64 settings_generation;	/* incremented by each change of
+											 * pg_db_role_setting; no lock */
+	pg_atomic_uint32 settings_prepared; /* 1 if a prepared transaction may
+										 * change it; no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
 	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
-	pg_atomic_uint32 refill_told;	/* 1 if workers were woken for lack of spares since one last checked; no lock */
+	pg_atomic_uint32 refill_told;	/* 1 if workers were woken for lack of
+									 * spares since one last checked; no lock */
 	pg_atomic_uint32 room_changes;	/* see registry_await_room; no lock */
 	ConditionVariable room_cv;	/* workers waiting for room; no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */
 	pg_atomic_uint32 nreturned; /* mutex, read without as a hint */
-	pg_atomic_uint32 nunrestored;	/* likewise; clones whose rewind was interrupted */
+	pg_atomic_uint32 nunrestored;	/* likewise; clones whose rewind was
+									 * interrupted */
 	pg_atomic_uint32 ntouched;
-	pg_atomic_uint32 uninstalled;	/* 1 after testdb_uninstall(); changed under the registry lock and all mutexes, read under either, or without as a hint */
+	pg_atomic_uint32 uninstalled;	/* 1 after testdb_uninstall(); changed
+									 * under the registry lock and all
+									 * mutexes, read under either, or without
+									 * as a hint */
 	int			nclones;		/* registry lock */
 	TemplateEntry templates[FLEXIBLE_ARRAY_MEMBER];
 } RegistrySharedState;

@@ -114,7 +114,7 @@ typedef struct RequestSlot
 	dlist_node	node;			/* in free or queue, by state */
 	RequestState state;
 	bool		abandoned;		/* RUNNING: the session has gone */
-	bool		unwanted;		/* RUNNING: only its end is waited for */
+	bool		unwanted;		/* RUNNING: the session only waits for its end */
 	bool		failed;			/* DONE: error, not result, is set */
 	int			worker_pid;		/* RUNNING, DONE: the worker */
 	TimestampTz retry_at;		/* QUEUED: not to be taken before */
@@ -138,9 +138,10 @@ typedef struct RequestSharedState
 								 * no lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
 	TimestampTz started_at;		/* when this memory was made */
-	bool		ready;			/* has the registry been rebuilt? */
-	bool		worker_seen;	/* has any worker ever started? */
-	Oid			worker_database;	/* what the workers are connected to */
+	bool		ready;			/* the registry has been rebuilt */
+	bool		worker_seen;	/* a worker has been started before */
+	Oid			worker_database;	/* the database that the workers are
+									 * connected to */
 	int			worker_pids[TESTDB_MAX_WORKERS];	/* 0: not running */
 	bool		worker_waits[TESTDB_MAX_WORKERS];	/* for a lock */
 	dlist_head	free;
@@ -994,7 +995,8 @@ request_end_lock_wait(void)
 }
 
 /*
- * Report whether the session whose request this worker has taken has gone.
+ * Report whether the session whose request this worker has taken has given it
+ * up.
  */
 bool
 request_abandoned(int slot_number)
@@ -1019,10 +1021,10 @@ request_begin_turn(void)
 }
 
 /*
- * Sleep until somebody calls request_wake_workers, a request arrives, or
- * timeout_ms milliseconds have passed.  For workers; returns at once if a
+ * Sleep until request_wake_workers is called, a request arrives, or
+ * timeout_ms milliseconds have passed.  For workers; returns immediately if a
  * request is queued, or if another process has called request_wake_workers
- * since request_begin_turn.  rewinds means that this is the worker that
+ * since request_begin_turn. rewinds means that this is the worker that
  * rewinds; rewinding, that it waits for sessions to end their transactions.
  */
 void

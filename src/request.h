@@ -24,7 +24,7 @@ typedef enum RequestKind
 	REQUEST_SEAL				/* database is a template being built */
 } RequestKind;
 
-/* What CREATE DATABASE sets in the row of its database. */
+/* The columns of a database's row that CREATE DATABASE sets. */
 typedef struct RowOptions
 {
 	bool		is_template;
@@ -38,22 +38,22 @@ typedef struct RequestArgs
 {
 	RequestKind kind;
 	Oid			role;			/* the caller; CLONE, served: the new owner */
-	bool		served;			/* CLONE, DROP: by CREATE or DROP DATABASE */
+	bool		served;			/* CLONE, DROP: for CREATE or DROP DATABASE */
 	Oid			caller;			/* CLONE, served: the caller */
 	RowOptions	row;			/* CLONE, served */
 	Oid			database;		/* CLONE: the template; DROP: the clone */
 	uint64		lease;			/* the lease that database must have; 0 if it
-								 * is not one that testdb made */
-	bool		let_left;		/* DROP, RESET: sessions in it have been given
-								 * time to leave */
-	NameData	database_name;	/* what the caller called it, for messages */
+								 * was not created by testdb */
+	bool		let_left;		/* DROP, RESET: database_let_leave has been
+								 * called */
+	NameData	database_name;	/* the name used by the caller, for messages */
 	int			method;			/* CLONE: a TestdbMethod */
-	int			role_limit;		/* CLONE: how many clones the role may have; 0
-								 * if there is no limit */
-	int			wanted;			/* SPARE: how many should be ready */
-	bool		name_given;		/* CLONE: is name the caller's choice? */
-	NameData	name;			/* CLONE: the wanted name, if given */
-	LeaseTerms	terms;			/* CLONE: on what terms */
+	int			role_limit;		/* CLONE: maximum number of the role's clones,
+								 * or 0 */
+	int			wanted;			/* SPARE: target number of spares */
+	bool		name_given;		/* CLONE: is the name specified? */
+	NameData	name;			/* CLONE: the specified name */
+	LeaseTerms	terms;			/* CLONE: terms of the lease */
 	int			wait_ms;		/* REWIND: how long to wait for transactions */
 	bool		force;			/* REWIND: terminate the sessions then */
 } RequestArgs;
@@ -63,14 +63,13 @@ typedef struct RequestArgs
 /* The answer to it. */
 typedef struct RequestResult
 {
-	bool		busy;			/* CLONE: somebody is using the template;
-								 * SEAL; DROP, served: somebody is in the
-								 * database */
-	int			nprepared;		/* CLONE, SEAL, busy: prepared transactions in
-								 * it */
-	bool		missing;		/* DROP, SEAL: it has gone in the meantime;
-								 * SPARE, and CLONE if served: none can be
-								 * made natively */
+	bool		busy;			/* CLONE: the template is in use; SEAL; DROP,
+								 * served: the database is */
+	int			nprepared;		/* CLONE, SEAL, busy: number of prepared
+								 * transactions in it */
+	bool		missing;		/* DROP, SEAL: it no longer exists; SPARE, and
+								 * CLONE if served: the native method cannot
+								 * be used */
 	Oid			oid;			/* CLONE: the new database */
 	uint64		lease;			/* CLONE: the number of its lease */
 	NameData	name;			/* CLONE: its name */

@@ -220,7 +220,7 @@ check_possible(const TestdbClone *clone, const char *name)
 	const char *reason = NULL;
 
 	if (!clone->native)
-		reason = "It was not made from a snapshot of its template.";
+		reason = "It was not copied from a snapshot of its template.";
 	else if (!database_is_recyclable(clone->oid))
 		reason = "It has replication slots, subscriptions or files in a tablespace, is marked as a template, or WAL is being consumed.";
 	else if (recycle_is_locked(clone->oid))

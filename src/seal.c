@@ -72,7 +72,9 @@ testdb_vacuum_main(Datum main_arg)
 	pgstat_report_activity(STATE_RUNNING, "testdb: vacuuming a template");
 	StartTransactionCommand();
 
-	/* VACUUM ends the transaction and begins others; its memory is in here. */
+	/*
+	 * VACUUM commits and begins transactions; its memory is in this context.
+	 */
 	PortalContext = cxt;
 	ExecVacuum(make_parsestate(NULL), stmt, true);
 	PortalContext = NULL;
@@ -119,11 +121,10 @@ close_row(const char *name)
 
 /*
  * Make a database that has been built a finished template: steps 2 to 4.
- * Sets *result if it was dropped concurrently, or if somebody is connected to
- * it.
+ * *result is missing if it was dropped concurrently, busy if it has sessions.
  *
  * Errors: 55P03 if it cannot be locked; those of ALTER DATABASE and of the
- * file system.  It is then as it was, or closed, and sealing can be retried.
+ * file system.  Then it is unchanged, or closed, and sealing can be retried.
  */
 void
 seal_template(const RequestArgs *args, RequestResult *result)

@@ -682,7 +682,7 @@ serve_drop(const DropdbStmt *stmt)
 		else if (failure || result.missing)
 			return has_gone(&args) ||
 				pass_on(InvalidOid, "DROP DATABASE",
-						failure ? failure : "it has gone, or changed hands");
+						failure ? failure : "it no longer exists, or was replaced");
 	} while (result.busy);
 	return true;
 }

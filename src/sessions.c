@@ -3,7 +3,7 @@
  * sessions.c
  *	  The sessions in a database: waiting, terminating, describing.
  *
- * Waits here check for interrupts, and are ended by the sessions that leave
+ * Waits here check for interrupts, and are woken by the sessions that exit
  * (exits_watch).  No lock is taken.
  *
  * Copyright (c) 2026, testdb contributors
@@ -33,8 +33,10 @@
 
 #define END_INTERVAL		100
 
-/* How long a client may take to get from the lock on its database to its first
- * command before it is told to end, too, in ms. */
+/*
+ * How long a client may take from the lock on its database to its first
+ * command before it is terminated, too, in ms.
+ */
 #define START_TIME			1000
 
 /* Maximum number of sessions named in an error's detail. */
@@ -154,12 +156,12 @@ await_exits(Oid oid, int timeout_ms)
 }
 
 /*
- * Give the sessions in a database time to leave by themselves, at most
+ * Give the sessions in a database time to exit by themselves, at most
  * LEAVE_TIME: those whose clients have just disconnected are exiting, and
  * terminating them would fill the server log.
  *
  * A session that is about to request their termination calls this first,
- * without a lock, so that the worker can serve others.
+ * without a lock, so that the worker is free for other requests.
  */
 void
 database_let_leave(Oid oid)
@@ -169,11 +171,11 @@ database_let_leave(Oid oid)
 
 /*
  * Terminate all sessions in a database, which is locked against new ones, and
- * wait for their exit.  let_left means that they have had their time to
- * leave.
+ * wait for their exit. let_left means that database_let_leave has been
+ * called.
  *
- * Returns false if prepared transactions are left in it: dropdb() would
- * refuse.
+ * Returns false if there are prepared transactions in it, because of which
+ * dropdb() would fail.
  *
  * Errors: 55006 if a session has not exited after testdb.lock_timeout.
  */

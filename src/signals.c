@@ -3,11 +3,11 @@
  * signals.c
  *	  Server-wide flags and counters.
  *
- * Flags and counters in shared memory, not protected by a lock: databases
- * were dropped with plain SQL, a process does not answer barriers, there may be
- * room for another clone, the number of writes to shared catalogs, and testdb has
- * been uninstalled.  Functions here take no lock, except
- * registry_set_uninstalled.
+ * Flags and counters in shared memory, not protected by a lock: whether
+ * databases may have been dropped with plain SQL, whether a process does not
+ * answer barriers, changes that may have made room for another clone, writes
+ * to shared catalogs, and whether testdb has been uninstalled.  Functions
+ * here take no lock, except registry_set_uninstalled.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -23,7 +23,7 @@
 #include "signals.h"
 
 /*
- * Raise the error that no databases may be created.
+ * Raise the error, 55000, that no databases may be created.
  */
 void
 report_uninstalled(void)
@@ -36,8 +36,8 @@ report_uninstalled(void)
 }
 
 /*
- * The number of changes after which there may be room for another clone: one was
- * removed, or can give way now.
+ * Return the number of changes that may have made room for another clone: a
+ * clone was removed, or can be given up now.
  */
 uint32
 registry_room_changes(void)
@@ -46,7 +46,8 @@ registry_room_changes(void)
 }
 
 /*
- * Announce such a change to those who wait for it.  Takes no lock.
+ * Count such a change, and wake the processes that wait for one.  No LWLock
+ * may be held.
  */
 void
 registry_announce_room(void)
@@ -56,8 +57,8 @@ registry_announce_room(void)
 }
 
 /*
- * Sleep until there has been another such change than registry_room_changes()
- * knew of; false after timeout_ms.
+ * Sleep until there is another such change than those that
+ * registry_room_changes had counted; false after timeout_ms.
  */
 bool
 registry_await_room(uint32 changes, long timeout_ms)
@@ -99,9 +100,10 @@ registry_take_recheck(void)
 }
 
 /*
- * Record whether testdb has been uninstalled.  If so, databases not handed
- * out become garbage: now, or when they would become spares.  Takes and
- * releases the registry lock, exclusively, so that no mutex is held.
+ * Record whether testdb has been uninstalled.  If so, databases that are not
+ * handed out become GARBAGE: now, or when they would become spares.  Acquires
+ * and releases the registry lock, exclusively, so that no other process holds
+ * a mutex.
  */
 void
 registry_set_uninstalled(bool uninstalled)
@@ -127,7 +129,7 @@ registry_set_uninstalled(bool uninstalled)
 }
 
 /*
- * Report whether testdb has been uninstalled; see the field.
+ * Report whether testdb has been uninstalled; see the field for locks.
  */
 bool
 registry_is_uninstalled(void)
@@ -136,8 +138,8 @@ registry_is_uninstalled(void)
 }
 
 /*
- * Raise an error, 55000, if no databases may be created, except while a clone
- * must be restored whose rewind was interrupted.
+ * Raise an error, 55000, if testdb has been uninstalled, unless there is a
+ * clone to be restored whose rewind was interrupted.
  */
 void
 registry_check_installed(void)
@@ -147,12 +149,12 @@ registry_check_installed(void)
 }
 
 /*
- * Record whether a process does not answer a barrier, so that nothing can be
+ * Record whether a process does not answer barriers, so that nothing can be
  * recycled or dropped: for example, one whose client has begun COPY FROM
  * STDIN and sends nothing.
  *
- * As long as that is so, clones are copied from the snapshot, which needs no
- * barrier, and dropped ones that need one are kept.
+ * Until that is reset, clones are copied from the snapshot, which requires no
+ * barrier, and dropped ones that require one are kept.
  */
 void
 registry_set_stuck(bool stuck)
@@ -161,7 +163,7 @@ registry_set_stuck(bool stuck)
 }
 
 /*
- * Report what was recorded.
+ * Report what registry_set_stuck has recorded.
  */
 bool
 registry_is_stuck(void)
@@ -180,7 +182,8 @@ registry_count_write(void)
 }
 
 /*
- * Reset the counter and return true if it has reached n.
+ * If at least n such transactions have been counted, reset the counter and
+ * return true.
  */
 bool
 registry_take_writes(uint32 n)

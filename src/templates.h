@@ -15,8 +15,10 @@
 /* How far a template's snapshot is behind: see registry_behind. */
 #define BEHIND_MISSING		0x01	/* there is no snapshot */
 #define BEHIND_COMMITS		0x02	/* something was committed in the template */
-#define BEHIND_UNVERIFIED	0x04	/* its files may have changed without a commit */
-#define BEHIND_ROW			0x08	/* its row or configuration parameters have changed */
+#define BEHIND_UNVERIFIED	0x04	/* its files may have changed without a
+									 * commit */
+#define BEHIND_ROW			0x08	/* its row or configuration parameters
+									 * have changed */
 #define BEHIND_CONTENT		(BEHIND_MISSING | BEHIND_COMMITS)
 
 /* How far a clone is behind the snapshot. */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * testdb.h
- *	  What every SQL-callable function asks first.
+ *	  Checks made by every SQL-callable function.
  *
  * Copyright (c) 2026, testdb contributors
  *

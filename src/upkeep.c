@@ -166,7 +166,7 @@ job_forget_dropped(void)
 		job_commit_work();
 		if (!exists)
 		{
-			/* Another process that has it in hand forgets it by itself. */
+			/* If it has an owner, that process will remove the entry. */
 			if (registry_forget(clones[i].oid, clones[i].state))
 				lease_remove(clones[i].oid);
 		}
@@ -234,7 +234,7 @@ refill(RequestArgs *args)
 	make_spare(args, &result);
 	if (result.busy && job.damaged)
 	{
-		/* Once more, with a new snapshot. */
+		/* Retry, with a new snapshot. */
 		result.busy = false;
 		make_spare(args, &result);
 	}

@@ -10,9 +10,8 @@
  * the oldest request, or else background work, or else sleep.  See job.c for
  * the execution.
  *
- * An ERROR never ends a worker.  FATAL does: worker_exit() then releases what
- * the worker has in hand, and the postmaster starts another one after a
- * second.
+ * A worker survives an ERROR.  On FATAL, worker_exit() releases the clones
+ * that it owns, and the postmaster starts another worker after a second.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -61,7 +60,7 @@
 
 /* Longest sleep of an idle worker, in ms. */
 #define IDLE_SLEEP			60000
-/* The same while something waits to be removed. */
+/* The same while databases wait to be removed. */
 #define GARBAGE_SLEEP		1000
 /* How long to wait when the file system is full, in ms. */
 #define FULL_PAUSE			1000
@@ -121,11 +120,11 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 }
 
 /*
- * Enter one database into the registry, according to its lease and to whether
- * it exists; true if it is kept.  It is not if it is marked as invalid,
- * because its removal or restore was interrupted, or if it has no row,
- * because it may have been dropped while testdb was not loaded: then whatever
- * is left of it will be removed.
+ * Enter one database into the registry, according to its lease and its row;
+ * true if it is kept.  It is not if it is marked as invalid, because its
+ * removal or restore was interrupted, or if it has no row, because it may
+ * have been dropped while testdb was not loaded: then whatever is left of it
+ * will be removed.
  */
 static bool
 restore_clone(Oid oid)
@@ -212,8 +211,8 @@ rebuild_registry(void)
 		nlive++;
 	if (oids != NIL)
 		ereport(LOG,
-				(errmsg_plural("testdb found %d database that it made earlier",
-							   "testdb found %d databases that it made earlier",
+				(errmsg_plural("testdb found %d database that it created earlier",
+							   "testdb found %d databases that it created earlier",
 							   nlive, nlive),
 				 errdetail_plural("There is %d leftover to be removed.",
 								  "There are %d leftovers to be removed.",

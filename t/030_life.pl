@@ -829,7 +829,7 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	is(join(' ', grep { !goes($_) } @spares), '', "$how: spares are removed");
 	like(
 		slurp_file($node->logfile, $offset),
-		qr/LOG:  testdb found 4 databases that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
+		qr/LOG:  testdb found 4 databases that it created earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
 		"$how: the log says so");
 	cmp_ok(run($admin, "SELECT testdb_prewarm('$template', 2)"), '>=', 2, "$how: spares can be made again");
 	is(run(connect_to($node, 'postgres', user => 'regress_user'), "SELECT testdb_reset('$plain')"),
@@ -867,7 +867,7 @@ for my $how ('restart', 'kill -9 of the server', 'kill -9 of a session')
 	my $log = slurp_file($node->logfile, $offset);
 	like(
 		$log,
-		qr/LOG:  testdb found 1 database that it made earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
+		qr/LOG:  testdb found 1 database that it created earlier\n.*DETAIL:  There (is|are) \d+ leftovers? to be removed/,
 		'left behind: the log has the numbers');
 	like(
 		$log,
