@@ -1,23 +1,23 @@
 # shellcheck shell=bash
 # Shared by the scripts in this folder: finds or installs PostgreSQL, builds testdb into a private folder, and runs
-# servers that nobody will miss.
+# throwaway servers.
 #
 # Nothing is built or written in the source tree, and nothing is installed beside the system's own packages: testdb is
-# installed into a folder of its own, which the throwaway server's configuration points to. Where PostgreSQL runs as
-# another user, because we are root, so does everything that handles its files.
+# installed into a separate folder, which is in the server's configuration. As root, PostgreSQL runs as another user, and
+# so do all commands that access its files.
 #
 # The folders that a script gets from prepare():
-#   $build   the copy of the source, what is built from it, and the installed files. Must allow execution: a library
-#            can't be loaded from a file system mounted noexec, as /dev/shm is in many containers
-#   $run     data directories, sockets and results, on tmpfs where there is one with enough room
+#   $build   the copy of the source, the object files, and the installed files. Must allow execution: a library cannot be
+#            loaded from a file system mounted noexec, as /dev/shm is in many containers
+#   $run     data directories, sockets and results, on tmpfs if there is one with enough space
 
-# Make's own variables would turn up in the make that builds; psql's and libpq's would lead to another server.
+# Make's own variables would affect the make that builds; psql's and libpq's would select another server.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGPASSFILE PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA \
     PGSSLMODE PGCLIENTENCODING PGTZ PGDATESTYLE PGAPPNAME PGCONNECT_TIMEOUT PSQLRC
 
-# One locale everywhere, so that messages and sort order don't depend on whose machine it is. UTF-8, because the tests
-# have multi-byte names; in LANG as well, because PostgreSQL's test drivers drop LC_ALL.
+# One locale everywhere, so that messages and sort order do not depend on the machine. UTF-8, because the tests have
+# multibyte names; in LANG as well, because PostgreSQL's test drivers unset LC_ALL.
 export LC_ALL=C.UTF-8 LANG=C.UTF-8
 unset LANGUAGE
 
@@ -32,34 +32,34 @@ pg_config='' bindir='' major='' user='' build='' run='' port='' step_log='' job=
 # Set by enter_group().
 group='' outer=''
 
-# Debian packages that a script needs beyond what need_postgres() knows of.
+# Debian packages that a script needs in addition to those of need_postgres().
 packages=()
 
-# Not empty: what is tested is the testdb that is installed in PostgreSQL, and nothing is built.
+# Not empty: test the testdb that is installed in PostgreSQL, and build nothing.
 installed=''
 
-# say TEXT...: a line to the reader.
+# say TEXT...: prints a line.
 say() {
     printf '%s\n' "$*"
 }
 
-# die TEXT...: says what went wrong and ends the script.
+# die TEXT...: prints an error and exits.
 die() {
     printf '%s\n' "$*" >&2
     exit 1
 }
 
-# now: the time in seconds, with a fraction. The comma is what some locales have for a point.
+# now: prints the time in seconds, with a fraction. Some locales have a comma for the decimal point.
 now() {
     printf '%s' "${EPOCHREALTIME/,/.}"
 }
 
-# since START: seconds since then, with one decimal.
+# since START: prints the seconds since then, with one decimal.
 since() {
     awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'
 }
 
-# step TEXT COMMAND...: runs the command quietly and says how long it took; shows all that it wrote if it fails.
+# step TEXT COMMAND...: runs the command and prints how long it took; its output is shown only if it fails.
 step() {
     local text=$1 start status=0
     shift
@@ -76,7 +76,7 @@ step() {
     return "$status"
 }
 
-# is_debian: succeeds on Debian 12 and newer (testing and sid carry no number).
+# is_debian: succeeds on Debian 12 and newer (testing and sid have no number).
 is_debian() (
     ID='' VERSION_ID=''
     # shellcheck source=/dev/null
@@ -84,8 +84,8 @@ is_debian() (
     [ "$ID" = debian ] && [ "${VERSION_ID:-99}" -ge 12 ]
 )
 
-# apt_install PACKAGE...: installs Debian packages. A fresh machine has no package lists, an old one has stale ones:
-# they are fetched if the first try fails.
+# apt_install PACKAGE...: installs Debian packages. Package lists may be missing or outdated: they are fetched if the
+# first try fails.
 apt_install() {
     local i
     local get=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
@@ -96,8 +96,8 @@ apt_install() {
     return 1
 }
 
-# apt_install_postgres PACKAGE...: the same, but keeps Debian from creating and starting a server as the packages do by
-# default. That setting belongs to whoever installs PostgreSQL for good, so it goes away again.
+# apt_install_postgres PACKAGE...: the same, but prevents the packages from creating and starting a server, by a setting
+# that is removed afterwards.
 apt_install_postgres() {
     local folder=/etc/postgresql-common/createcluster.d status=0
     if dpkg-query -W -f '${Status}' postgresql-common 2>/dev/null | grep ' installed$' >/dev/null; then
@@ -111,7 +111,7 @@ apt_install_postgres() {
     return "$status"
 }
 
-# need PACKAGE...: installs these Debian packages as root on Debian, or says that they are needed and ends.
+# need PACKAGE...: installs these Debian packages as root on Debian; otherwise prints that they are needed, and exits.
 need() {
     [ $# -gt 0 ] || return 0
     if [ "$(id -u)" -ne 0 ] || ! is_debian; then
@@ -124,8 +124,8 @@ or set PG_CONFIG to the pg_config of a PostgreSQL $lowest_major or newer that ha
     step '  installed' apt_install_postgres "$@" || die "Could not install: $*"
 }
 
-# use_postgres PG_CONFIG: takes the PostgreSQL that this pg_config describes; fails, with the reason in $missing, if
-# that one can't build and run an extension.
+# use_postgres PG_CONFIG: selects the PostgreSQL of this pg_config; fails, with the reason in $missing, if it cannot build
+# and run an extension.
 use_postgres() {
     local version
     missing="$1 does not run"
@@ -141,8 +141,8 @@ use_postgres() {
     pg_config=$1
 }
 
-# default_major: prints the major that the distribution has: by its package lists, or where there are none, as on a fresh
-# machine, by what is known of it. Nothing if that is not known.
+# default_major: prints the major version of the distribution, from its package lists, or if there are none, as on a new
+# machine, from a list of known distributions. Prints nothing if it is unknown.
 default_major() (
     major=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p')
     ID='' VERSION_ID=''
@@ -158,8 +158,8 @@ default_major() (
     printf '%s' "$major"
 )
 
-# find_postgres: picks the PostgreSQL to work with: $PG_CONFIG and no other, else pg_config in the PATH, else the newest
-# of Debian's. On failure $major is the one to install: the newest server that is here, else the distribution's default.
+# find_postgres: selects the PostgreSQL to use: that of $PG_CONFIG if set, else of pg_config in the PATH, else the newest
+# of Debian's. On failure $major is the version to install: that of the newest server, else the distribution's default.
 find_postgres() {
     local candidate found=''
     if [ -n "${PG_CONFIG:-}" ]; then
@@ -178,7 +178,7 @@ find_postgres() {
     return 1
 }
 
-# need_postgres: has PostgreSQL with its development files, a compiler and what else stands in $packages, or ends.
+# need_postgres: ensures that PostgreSQL with its development files, a compiler and $packages are installed, or exits.
 need_postgres() {
     [ -n "$installed" ] || command -v gcc >/dev/null || command -v cc >/dev/null || packages+=(gcc libc6-dev)
     command -v make >/dev/null || packages+=(make)
@@ -195,12 +195,12 @@ need_postgres() {
     find_postgres || die "PostgreSQL was installed, but $missing."
 }
 
-# as_user COMMAND...: runs it as the user that the server runs as.
+# as_user COMMAND...: runs it as the server's user.
 as_user() {
     HOME=$run "${become[@]}" "$@"
 }
 
-# pick_user: as root, chooses the user that the server runs as, since PostgreSQL refuses to run as root.
+# pick_user: as root, selects the server's user, since PostgreSQL refuses to run as root.
 pick_user() {
     [ "$(id -u)" -eq 0 ] || return 0
     command -v runuser >/dev/null || die 'As root this needs runuser (of util-linux); or run it as another user.'
@@ -213,8 +213,8 @@ pick_user() {
     die 'As root this needs another user to run the server as, such as postgres or nobody.'
 }
 
-# new_folder MEGABYTES CHECK CANDIDATE...: prints a new private folder of the server's user in the first of these that
-# has the room and passes the check. White space in a path is more than make can take.
+# new_folder MEGABYTES CHECK CANDIDATE...: creates and prints a private folder of the server's user in the first of these
+# that has the space and passes the check. Paths with white space are skipped, since make does not support them.
 new_folder() {
     local room=$1 check=$2 parent folder free
     shift 2
@@ -235,7 +235,7 @@ new_folder() {
     return 1
 }
 
-# can_execute FOLDER: the server's user can run a file that lies there.
+# can_execute FOLDER: succeeds if the server's user can execute a file in it.
 can_execute() {
     local status=0
     printf '#!/bin/sh\n' >"$1/try"
@@ -245,26 +245,26 @@ can_execute() {
     return "$status"
 }
 
-# on_tmpfs FOLDER: what is written there stays in memory, and the server's user gets there.
+# on_tmpfs FOLDER: succeeds if it is on a tmpfs, and accessible to the server's user.
 on_tmpfs() {
     [ "$(stat -f -c %T "$1" 2>/dev/null)" = tmpfs ] && (cd / && run=$1 as_user test -w "$1")
 }
 
-# prepare MEGABYTES [BUILD_MEGABYTES]: makes $build and $run, with that much room in the latter, and 200 or so much in $build.
+# prepare MEGABYTES [BUILD_MEGABYTES]: creates $run with the first amount of space, and $build with the second, or 200.
 prepare() {
     local temporary=("${TMPDIR:-/tmp}" /tmp /var/tmp)
     pick_user
     build=$(new_folder "${2:-200}" can_execute /dev/shm "${temporary[@]}") ||
-        die "No folder to build in: /dev/shm, ${temporary[*]} have no room or forbid execution."
+        die "No folder to build in: /dev/shm, ${temporary[*]} have no space or forbid execution."
     if ! run=$(new_folder "$1" on_tmpfs /dev/shm "${XDG_RUNTIME_DIR:-/dev/shm}" "${temporary[@]}"); then
-        run=$(new_folder "$1" can_execute "${temporary[@]}") || die "No folder with $1 MB of room for a server's data."
-        say "No tmpfs with $1 MB of room here: data lies on disk, in $run, and times will be longer."
+        run=$(new_folder "$1" can_execute "${temporary[@]}") || die "No folder with $1 MB of space for a server's data."
+        say "No tmpfs with $1 MB of space here: data is on disk, in $run, and everything takes longer."
     fi
     cd "$run" || exit
     as_user "$bindir/postgres" --version >/dev/null 2>&1 || die "The user $user cannot run $bindir/postgres."
 }
 
-# copy_source: copies what a build and the tests need to $build/src, without what another build left in the source folder.
+# copy_source: copies the files needed by a build and the tests to $build/src, without object files.
 copy_source() {
     local part
     mkdir "$build/src"
@@ -280,14 +280,14 @@ copy_source() {
     fi
 }
 
-# get_zabbix: unpacks zabbix's schema from Debian's package into the cache, without installing it. Any user can, if apt
-# has its lists; root also fetches them.
+# get_zabbix: unpacks Zabbix's schema from Debian's package into the cache, without installing it. Works for any user if
+# apt has its lists; root also fetches them.
 get_zabbix() {
     local folder=$cache/zabbix work sandbox=()
     [ -s "$folder/schema.sql.gz" ] && return 0
     command -v apt-get >/dev/null || return 1
     work=$(mktemp -d) || return 1
-    # As root, apt would download as a user who may not write here.
+    # As root, apt would download as a user that cannot write here.
     [ "$(id -u)" -ne 0 ] || sandbox=(-o APT::Sandbox::User=root)
     (
         cd "$work" || exit 1
@@ -295,7 +295,7 @@ get_zabbix() {
             { [ "$(id -u)" -eq 0 ] && apt-get -q update &&
                 apt-get -q "${sandbox[@]}" download zabbix-server-pgsql; } || exit 1
         dpkg -x zabbix-server-pgsql_*.deb unpacked || exit 1
-        # Renamed as a whole, so that an interrupted run never leaves half of it.
+        # Renamed as a whole, so that an interrupted run leaves nothing incomplete.
         rm -rf "$folder" "$folder.new" && mkdir -p "$folder.new" &&
             cp unpacked/usr/share/zabbix-server-pgsql/{schema,images,data}.sql.gz "$folder.new/" &&
             mv "$folder.new" "$folder"
@@ -305,13 +305,14 @@ get_zabbix() {
     return "$status"
 }
 
-# run_make ARGUMENT...: make for the chosen PostgreSQL, as the server's user. $DEBUG and $COPT reach it by environment.
+# run_make ARGUMENT...: runs make for the selected PostgreSQL, as the server's user. $DEBUG and $COPT are passed in the
+# environment.
 run_make() {
     as_user make --no-print-directory PG_CONFIG="$pg_config" ${CC:+"CC=$CC"} "$@"
 }
 
-# run_within SECONDS COMMAND...: runs it as the server's user, in a process group that is ended as a whole when the time is
-# over (the status is 124 then), or when this script ends.
+# run_within SECONDS COMMAND...: runs it as the server's user, in a process group that is terminated after this time (the
+# status is 124 then), or when this script exits.
 run_within() {
     local status=0
     HOME=$run timeout "$1" "${become[@]}" "${@:2}" &
@@ -321,28 +322,28 @@ run_within() {
     return "$status"
 }
 
-# has_setting NAME: the server knows this configuration parameter.
+# has_setting NAME: succeeds if the server has this configuration parameter.
 has_setting() {
     "$bindir/postgres" --describe-config 2>/dev/null | grep "^$1"$'\t' >/dev/null
 }
 
 # build_testdb: compiles $build/src and installs the result into $build/installed, or into PostgreSQL itself if this
-# server can't load an extension from elsewhere. That is so before 18, except with Debian's patch (extension_destdir).
+# server cannot load an extension from elsewhere: before 18, except with Debian's patch (extension_destdir).
 build_testdb() {
     run_make -C "$build/src" -j2 || return
     if [ "$major" -ge 18 ] || has_setting extension_destdir; then
         run_make -C "$build/src" install DESTDIR="$build/installed"
     elif [ -w "$("$pg_config" --pkglibdir)" ] && [ -w "$("$pg_config" --sharedir)/extension" ]; then
-        # With the rights of who runs this.
+        # With the privileges of the calling user.
         (become=(env) && run_make -C "$build/src" install)
     else
         echo "This PostgreSQL $major loads extensions from its own folders only, and $("$pg_config" --pkglibdir)" \
-            "is not yours to write: run this as its owner, or with a PostgreSQL 18 or newer."
+            "is not writable: run this as its owner, or with PostgreSQL 18 or newer."
         return 1
     fi
 }
 
-# check_installed: fails, and says so, unless PostgreSQL has this very version of testdb among its extensions.
+# check_installed: fails, with a message, unless this version of testdb is installed in PostgreSQL.
 check_installed() {
     local control
     control=$("$pg_config" --sharedir)/extension/testdb.control
@@ -353,13 +354,13 @@ check_installed() {
     cmp "$top/testdb.control" "$control"
 }
 
-# print_config: the configuration lines with which a server finds and preloads the testdb that build_testdb() made.
+# print_config: prints the configuration lines by which a server finds and preloads the result of build_testdb().
 print_config() {
     local library share
     library=$build/installed$("$pg_config" --pkglibdir)
     share=$build/installed$("$pg_config" --sharedir)
     if [ -d "$library" ]; then
-        # Preloading goes by dynamic_library_path, CREATE EXTENSION by the other setting.
+        # Preloading uses dynamic_library_path, CREATE EXTENSION the other parameter.
         echo "dynamic_library_path = '$library:\$libdir'"
         if [ "$major" -ge 18 ]; then
             echo "extension_control_path = '$share:\$system'"
@@ -370,7 +371,7 @@ print_config() {
     echo "shared_preload_libraries = 'testdb'"
 }
 
-# free_port: the first TCP port from 54321 on that nobody listens on.
+# free_port: prints the first unused TCP port from 54321 on.
 free_port() {
     local candidate
     for ((candidate = 54321; candidate < 54521; candidate++)); do
@@ -382,8 +383,8 @@ free_port() {
     return 1
 }
 
-# start_server PORT PASSWORD: makes and starts a server in $run/data that has testdb in its database postgres, with its
-# socket in $run, where only the server's user and root get in. With a password it listens on localhost as well.
+# start_server PORT PASSWORD: creates and starts a server in $run/data that has testdb in its database postgres, with its
+# socket in $run, which only the server's user and root can access. With a password it listens on localhost as well.
 start_server() {
     local options=(-A trust)
     if [ -n "$2" ]; then
@@ -414,19 +415,19 @@ start_server() {
     psql_demo postgres -c 'CREATE EXTENSION testdb'
 }
 
-# psql_demo DATABASE OPTION...: psql for that server, which stops at the first error.
+# psql_demo DATABASE OPTION...: runs psql on that server; it stops at the first error.
 psql_demo() {
     "$bindir/psql" -X -q -v ON_ERROR_STOP=1 -h "$run" -p "$port" -U postgres -d "$1" "${@:2}"
 }
 
-# load_template: makes demo_template on that server.
+# load_template: creates demo_template on that server.
 load_template() {
     psql_demo postgres -c 'CREATE DATABASE demo_template'
     psql_demo demo_template -f "$top/test/template.sql"
     psql_demo postgres -c 'ALTER DATABASE demo_template IS_TEMPLATE true'
 }
 
-# stop_servers FOLDER: stops every server whose data directory is below it, at once: their data is about to go.
+# stop_servers FOLDER: stops every server whose data directory is below it, immediately, since the data will be removed.
 stop_servers() {
     local file
     while read -r file; do
@@ -434,9 +435,9 @@ stop_servers() {
     done < <(find "$1" -name postmaster.pid 2>/dev/null)
 }
 
-# enter_group MEGABYTES: makes a control group with so much memory, and puts this script and what it starts from now on into
-# it; its folder is $group then. Fails where that is impossible: it takes root, and with version 2 of the interface a group
-# around this one that hands the memory controller on.
+# enter_group MEGABYTES: creates a control group with this memory limit, and moves this script, with the processes that it
+# will start, into it; $group is its folder. Fails if that is impossible: it requires root, and with version 2 of the
+# interface the memory controller must be enabled in the parent group.
 enter_group() {
     local here file=memory.limit_in_bytes
     [ "$(id -u)" -eq 0 ] || return
@@ -453,7 +454,7 @@ enter_group() {
     fi
 }
 
-# leave_group: the way back; the group is removed. Nothing happens if there is none.
+# leave_group: moves this script back, and removes the group, if there is one.
 leave_group() {
     [ -n "$group" ] || return 0
     echo $BASHPID >"$outer/cgroup.procs"
@@ -464,7 +465,7 @@ leave_group() {
     group=''
 }
 
-# clean_up: stops the servers and removes the folders. Safe to call at any point, and twice.
+# clean_up: stops the servers and removes the folders. Can be called at any point, repeatedly.
 clean_up() {
     cd /
     rm -f "$step_log"
@@ -485,7 +486,7 @@ clean_up() {
     build='' run=''
 }
 
-# clean_up_at_exit: has clean_up() called however the script ends.
+# clean_up_at_exit: ensures that clean_up() is called when the script exits, for any reason.
 clean_up_at_exit() {
     trap clean_up EXIT
     trap 'exit 130' INT
