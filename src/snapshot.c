@@ -7,8 +7,8 @@
  * the template had no sessions and its buffers were flushed;
  * pg_testdb/snapshots/<oid>.manifest describes its files (filesync.c).
  * Clones are copied and restored from it, so sessions in the template do not
- * block them.  Snapshots are removed at server start, so they need not be
- * durable.
+ * block them.  They need not be durable, since they are removed at server
+ * start.
  *
  * A template that allows no connections (ALLOW_CONNECTIONS false, as set by
  * testdb_template_finish) has no copy: its own files serve as the snapshot,
@@ -37,16 +37,14 @@
  * versions are updated before they are handed out.
  *
  * While a snapshot is being changed, the registry records that there is none.
- * If that fails, or the process exits, that remains, and the next process
- * that needs the snapshot takes it again.
+ * If that fails, the next process that needs the snapshot takes it again.
  *
- * The files of a snapshot may be modified or removed by other programs while
- * the server runs, such as one that deletes old files.  A process that reads
- * one checks that it is the file that was written (filesync.c).  If not, the
- * snapshot is recorded as damaged in the template's entry, the copy is given
- * up, and the next process that needs the snapshot takes it again, as soon as
- * the template has no sessions.  Until then spares are still handed out, and
- * clones are restored if that does not need the damaged files.
+ * The files of a snapshot may be modified or removed by other programs, such
+ * as one that deletes old files.  A process that reads one checks that it is
+ * the file that was written (filesync.c).  If not, the snapshot is recorded
+ * as damaged, the copy is given up, and the snapshot is taken again as soon
+ * as it is needed and the template has no sessions.  Until then spares are
+ * handed out, and clones restored that do not need the damaged files.
  *
  * With wal_level above minimal WAL consumers may replay the creation of a
  * clone, as a copy of the template.  Therefore the snapshot then can be used
@@ -57,9 +55,8 @@
  * Locks.  While the template's files are read, its database is locked as in
  * CREATE DATABASE (ShareLock, no sessions).  The snapshot has a heavyweight
  * lock of its own, on the template's object with 1 as the sub-object:
- * ShareLock to copy from it, ExclusiveLock to change it.  Heavyweight locks
- * can be waited for with a timeout, are shown in pg_locks, and are released
- * on error and exit.
+ * ShareLock to copy from it, ExclusiveLock to change it.  Such locks have a
+ * timeout, are shown in pg_locks, and are released on error and exit.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -180,8 +177,8 @@ go_on(void *arg pg_attribute_unused())
 }
 
 /*
- * Return the options for writing database directories. durable is for those
- * that must survive a crash of the operating system.
+ * Return the options for writing directories. durable: to survive a system
+ * crash.
  */
 static FilesyncOptions
 get_options(bool durable)
@@ -331,8 +328,8 @@ forget_manifest(Oid oid)
 }
 
 /*
- * Remove the manifests of templates without an entry from this process's
- * cache, if any has lost it since the last call.
+ * If any template has lost its entry since the last call, remove the
+ * manifests of those without an entry from this process's cache.
  */
 void
 snapshot_forget_gone(void)
@@ -357,9 +354,8 @@ snapshot_forget_gone(void)
 }
 
 /*
- * Remove a file or directory, if it exists: unlike rmtree, unreadable
- * directories as well; symbolic links are not followed.  False, with errno
- * set, if something remains.
+ * Remove a file or directory, if it exists, including unreadable directories,
+ * and without following links.  False, with errno set, if something remains.
  */
 static bool
 remove_tree(const char *path)
@@ -392,7 +388,7 @@ remove_tree(const char *path)
 
 /*
  * Remove the manifest of a template's snapshot, and an incomplete new one.  A
- * failure is not reported: it will be when the next one is written.
+ * failure is noticed when the next one is written.
  */
 static void
 remove_manifest(Oid oid)
@@ -407,8 +403,8 @@ remove_manifest(Oid oid)
 
 /*
  * Remove a template's snapshot from disk.  The caller has locked it
- * exclusively, or its template has been dropped.  A failure is logged; the
- * remains are removed by the next attempt, or at server start.
+ * exclusively, or its template was dropped.  A failure is logged; the next
+ * attempt removes the rest.
  */
 void
 snapshot_remove(Oid oid)
@@ -481,7 +477,7 @@ snapshot_remove_all(void)
 
 /*
  * Entry point of the visitor: a background worker that connects to a database
- * and exits, so that the database gets its pg_internal.init.
+ * and exits, which creates its pg_internal.init.
  */
 void
 testdb_visitor_main(Datum main_arg)
@@ -490,12 +486,10 @@ testdb_visitor_main(Datum main_arg)
 }
 
 /*
- * Report whether a template has no pg_internal.init, the file that saves the
- * first session of each clone from reading the catalogs.  DDL and a restart
- * of the server remove it.
- *
- * The visitor creates it.  If that fails, clones have no such file: their
- * first session is slower.
+ * Report whether a template has no pg_internal.init, which saves the first
+ * session of each clone from reading the catalogs.  DDL and a restart of the
+ * server remove it; the visitor creates it.  If that fails, clones do
+ * without.
  */
 static bool
 lacks_init_file(Oid oid)
@@ -555,11 +549,9 @@ snapshot_measure(Oid oid, uint64 *bytes, uint64 *files)
 
 /*
  * Raise an error unless a database still is the template that the caller
- * requested by this name.
- *
- * The OID identifies a database; but one created by testdb keeps it when it
- * is recycled, so it must also have the same lease, a number that is 0 for
- * all other databases.
+ * requested by this name: one created by testdb keeps its OID when it is
+ * recycled, so it must also have the same lease, a number that is 0 for all
+ * other databases.
  *
  * Errors: 3D000.
  */
@@ -592,8 +584,8 @@ is_behind(const TestdbTemplate *template)
 
 /*
  * Report whether the template's files may differ from the snapshot's although
- * nothing has been committed in it, or the snapshot should be in another
- * directory.  They are compared when the template has no sessions.
+ * nothing was committed in it, or the snapshot should be in another
+ * directory.
  */
 static bool
 is_suspect(const TestdbTemplate *template, const TemplateRow *row)
@@ -809,8 +801,8 @@ refresh_files(TestdbTemplate *template, bool closed)
  * Update the snapshot: its files, if with_files is set, for which the
  * template must be locked and have no sessions; and the description of its
  * row.  *template gets the new description.  False if the template's entry
- * was reused meanwhile.  Acquires ExclusiveLock on the snapshot, and releases
- * it unless false is returned.
+ * was reused meanwhile.  Takes ExclusiveLock on the snapshot, and releases it
+ * unless false is returned.
  */
 static bool
 refresh_snapshot(TestdbTemplate *template, bool with_files)
@@ -884,9 +876,9 @@ snapshot_enter_template(Oid oid)
 }
 
 /*
- * Copy a template's entry to *template, after creating one if there is none.
- * As long as it has no clones, its entry may be reused for another template
- * at any time: false if that happens repeatedly.
+ * Copy a template's entry to *template, after creating one if there is none;
+ * false if it is reused repeatedly, which may happen as long as it has no
+ * clones.
  *
  * Errors: those of snapshot_enter_template.
  */
@@ -1032,12 +1024,10 @@ snapshot_lock_current(Oid oid, TestdbTemplate *template)
 
 /*
  * Ensure that files may be copied to clones from a template's snapshot, which
- * is locked.
- *
- * If the snapshot is the template itself, or wal_level is above minimal, that
- * requires that the template has no sessions and is what the snapshot was
- * when *template was read; it is locked until the end of the transaction.
- * False if it has sessions, or had any since, or if there is a WAL consumer.
+ * is locked.  If it is the template itself, or wal_level is above minimal,
+ * the template is locked as well, until the end of the transaction; false if
+ * it has sessions, had any since *template was read, or has changed, or if
+ * there is a WAL consumer.
  *
  * Does not wait, since elsewhere the template is locked before its snapshot:
  * snapshot_ensure has waited.
@@ -1128,8 +1118,8 @@ snapshot_copy(const TestdbTemplate *template, Oid clone)
 /*
  * Get the additional disk space, in bytes and files, that a clone will take
  * once its directory has the content of a snapshot, which is locked: in the
- * files with these names, or in all if names is NULL.  If there is plenty of
- * space, this is not computed exactly: it may be the size of a whole copy.
+ * files with these names, or in all if names is NULL.  With plenty of space,
+ * the result may be the size of a whole copy.
  *
  * Errors: if that cannot be determined.
  */
