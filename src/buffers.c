@@ -4,10 +4,10 @@
  *	  A database's pages in shared buffers, and its cumulative statistics.
  *
  * Before the files of a database are replaced its pages must be dropped, or
- * they would be written over the new files.  A set of relations tells which;
- * it is collected from the names of changed files, and from all buffer
- * headers, read without a lock: since pages may become dirty at any time,
- * callers do that when nobody can be in the database.
+ * they would be written over the new files.  These are the pages of a set of
+ * relations, which is collected from the names of changed files, and from all
+ * buffer headers, read without a lock: since pages may become dirty at any
+ * time, callers do that when the database cannot have sessions.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -348,9 +348,9 @@ database_relations_discard(HTAB *relations)
 }
 
 /*
- * Compare every page of a database in shared buffers with its file.  Nobody
- * is in the database, so all of them are clean; reuse relies on them being
- * equal.
+ * Compare every page of a database in shared buffers with its file.  The
+ * database has no sessions, so all of them are clean; recycling relies on
+ * them being equal.
  */
 void
 database_check_buffers(Oid oid)

@@ -310,8 +310,8 @@ is_vacuumed(Oid database)
 }
 
 /*
- * A before_shmem_exit callback: let others build what this session was
- * building.
+ * before_shmem_exit callback: release this session's claims, so that other
+ * sessions can build the templates.
  */
 static void
 build_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
@@ -474,8 +474,8 @@ wait_for_builder(const BuildClaim *wanted, TimestampTz deadline)
 
 /*
  * Report whether a name is that of a database, or of one that a worker is
- * creating, whose row is not visible yet: for example, for a builder that has
- * given up.
+ * creating, whose row is not visible yet, which may be for a builder that has
+ * failed.
  */
 static bool
 is_name_taken(const char *name)
@@ -680,8 +680,7 @@ get_build_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
 }
 
 /*
- * Raise the error that others are connected to a database that is to be
- * finished.
+ * Raise the error that a database to be finished has sessions.
  */
 static void
 report_still_used(const RequestArgs *args, int nprepared)

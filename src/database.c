@@ -76,7 +76,8 @@ static TransactionId last_changer = InvalidTransactionId;
 static bool lock_refused = false;
 
 /*
- * Find a database by its OID and fill *info; false if there is none.
+ * Find a database by its OID and fill *info; false if there is none.  Any
+ * process may call it, in a transaction.
  */
 bool
 database_lookup(Oid oid, DatabaseInfo *info)
@@ -152,8 +153,8 @@ begin_wait_or_refuse(Oid oid)
 }
 
 /*
- * Lock a database, or what sub-object stands for, until the end of the
- * transaction, if that is possible without waiting.
+ * Lock a database, or with subid its sub-object, until the end of the
+ * transaction; false if that is not possible without waiting.
  */
 bool
 database_lock_at_once(Oid oid, uint16 subid, LOCKMODE mode)
@@ -370,8 +371,9 @@ database_create(Oid oid, const char *name, Oid owner,
 }
 
 /*
- * Lock a database until the end of the transaction, so that nobody can connect
- * to it, and fill *info; false if it does not exist (any more).
+ * Lock a database in AccessExclusiveLock until the end of the transaction, so
+ * that no session can connect to it, and fill *info; false if it does not
+ * exist (any more).
  *
  * Errors: 55P03 after lock_timeout.
  */

@@ -210,9 +210,9 @@ mend_row(Oid oid, const DatabaseInfo *info)
  *
  * Sessions and prepared transactions in the clone are ended anyway.  If one
  * of them has locked the clone, or changed its row (COMMENT ON DATABASE in an
- * open or prepared transaction), it is ended now, since waiting for the lock
- * would be in vain.  Locks of others are waited for: the clone may have to
- * stay as it is.
+ * open or prepared transaction), it is ended now, since it would never
+ * release the lock.  Other processes' locks are waited for, since the clone
+ * may have to remain as it is.
  *
  * Errors: those of database_lock; 53400 if no process can be started that rolls
  * prepared transactions back.
@@ -247,9 +247,9 @@ lock_clone(Oid oid, DatabaseInfo *info)
  * which would prevent a drop, can only be rolled back from within the
  * database.  let_left is as for database_end_sessions.
  *
- * Nobody can connect to a database that is marked as invalid, so the mark is
- * removed for that time; superusers who connect then are terminated.  If the
- * row prevents even the process that rolls back from connecting, it is
+ * No process can connect to a database that is marked as invalid, so the mark
+ * is removed for that time; superusers who connect then are terminated.  If
+ * the row prevents even the process that rolls back from connecting, it is
  * mended, as mend_row says, after a few failures.
  *
  * Errors: those of lock_clone and database_end_sessions; 55006 if sessions
@@ -356,8 +356,8 @@ release_clone(Oid oid)
 }
 
 /*
- * Report whether a failed drop has gone too far for the clone to be given
- * back.  After the failed transaction's end.
+ * Report whether a clone cannot be given back after a failed drop.  After the
+ * failed transaction's end.
  */
 static bool
 is_lost(Oid oid)
@@ -536,7 +536,10 @@ job_collect_garbage(const TestdbClone *clone)
 		job_begin_work();
 		job_report_database("removing database", clone->oid, &info);
 
-		/* Under the lock, as others write the lease only with it. */
+		/*
+		 * Under the lock, since other processes write the lease only under
+		 * it.
+		 */
 		exists = empty_database(clone->oid, false, &info);
 		lease_write(clone, LEASE_UNWANTED);
 		debug_point("garbage-unwanted");

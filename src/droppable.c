@@ -4,7 +4,7 @@
  *	  Making a database droppable, and describing what prevents that.
  *
  * dropdb() refuses to drop a database that is marked as a template, or has a
- * subscription.  A clone's owner can do both.  The drop is wanted
+ * subscription.  A clone's owner can do both.  testdb drops such clones
  * nevertheless, so these are undone first:
  *
  *	what							how								after a crash
@@ -20,9 +20,9 @@
  *
  * Subscriptions are detached as ALTER SUBSCRIPTION ... SET (slot_name = NONE)
  * and DROP SUBSCRIPTION would do: no connection to the publisher is made, and
- * its slot there stays.  The subscription's own processes have been terminated
- * before, as all others in the database.  Until the drop is committed the
- * launcher starts no new ones: the database is locked.
+ * its slot there stays.  The subscription's own processes have been
+ * terminated before, like all sessions in the database.  Until the drop is
+ * committed the launcher starts no new ones: the database is locked.
  *
  * What a live process holds cannot be undone.  Errors name it: the holders of
  * a lock, the prepared transactions that are left, and the process that has
@@ -223,8 +223,8 @@ droppable_prepare(Oid oid)
 }
 
 /*
- * Append a process to a text: its ID, user, application.  what is the rest of
- * the sentence.
+ * Append a sentence about a process to a text: its ID, user, application,
+ * followed by what.
  */
 static void
 append_process(StringInfo buf, int pid, Oid userid, const char *application,
@@ -272,8 +272,8 @@ run_query(const char *query, Oid type, Datum parameter)
  * waited for since it has changed the database's row or settings.  Then come
  * the holders of the database's own lock; if there are none, those of a lock
  * on a shared catalog, and if there are none, those that have just written to
- * pg_database.  No catalog is read besides those of roles: one of the others
- * may be what is locked.
+ * pg_database.  No catalog is read except those of roles, since it may be
+ * locked.
  */
 char *
 droppable_describe_lockers(Oid oid, TransactionId changer)

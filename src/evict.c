@@ -3,10 +3,10 @@
  * evict.c
  *	  Terminating the sessions that are connected to a changed template.
  *
- * A template that has changed is copied when nobody is connected to it.  A
- * caller that needs that waits, or, with testdb.end_template_sessions,
- * terminates the sessions in it.  This runs in the caller's session, between
- * two requests to the workers: a worker that finds the template in use has
+ * A template that has changed is copied when it has no sessions.  A caller
+ * that needs that waits, or, with testdb.end_template_sessions, terminates
+ * the sessions in it.  This runs in the caller's session, between two
+ * requests to the workers: a worker that finds the template in use has
  * released its lock on it and reports that.
  *
  *	- The caller must be a member of the role that owns the template, or a
@@ -132,7 +132,7 @@ tell_sessions(Oid template, const char *name, List **told)
 }
 
 /*
- * Terminate the sessions in a template and wait until nobody is in it, giving
+ * Terminate the sessions in a template and wait until there are none, giving
  * time to those whose clients have just disconnected; false if there are some
  * that the caller may not terminate, or that have not exited at the deadline.
  */
@@ -162,11 +162,10 @@ evict_sessions(const TemplateWait *wait)
 }
 
 /*
- * Wait until nobody seems to be connected to a template, after a worker has
- * found it in use, with nprepared prepared transactions in it.  Sessions in
- * it are terminated if that is wanted and allowed; they have
- * testdb.lock_timeout to exit, even if template_deadline is earlier.  False
- * after the deadline.
+ * Wait until a template seems to have no sessions, after a worker has found
+ * it in use, with nprepared prepared transactions.  Its sessions are
+ * terminated if that is configured and allowed; they have testdb.lock_timeout
+ * to exit, even if template_deadline is earlier.  False after the deadline.
  */
 bool
 evict_or_wait(TemplateWait *wait, int nprepared)

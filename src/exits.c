@@ -33,6 +33,9 @@
  */
 static pg_atomic_uint32 *exit_watches = NULL;
 
+/*
+ * Return the size of the shared memory, in bytes.
+ */
 static Size
 exits_size(void)
 {
@@ -63,9 +66,9 @@ exits_shmem_init(void)
 }
 
 /*
- * Have this process's latch set whenever a session that freshness.c knows has
- * left a database, from now on; InvalidOid: no longer.  After an error it may
- * be set in vain.
+ * Set this process's latch whenever a session that freshness.c knows has left
+ * this database, from now on; InvalidOid to end that.  After an error, the
+ * latch may be set without need.
  */
 void
 exits_watch(Oid database)

@@ -3,9 +3,10 @@
  * expiry.c
  *	  Expiry of leases.
  *
- * A clone may have a time at which it is to be dropped, or one after which it
- * is to be dropped if nobody is in it.  next_due is the earliest of them, or
- * earlier.  Failed drops are retried, with a delay that doubles each time.
+ * A clone may have a time at which it is to be dropped, or an idle time after
+ * which it is to be dropped if it has no sessions.  next_due is the earliest
+ * of them, or earlier.  Failed drops are retried, with a delay that doubles
+ * each time.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -368,8 +368,8 @@ fs_sync_fd(int fd)
 }
 
 /*
- * Close a file that was written.  Interrupted or not, the descriptor is gone.
- * Returns false with errno set.
+ * Close a file that was written.  The descriptor is closed even if the call
+ * is interrupted.  Returns false with errno set.
  */
 bool
 fs_close_written(int fd)

@@ -12,10 +12,9 @@
  *		template  ->  snapshot  ->  clone
  *
  * Others write to templates and clones at any time; the snapshot is private.
- * Whether a file of a copy still equals its source is known without reading
- * it, from times of last modification.  A write to a file sets its mtime to
- * the current time, so an mtime that was set to a value long past cannot
- * reappear by itself.
+ * The mtime tells whether a file of a copy is still equal to its source,
+ * without reading it.  A write to a file sets its mtime to the current time,
+ * so an mtime that was set to a time long past cannot result from a write.
  *
  * Clone and snapshot.  A file of the snapshot with mtime S has a copy in the
  * clone with mtime S - FILESYNC_MTIME_OFFSET.  The two are equal if and only
@@ -43,19 +42,19 @@
  * files that may differ, and if the content is the same it keeps the
  * snapshot's file and S, and so the clones, and records the origin.
  *
- * A template that nobody can write to needs no snapshot: filesync_adopt()
- * makes a manifest of its own files, and gives racy ones an mtime half an
- * offset ago, which no write and no other copy sets.  A clone copied from the
- * template itself, with mtime_steps = 2, carries the marks that a copy of a
- * snapshot taken then would have carried.
+ * A template to which no process can write needs no snapshot:
+ * filesync_adopt() makes a manifest of its own files, and gives racy ones an
+ * mtime half an offset ago, which no write and no other copy sets.  A clone
+ * copied from the template itself, with mtime_steps = 2, carries the marks
+ * that a copy of a snapshot taken then would have carried.
  *
- * Damage.  A snapshot is private, but an ordinary directory: somebody may
- * clean up old files, restore a backup, or make a mistake.  So the manifest
- * of a copy also has the mtime that the file system showed for each file
- * after writing it, possibly rounded.  Before a file of the snapshot is read,
- * its size and this time must be those of the manifest; if it is missing,
- * unreadable or another file, the error blames the source.  Files that are
- * not read are only checked by filesync_is_intact().
+ * Damage.  A snapshot is private, but its files may be modified or removed by
+ * other programs or by mistake.  So the manifest of a copy also has the mtime
+ * that the file system showed for each file after writing it, possibly
+ * rounded.  Before a file of the snapshot is read, its size and this time
+ * must be those of the manifest; if it is missing, unreadable or another
+ * file, the error blames the source.  Files that are not read are only
+ * checked by filesync_is_intact().
  *
  * All this needs file systems that keep nanoseconds.  On others, and while
  * the clock is far behind, files are copied more often than needed, never
@@ -397,9 +396,9 @@ open_source_file(SyncRun *run, const char *name)
 }
 
 /*
- * Check that a file of the source is still as the manifest says, if nobody
- * else writes to it.  in is its descriptor, or -1 if it is not open.  Returns
- * false with the error set: EAGAIN if it is not.
+ * Check that a file of the source is still as the manifest says, if no other
+ * process writes to it.  in is its descriptor, or -1 if it is not open.
+ * Returns false with the error set: EAGAIN if it is not.
  */
 static bool
 check_source_file(SyncRun *run, int in, const char *name,
@@ -662,8 +661,8 @@ end_changes(SyncRun *run)
 }
 
 /*
- * Remove the extra files.  First, since that frees space for the others.
- * Returns false with the error set.
+ * Remove the extra files.  This is done first, since it frees space.  Returns
+ * false with the error set.
  */
 static bool
 remove_extra(SyncRun *run)
@@ -965,7 +964,7 @@ filesync_refresh(const FilesyncTask *task, const FilesyncManifest *old_copy,
  * Bring a directory to the content of another with a manifest, by one stat
  * per file of the target: files that differ are rewritten in place, missing
  * ones created, extra ones removed.  A marker of an earlier run is ignored,
- * and removed in the end.  Nobody may write to either directory.
+ * and removed in the end.  No process may write to either directory.
  *
  * A watch of the target reports all of this, too: drain it afterwards and
  * discard the events.

@@ -22,9 +22,9 @@
  * testdb_templates.last_error.
  *
  * The statement runs as the bootstrap superuser, since only superusers can
- * set it; with the worker's search_path, which has no schema that others can
- * create objects in; and for at most testdb.lock_timeout.  Its SETs are
- * undone.  It cannot commit or roll back.
+ * set it; with the worker's search_path, in whose schemas only superusers can
+ * create objects; and for at most testdb.lock_timeout.  Its SETs are undone.
+ * It cannot commit or roll back.
  *
  * Locks: none of ours; those that the statement takes.
  *

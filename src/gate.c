@@ -18,11 +18,12 @@
  *	OPEN		go on
  *	CLOSING		wait, unless they are in the middle of a command
  *	SHUT		wait
- *	LOST		end, because the database has no content any more
+ *	LOST		terminate, because the database's content is lost
  *
  *	OPEN -> CLOSING		gate_close()
- *	CLOSING -> SHUT		gate_shut(true), when nobody seems to be in a transaction
- *	SHUT -> CLOSING		gate_shut(false), if somebody is after all
+ *	CLOSING -> SHUT		gate_shut(true), when no session seems to be in a
+ *						transaction
+ *	SHUT -> CLOSING		gate_shut(false), if one is nevertheless
  *	SHUT -> LOST		gate_lose()
  *	any -> OPEN			gate_open(), gate_open_all(); after LOST, when the database
  *						has been removed
@@ -145,7 +146,10 @@ static uint32 my_hash = 0;
 /* The number of rewinds that this session has taken into account. */
 static uint32 known_rewinds = 0;
 
-/* True if the message was received in this transaction: send it again. */
+/*
+ * True if the message was received in this transaction, and must be sent
+ * again.
+ */
 static bool to_be_sent = false;
 
 /*
@@ -404,7 +408,7 @@ gate_install(void)
 
 /*
  * Record, in the first transaction of a session, what the callback needs.
- * Until that transaction ends nobody can rewind its database.
+ * Until that transaction ends its database cannot be rewound.
  */
 void
 gate_learn(void)
@@ -437,8 +441,8 @@ gate_close(Oid database)
 }
 
 /*
- * Send the message once more, for sessions that have connected since.  For
- * worker 0, in a transaction.
+ * Send the message again, for sessions that have connected since.  For worker
+ * 0, in a transaction.
  */
 void
 gate_remind(Oid database)
@@ -448,9 +452,9 @@ gate_remind(Oid database)
 }
 
 /*
- * Shut the gate, so that nobody passes it, or let sessions in the middle of a
- * command pass again.  If gate_look() finds nobody in a transaction after
- * this call, and new sessions are kept out, that is final.
+ * Shut the gate, so that no session passes it, or let sessions in the middle
+ * of a command pass again.  If gate_look() finds no session in a transaction
+ * after this call, and new sessions are kept out, none will begin one.
  */
 void
 gate_shut(Oid database, bool shut)

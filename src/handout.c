@@ -6,7 +6,7 @@
  * A spare is taken without a worker: its entry is taken from the registry,
  * its row opened in place (spare_row.c), its lease written.  Everything else
  * is done by a worker (request.c); waits take place here, so that the worker
- * is free for others.
+ * is free for other requests.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -81,9 +81,9 @@ report_template_in_use(Oid template, const char *name, int nprepared)
 }
 
 /*
- * Sleep until nobody seems to be connected to the template, at least
- * *pause_ms milliseconds, or until the deadline; false if that has passed.
- * Increases *pause_ms.
+ * Sleep until the template seems to have no sessions, at least *pause_ms
+ * milliseconds, or until the deadline; false if that has passed.  Increases
+ * *pause_ms.
  */
 bool
 handout_wait_for_template(Oid template, long *pause_ms, TimestampTz deadline)
@@ -134,9 +134,9 @@ handout_errdetail_busy(int nsessions, int nprepared)
  * means that this session has been waiting for a spare.
  *
  * Its row, which is closed, is opened; then the lease is written, and is on
- * disk before anybody sees the clone as LEASED.  If this process is killed
- * before that, the database is removed at the next server start; if the
- * server crashes later, and the opened row was not on disk, it is opened
+ * disk before other processes can see the clone as LEASED.  If this process
+ * is killed before that, the database is removed at the next server start; if
+ * the server crashes later, and the opened row was not on disk, it is opened
  * again then.
  *
  * Errors: those of the file system.
@@ -156,7 +156,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 		return SPARE_STALE;
 	answer = registry_take_spare(&wish, &clone, &refill);
 
-	/* Changes without a transaction ID count only if nobody is in it. */
+	/* Ignore changes without a transaction ID as long as it has sessions. */
 	if (answer == SPARE_STALE && CountDBBackends(args->database) > 0)
 	{
 		wish.ignore_unverified = true;
@@ -269,9 +269,9 @@ handout_await_rewind(const RequestArgs *args, TimestampTz deadline)
 }
 
 /*
- * Have a worker execute a request.  Sessions in a clone that are to be
- * terminated are first given time to leave by themselves, here, where nobody
- * else has to wait for it.
+ * Have a worker execute a request.  If the sessions in a clone are to be
+ * terminated, they are first given time to exit by themselves, here, so that
+ * no worker waits for that.
  *
  * Errors: those of request_perform.
  */
@@ -289,7 +289,7 @@ perform(RequestArgs *args, TimestampTz deadline, RequestResult *result)
 /*
  * Have a worker execute a request that needs the template up to date; name is
  * the template's in errors.  While the template is in use, wait here, so that
- * the worker is free for others, or have its sessions terminated.
+ * the worker is free for other requests, or terminate its sessions.
  *
  * Errors: those of request_perform; 55006 if the template is still in use
  * after testdb.template_timeout.

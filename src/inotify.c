@@ -62,10 +62,10 @@ filesync_watch_open(FilesyncError *error)
 
 /*
  * Watch a directory.  Writes are reported from now on; so bring it to a known
- * content afterwards, or ensure that nobody writes until then.  Returns the
- * number that the directory's events will carry, or -1 with the error set:
- * ENOSPC if the user has too many of them already.  Numbers are not reused
- * while fd is open.
+ * content afterwards, or ensure that no process writes to it until then.
+ * Returns the number that the directory's events will carry, or -1 with the
+ * error set: ENOSPC if the user has too many of them already.  Numbers are
+ * not reused while fd is open.
  */
 int
 filesync_watch_add(int fd, const char *dir, FilesyncError *error)
@@ -132,7 +132,7 @@ filesync_watch_drain(int fd, FilesyncWatchCallback callback, void *arg,
 {
 	int			pending = 0;
 
-	/* Not until it is empty: others may continue to write forever. */
+	/* Not until it is empty, since other processes may never stop writing. */
 	if (ioctl(fd, FIONREAD, &pending) < 0)
 		return fs_fail_text(error, errno, "could not query inotify: %s",
 							strerror(errno));
@@ -162,8 +162,8 @@ filesync_watch_drain(int fd, FilesyncWatchCallback callback, void *arg,
 #else							/* !__linux__ */
 
 /*
- * Without inotify every restore is a full comparison: watching fails, with
- * ENOSYS, and the rest is never reached.
+ * Without inotify every restore is a full comparison: these functions fail,
+ * with ENOSYS.
  */
 int
 filesync_watch_open(FilesyncError *error)

@@ -23,7 +23,7 @@ typedef enum LeaseState
 {
 	LEASE_CREATING = 1,			/* its row may or may not be committed */
 	LEASE_HELD = 2,				/* complete, handed out */
-	LEASE_UNWANTED = 3,			/* nobody has it; to be removed */
+	LEASE_UNWANTED = 3,			/* not handed out; to be removed */
 	LEASE_REWINDING = 4			/* handed out, but must be restored */
 } LeaseState;
 

@@ -501,8 +501,8 @@ settle_file(const char *dir, int dir_fd, const char *name, FileRecord *record,
 }
 
 /*
- * Make the manifest of a directory to which nobody writes, and which will be
- * a source itself: see filesync.c.  Racy files get another mtime.  Returns
+ * Make the manifest of a directory to which no process writes, and which will
+ * be a source itself: see filesync.c.  Racy files get another mtime.  Returns
  * true, and the manifest to be freed, or false with the error set.
  */
 bool

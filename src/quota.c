@@ -8,7 +8,7 @@
  * registry_charge() allows it to be handed out, under the registry lock held
  * exclusively, so that concurrent calls cannot exceed the limit, until it is
  * dropped; also while it is DROPPING, as that may fail; after a reset its
- * replacement counts.  Spares have no payer, since they make way for others.
+ * replacement counts.  Spares have no payer, since they can be given up.
  * After a crash the owner in the lease is the payer.  A database created by
  * CREATE DATABASE has none.
  *

@@ -37,18 +37,18 @@
  *
  * Between 3 and 4, the pages of files that have changed since step 1 are also
  * dropped from shared buffers: they may have been written out just before
- * step 1 could see them dirty.  All others stay: they match the files, and so
- * the snapshot, and the next session finds the catalogs in memory.  So pages
- * are dropped by relation: relations with a dirty page at step 1, and those
- * with a file known to have changed after step 3.
+ * step 1 could see them dirty.  All other pages stay: they are equal to the
+ * files, and so to the snapshot, and the next session finds the catalogs in
+ * memory.  So pages are dropped by relation: relations with a dirty page at
+ * step 1, and those with a file known to have changed after step 3.
  *
  * Processes may keep a file of the clone open.  That is harmless while the
  * file is restored in place, but not if it has been or will be unlinked:
  * later writes through the stale descriptor would be lost.  So step 3, which
  * wakes all processes, and which a client in the middle of a COPY delays, is
- * omitted if no file of a relation was created or removed.  Once it was
- * delayed, only clones that do not need it are restored, and the others wait
- * until a barrier, retried from time to time, succeeds.
+ * omitted if no file of a relation was created or removed.  After a timeout,
+ * only clones that do not need it are restored, and the others wait until a
+ * barrier, retried at intervals, succeeds.
  *
  * Which files differ is known from inotify, if this process has restored the
  * clone before: from then on it watches the directory, and collects the names
@@ -61,7 +61,7 @@
  * It is then removed.
  *
  * Locks: the snapshot's, as snapshot.c says.  The database itself is not
- * locked: nobody can connect to it.
+ * locked, since no session can connect to it.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -111,10 +111,10 @@ static int	batch_size = 0;
 
 static int	batch_space = 0;
 
-/* True while this process waits for others to close their files. */
+/* True while this process waits for other processes to close their files. */
 static bool in_barrier = false;
 
-/* The time of the next try, after some of them did not. */
+/* The time of the next try, after a timeout. */
 static TimestampTz retry_at = 0;
 
 /* True if this process wrote WAL that requires database_end_log. */
@@ -173,8 +173,7 @@ reserve_room(const TestdbClone *clone, const TestdbTemplate *template,
  * The horizons in the clone's row will be the snapshot's.  If pg_xact is no
  * longer kept for these, the snapshot cannot be used.
  *
- * What was written is on disk before anybody gets the clone, as its lease
- * will be.
+ * All changes are on disk before the clone is handed out, like its lease.
  */
 static bool
 restore_clone(TestdbClone *clone, const TestdbTemplate *template,
@@ -335,8 +334,8 @@ take_batch(bool stuck)
 }
 
 /*
- * Announce to waiting sessions what became of the clones of the batch, and
- * forget the batch.
+ * Wake the sessions that wait for spares of the batch's templates, and forget
+ * the batch.
  */
 static void
 announce_batch(void)
@@ -697,12 +696,12 @@ recycle_listen(void)
  * RESTORING, and the snapshot is locked; false if it cannot be used.  For any
  * worker, in a transaction.
  *
- * Nobody has been in it since it was restored, so shared buffers have no
- * dirty page of it, and WAL has nothing that recovery might apply: no
- * checkpoint is needed.  Nor is a barrier, since files removed here are not
- * created again under their names.  A process that has one open closes it at
- * the next barrier, which worker 0, notified of the removal, executes when
- * the clone is returned.
+ * It had no sessions since it was restored, so shared buffers have no dirty
+ * page of it, and WAL has nothing that recovery might apply: no checkpoint is
+ * needed.  Nor is a barrier, since files removed here are not created again
+ * under their names.  A process that has one open closes it at the next
+ * barrier, which worker 0, notified of the removal, executes when the clone
+ * is returned.
  */
 bool
 recycle_update_spare(TestdbClone *clone, const TestdbTemplate *template)

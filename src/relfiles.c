@@ -6,10 +6,10 @@
  * A file's name is the relation's relfilenode, and only pg_class says which
  * relation has it.  A worker is connected to another database, so it reads
  * the pages of pg_class from the snapshot's files, as CREATE DATABASE does
- * with those of its template.  The snapshot was taken while nobody was in the
- * template, so that a row is valid if its inserting transaction has
- * committed, and no deleting one has.  The pages are read into private
- * memory: no hint bit is set, and shared buffers are not used.
+ * with those of its template.  The snapshot was taken while the template had
+ * no sessions, so a row is valid if its inserting transaction has committed,
+ * and no deleting one has.  The pages are read into private memory: no hint
+ * bit is set, and shared buffers are not used.
  *
  * The result is kept in this process until another version of a snapshot is
  * needed.
@@ -151,6 +151,9 @@ add_file(RelFileList *list, const char *path, char *dir)
 	return true;
 }
 
+/*
+ * For qsort: compare files by number.
+ */
 static int
 compare_files(const void *a, const void *b)
 {

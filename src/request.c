@@ -14,10 +14,10 @@
  *
  * The session that fills a slot owns it until it frees it, or, if it gives up
  * while a worker is executing it (cancel, timeout, end of the session), until
- * it sets ABANDONED; the worker then owns the slot, discards what it has
- * made, and frees the slot.  A session that gives up when the request is DONE
- * discards the result itself, by returning it to the workers through the
- * registry.  So a result always has exactly one owner.
+ * it sets ABANDONED; the worker then owns the slot, discards the result, and
+ * frees the slot.  A session that gives up when the request is DONE discards
+ * the result itself, by returning it to the workers through the registry.  So
+ * a result always has exactly one owner.
  *
  * A worker that fails puts its error into the slot, and the session raises
  * it.  A worker that is terminated does the same from its exit callback
@@ -29,8 +29,8 @@
  * lock, unless all other running workers are waiting for locks, too: then it
  * puts the request back into the queue, to be retried a moment later, so that
  * requests that need no such lock are served.  There are enough slots for
- * each session to wait on one while each worker is busy with one whose
- * session has gone, so a free slot can always be found.
+ * each session to wait on one while each worker is busy with an abandoned
+ * one, so there is always a free slot.
  *
  * Locks.  The request lock protects everything in RequestSharedState but the
  * condition variables and wakes, and is held for microseconds.  Every
@@ -39,8 +39,8 @@
  * first_cv or work_cv, all without a lock.  The deadlock detector cannot see
  * that a session waits for a worker.  Every wait is therefore bounded: the
  * worker's wait for locks by testdb.lock_timeout, the session's by its
- * deadline; and a session gives up at once if its worker waits for a lock of
- * the session.
+ * deadline; and a session gives up immediately if its worker waits for a lock
+ * of the session.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -113,7 +113,7 @@ typedef struct RequestSlot
 {
 	dlist_node	node;			/* in free or queue, by state */
 	RequestState state;
-	bool		abandoned;		/* RUNNING: the session has gone */
+	bool		abandoned;		/* RUNNING: the session has given up */
 	bool		unwanted;		/* RUNNING: the session only waits for its end */
 	bool		failed;			/* DONE: error, not result, is set */
 	int			worker_pid;		/* RUNNING, DONE: the worker */
@@ -283,7 +283,7 @@ request_enqueue(const RequestArgs *args)
 					&slot->node);
 	LWLockRelease(requests->lock);
 
-	/* Prefer the others: worker 0 also recycles, and alone rewinds. */
+	/* Prefer the others, since only worker 0 recycles and rewinds. */
 	if (args->kind == REQUEST_REWIND || !has_sleeper(&requests->work_cv))
 		ConditionVariableSignal(&requests->first_cv);
 	else
@@ -292,8 +292,8 @@ request_enqueue(const RequestArgs *args)
 }
 
 /*
- * Return the result of a request that nobody waits for any more to the
- * workers: a clone becomes garbage.
+ * Return the result of an abandoned request to the workers: a clone becomes
+ * GARBAGE.
  */
 static void
 return_result(const RequestArgs *args, const RequestResult *result)
@@ -366,11 +366,12 @@ report_no_worker(bool worker_seen)
 }
 
 /*
- * If no worker is running, have the postmaster check whether it should start
+ * If no worker is running, make the postmaster check whether it should start
  * one.
  *
- * It does so by itself a second after a worker has ended, unless it learns of
- * that just before it goes to sleep; in 15 it may then sleep for a minute.
+ * Normally it does so a second after a worker has exited, unless it is
+ * notified of the exit just before it goes to sleep; then it may sleep for a
+ * minute in 15.
  */
 static void
 ask_for_workers(void)
@@ -609,7 +610,7 @@ await_worker(const RequestArgs *args, TimestampTz deadline)
  *
  * Errors: the worker's own; 55000 and 53400 if there is no worker; 40P01 if
  * the worker waits for this session; 57014 after the deadline; interrupts.
- * In every case what the request made, or still makes, is discarded.
+ * In each case the result of the request, present or future, is discarded.
  */
 void
 request_perform(const RequestArgs *args, TimestampTz deadline,
@@ -624,6 +625,8 @@ request_perform(const RequestArgs *args, TimestampTz deadline,
 /*
  * As request_perform, but if the worker fails, return its error's message, in
  * the current memory context; NULL on success.
+ *
+ * Errors: those of request_perform, except the worker's own.
  */
 char *
 request_try_perform(const RequestArgs *args, TimestampTz deadline,
@@ -691,7 +694,7 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 		{
 			ProcessProcSignalBarrier();
 
-			/* That wakes others, which ends this prepared sleep. */
+			/* That wakes other processes, and cancels this prepared sleep. */
 			ConditionVariablePrepareToSleep(&slot->cv);
 		}
 		stop = QueryCancelPending || ProcDiePending || GetCurrentTimestamp() > deadline;
@@ -865,7 +868,7 @@ request_take(RequestArgs *args, bool rewinds)
 /*
  * Answer a request that this worker has taken.
  *
- * If the session has gone, what was made for it becomes garbage.
+ * If its session has given up, the result becomes garbage.
  */
 void
 request_finish(int slot_number, const RequestResult *result)
@@ -928,8 +931,8 @@ request_fail(int slot_number, const ErrorData *edata)
 /*
  * Put a request that this worker has taken back into the queue, because it
  * needs a lock that another process holds; false, with nothing done, if it
- * has been put back for testdb.lock_timeout already, or if its session has
- * gone.
+ * was first put back more than testdb.lock_timeout ago, or if its session has
+ * given it up.
  */
 bool
 request_requeue(int slot_number)
@@ -957,8 +960,8 @@ request_requeue(int slot_number)
 
 /*
  * Report whether this process may wait for a lock; if it is a worker, it then
- * counts as waiting until request_end_lock_wait.  The last of several workers
- * that does not wait may not.
+ * counts as waiting until request_end_lock_wait.  It may not if it is the
+ * only one of several workers that is not waiting.
  */
 bool
 request_begin_lock_wait(void)
@@ -984,6 +987,9 @@ request_begin_lock_wait(void)
 	return may_wait;
 }
 
+/*
+ * Record that this worker no longer waits for a lock.
+ */
 void
 request_end_lock_wait(void)
 {
@@ -1140,8 +1146,8 @@ request_set_ready(void)
 }
 
 /*
- * Report whether the registry has been rebuilt, which remains true as long as
- * this process lives.  Takes the request lock only until then.
+ * Report whether the registry has been rebuilt, which remains true for the
+ * life of this process.  Takes the request lock only until then.
  */
 bool
 request_is_ready(void)

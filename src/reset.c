@@ -90,8 +90,8 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone, bool *lost,
  * Create the clone that will replace another one, as args say, and commit.
  * False if the template is in use, which is set in *result.
  *
- * It has a name of its own and is marked as invalid: nobody gets in, and after
- * a crash it is removed, whatever its lease says.
+ * It has a name of its own and is marked as invalid: no session can connect
+ * to it, and after a crash it is removed, even if its lease is HELD.
  */
 static bool
 make_replacement(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
@@ -189,8 +189,8 @@ replace_clone(TestdbClone *old, TestdbClone *new)
 /*
  * Restore a clone in place, if possible.  Its template can be cloned by the
  * native method, as again says.  Returns false on failure: *lost is set if
- * its content is lost, so that it stays DROPPING; *result says whether it has
- * gone or the template is in use.
+ * its content is lost, so that it stays DROPPING; *result tells whether it no
+ * longer exists or the template is in use.
  */
 static bool
 reset_in_place(const RequestArgs *args, const RequestArgs *again, TestdbClone *clone,
@@ -249,11 +249,11 @@ make_reset_room(const RequestArgs *args, Oid clone)
 }
 
 /*
- * Give a clone its template's content again.  Sets *result if it has gone, or
- * if the template is in use.
+ * Restore a clone to its template's content.  *result tells if it no longer
+ * exists, or the template is in use.
  *
  * If it cannot be restored, a new one with the same terms replaces it; if
- * that cannot be created, the old one stays as it is.
+ * that cannot be created, the old one is not changed.
  */
 void
 reset_clone(const RequestArgs *args, RequestResult *result)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * restore.c
- *	  Restoring a clone in place, with nobody at work in it.
+ *	  Restoring a clone in place, while no session accesses it.
  *
  * testdb_reset does this after ending the sessions in a clone, and worker 0
  * repeats it for a clone whose rewind or restore was interrupted, until it
@@ -25,7 +25,7 @@
  * The order of step 6, and what makes it safe, is that of recycle.c.  The
  * barrier of step 4 checks that it will succeed, before there is no way back.
  *
- * After an error or exit in steps 5 to 9 nobody may see the content.  The
+ * After an error or exit in steps 5 to 9 no session may see the content.  The
  * caller then makes the clone REWINDING in the registry, marked as
  * unrestored, and worker 0 restores it (rewind.c); after a server crash it
  * finds the lease, and does the same.  Until then new sessions wait
@@ -135,9 +135,9 @@ restore_files(TestdbClone *clone, const TestdbTemplate *template)
 
 /*
  * Restore a clone from its template's snapshot, which the caller has found to
- * be fresh.  In a transaction, in which the clone is locked with nobody in it
- * but sessions that wait at its gate; the transaction is committed if the
- * result is RESTORE_DONE.  *begun is set when there is no way back.
+ * be up to date.  In a transaction, in which the clone is locked and has no
+ * sessions except those that wait at its gate; the transaction is committed
+ * if the result is RESTORE_DONE.  *begun is set when there is no way back.
  *
  * RESTORE_NOT_BEGUN means that the template or its snapshot has just changed;
  * RESTORE_FAILED, that the snapshot proved unusable.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * restore.h
- *	  Restoring a clone in place, with nobody at work in it.
+ *	  Restoring a clone in place, while no session accesses it.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -10,15 +10,16 @@
  *	step								if it ends here, there remains
  *	1  checks; the snapshot is fresh	a clone as before
  *	2  gate: CLOSING					the same
- *	   wait until nobody is in a transaction, or the request's time is over
+ *	   wait until no session is in a transaction, or for the request's timeout
  *	3  database locked against new		the same
- *	   sessions; gate: SHUT; nobody
- *	   is in a transaction
+ *	   sessions; gate: SHUT; no
+ *	   session is in a transaction
  *	4  registry: REWINDING				the same
  *	5  barrier, if some session may		the same
- *	   not have come to the end of
- *	   its last commit, or if
- *	   relations' files came or went
+ *	   not have completed its last
+ *	   commit, or if
+ *	   relations' files were created
+ *	   or removed
  *	6  room for the files is reserved;	the same: they are not committed yet
  *	   rows in shared catalogs
  *	7  lease: REWINDING					a clone that must be restored
@@ -38,13 +39,13 @@
  *
  * From step 7 to 13 interrupts are held: the worker exits or fails
  * afterwards.  If the restore fails nevertheless (an I/O error), here or in a
- * reset (restore.c), or if the lease is found after a server crash, nobody
- * may see the content.  The clone stays REWINDING, marked as unrestored, with
- * its gate SHUT if anybody can be waiting there, and all its files are
- * restored from a fresh snapshot, which is retried until it succeeds.  New
- * sessions wait, and so do those at the gate.  The content is lost only if
- * the template no longer exists: then the gate is LOST, which ends all
- * sessions, and the clone is removed.
+ * reset (restore.c), or if the lease is found after a server crash, no
+ * session may see the content.  The clone stays REWINDING, marked as
+ * unrestored, with its gate SHUT if sessions can be waiting there, and all
+ * its files are restored from a fresh snapshot, which is retried until it
+ * succeeds.  New sessions wait, and so do those at the gate.  The content is
+ * lost only if the template no longer exists: then the gate is LOST, which
+ * ends all sessions, and the clone is removed.
  *
  * Sessions' caches are brought up to date by invalidation messages.  If only
  * tables and indexes of the template have changed, according to their files
@@ -398,8 +399,8 @@ describe_sessions(const Rewind *rewind, bool terminate)
 }
 
 /*
- * A request has timed out: terminate the sessions that prevent it, if force
- * is set, and wait once more, or raise an error.
+ * Handle the timeout of a request: with force, terminate the sessions that
+ * prevent it and extend its deadline, the first time; else raise an error.
  *
  * Errors: 55006.
  */
@@ -440,8 +441,8 @@ give_up_waiting(Rewind *rewind)
 }
 
 /*
- * Lock a database against new sessions, if that is possible without waiting,
- * and nobody is changing its row or settings.
+ * Lock a database against new sessions; false if that is not possible without
+ * waiting, or if a transaction is changing its row or settings.
  */
 static bool
 try_lock(Oid oid)
@@ -1127,7 +1128,7 @@ rewind_turn(long *delay_ms)
 
 /*
  * Cancel rewinds of a clone in favor of other work of this worker on it:
- * nobody waits at its gate any longer.  The requests are answered as missing.
+ * sessions no longer wait at its gate.  The requests are answered as missing.
  */
 void
 rewind_give_way(Oid oid)

@@ -9,8 +9,8 @@
  * ones.  A file that becomes shorter is not counted: it may be rewritten
  * after another one that grows.
  *
- * The caller ensures that nobody has an extra file open, which would continue
- * to occupy its space, and that nobody writes to the directory.  A truncated
+ * The caller ensures that no process has an extra file open, which would
+ * continue to occupy its space, or writes to the directory.  A truncated
  * file, which PostgreSQL removes at the next checkpoint, is counted by its
  * future size.
  *

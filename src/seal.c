@@ -20,7 +20,7 @@
  * it takes; steps 2 to 4 are a worker's.
  *
  * Locks: the worker holds the database's AccessExclusiveLock in steps 2 and
- * 3, which are two transactions; in between nobody can connect to it.  A
+ * 3, which are two transactions; in between no session can connect to it.  A
  * worker that drops the clone, since its builder's session has ended, waits
  * for that lock, and has made it DROPPING before: then step 4 detects that,
  * and fails.

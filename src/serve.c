@@ -506,7 +506,7 @@ wait_for_removal(Oid oid)
 /*
  * Serve a CREATE DATABASE statement; false if it must be passed on to core.
  *
- * Errors: 55006 if the template remains in use, and query cancel.
+ * Errors: 55006 if the template remains in use; those of request_try_perform.
  */
 static bool
 serve_create(const CreatedbStmt *stmt)
@@ -654,7 +654,7 @@ has_gone(const RequestArgs *args)
 /*
  * Serve a DROP DATABASE statement; false if it must be passed on to core.
  *
- * Errors: 55006 if the database remains in use, and query cancel.
+ * Errors: 55006 if the database remains in use; those of request_try_perform.
  */
 static bool
 serve_drop(const DropdbStmt *stmt)

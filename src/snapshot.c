@@ -835,7 +835,7 @@ refresh_snapshot(TestdbTemplate *template, bool with_files)
 	template->settings = settings;
 	if (!with_files)
 	{
-		/* The files, whose horizons these are, are as old as they were. */
+		/* The horizons are those of the files, which were not updated. */
 		row.frozenxid = template->row.frozenxid;
 		row.minmxid = template->row.minmxid;
 	}
@@ -950,10 +950,10 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 		return refuse_native(oid);
 
 	/*
-	 * Only if nobody is in the template can it be found out what was done
-	 * there without a transaction ID; and only then will
-	 * snapshot_lock_source, which does not wait, find it so.  A damaged
-	 * snapshot can be taken anew only then, and is not in the way of spares.
+	 * Changes without a transaction ID can only be detected while the
+	 * template has no sessions; the same is required by snapshot_lock_source,
+	 * which does not wait, and for taking a damaged snapshot again, which
+	 * does not affect spares.
 	 */
 	behind = is_behind(template);
 	if (behind || template->damaged || needs_locked_source(template) ||

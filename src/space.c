@@ -325,7 +325,9 @@ database_make_checkpoint_room(void)
  * Get the free space of the data directory's file system beyond
  * testdb.min_free_space, in bytes, and its free inodes beyond MIN_FREE_FILES;
  * both negative if less.  A file system that does not count inodes, or
- * blocks, has any number.
+ * blocks, is taken to have any number of them.
+ *
+ * Errors: if they cannot be determined.
  */
 static void
 get_space(SpaceRoom *room)
@@ -363,8 +365,8 @@ is_in_memory(void)
 }
 
 /*
- * Get the free memory, anew if it may be less than wanted bytes; false if it
- * is unknown.
+ * Get the free memory; it is read again if it may be less than wanted bytes.
+ * False if it is unknown.
  */
 static bool
 get_memory(int64 wanted, MemoryRoom *memory)

@@ -231,6 +231,9 @@ open_by_index(Relation rel, const TestdbClone *clone, int32 limit)
  *
  * Unless spare_repair will be called after a crash, the caller must call
  * database_flush.
+ *
+ * Errors: 55P03 after lock_timeout, if another transaction is changing the
+ * row.
  */
 bool
 spare_open(const TestdbClone *clone, int32 limit)

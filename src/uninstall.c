@@ -3,19 +3,19 @@
  * uninstall.c
  *	  Removing spares and snapshots from a server, before testdb is removed.
  *
- * A server that is started without the library knows nothing of spares and
- * snapshots: they would remain forever.  testdb_uninstall() drops them
- * beforehand, and ensures that no others are created:
+ * A server that is started without the library would keep spares and
+ * snapshots forever.  testdb_uninstall() drops them beforehand, and ensures
+ * that no others are created:
  *
  *	step								if the server crashes after it
  *	1  pg_testdb/uninstalled written	spares and snapshots are removed at the
  *										start, as always, and the reserve; no
- *										others are made
+ *										others are created
  *	2  registry: uninstalled; spares	the same
  *	   and returned clones are GARBAGE
- *	3  all that is not LEASED has gone	the same
+ *	3  all that is not LEASED removed	the same
  *	4  snapshots and reserve removed	the same
- *	5  the clones that are left are reported
+ *	5  the remaining clones reported
  *
  * So the file, the mark, is the durable state; the registry's flag is its
  * copy in memory.  Worker 0 reads it at server start, before anything is
@@ -24,7 +24,7 @@
  *
  * While it exists no clone, spare or snapshot is created: processes that
  * begin one check the flag under the registry lock (registry_add) or under
- * the snapshot's lock (snapshot.c), and what was begun before is waited for.
+ * the snapshot's lock (snapshot.c), and those begun before are waited for.
  * So after step 4 there are none.  A rewind that was interrupted by a crash
  * is exempt: its clone is in use, and must get its content.
  *
@@ -38,8 +38,8 @@
  * which must not undo the removal before the configuration is changed.
  *
  * Locks.  A process that writes or removes the mark holds a lock on
- * pg_extension as a shared object, so that mark and flag agree; it takes none
- * of the others before it.
+ * pg_extension as a shared object, so that mark and flag agree; it is
+ * acquired before any of the other locks.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -64,7 +64,7 @@ job_reap(TestdbClone *clone)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		/* First, so that no other worker retries at once. */
+		/* First, so that no other worker retries immediately. */
 		note_failure(clone, "could not drop expired database", NameStr(info.name), edata);
 		if (OidIsValid(job.clone))
 			give_back(job.clone);

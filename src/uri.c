@@ -55,6 +55,9 @@ static const char *const database_parameters[] = {
 
 SQL_FUNCTION(testdb_uri);
 
+/*
+ * Report whether a word of this length is one of n words.
+ */
 static bool
 is_one_of(const char *const *words, int n, const char *word, size_t len)
 {

@@ -87,8 +87,8 @@ put_time(Datum *value, bool *null, TimestampTz time)
 }
 
 /*
- * Report whether the current user may see what a clone is used for, by the
- * rules of pg_stat_activity.
+ * Report whether the current user may see a clone's sessions and label, by
+ * the rules of pg_stat_activity.
  */
 static bool
 may_see(const TestdbClone *clone)

@@ -28,10 +28,11 @@
 PGDLLEXPORT void testdb_rollback_main(Datum main_arg);
 
 /*
- * Have a background worker connect to a database and run one of our functions
- * there, and wait for its exit; false if it could not be started.  The
- * database must not be locked, and the caller not be in a transaction that
- * others wait for.
+ * Run one of the library's functions, with the database's OID as its
+ * argument, in a background worker with this name that the function connects
+ * to the database, and wait for its exit; false if it could not be started.
+ * The database must not be locked by this transaction, which must hold no
+ * other locks that the worker needs.
  */
 bool
 database_visit(Oid oid, const char *function, const char *name)

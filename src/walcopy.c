@@ -120,9 +120,9 @@ database_log_removal(Oid oid, Oid tablespace)
  * the files are complete.
  *
  * Consumers copy the template as of this point in WAL, so it must equal the
- * clone: the caller has locked the template, with nobody in it and unchanged
- * since the snapshot, and calls database_end_log before that lock is
- * released.
+ * clone: the caller has locked the template, which has no sessions and is
+ * unchanged since the snapshot, and calls database_end_log before that lock
+ * is released.
  *
  * The record of DROP DATABASE removes old pages from their shared buffers,
  * and their sessions in the clone.

@@ -193,7 +193,7 @@ watch_names(const TestdbClone *clone, const TestdbTemplate *template)
 
 /*
  * After a restore: forget the changes made by the restore itself, and start
- * to watch if that was not done yet.  Nobody is in the clone.
+ * to watch if that was not done yet.  The clone has no sessions.
  */
 void
 watch_restart(Oid oid)

@@ -269,7 +269,8 @@ may_recycle(long *delay_ms, bool *gathering)
 
 /*
  * Report whether this worker should create a spare, of which template and for
- * which owner.  If leave is set, leave that to the others, and wake them.
+ * which owner.  If leave is set, return false and wake the other workers for
+ * that.
  */
 static bool
 may_refill(bool leave, Oid *template, Oid *owner)
