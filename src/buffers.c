@@ -256,7 +256,8 @@ database_relation_of_file(const char *file)
 }
 
 /*
- * Add the relation of a file in a database's directory, if it is of one.
+ * Add the relation of a file in a database's directory to a set; does nothing
+ * if the file is not a relation's.
  */
 void
 database_relations_add_file(HTAB *relations, Oid oid, const char *file)
@@ -269,8 +270,8 @@ database_relations_add_file(HTAB *relations, Oid oid, const char *file)
 
 /*
  * Add the relations of these databases that have dirty pages in shared
- * buffers.  Sorts oids.  No session is in them, so no more pages become
- * dirty.
+ * buffers to a set.  Sorts oids.  The databases have no sessions, so no more
+ * pages become dirty.
  */
 void
 database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
@@ -296,8 +297,8 @@ database_relations_add_dirty(HTAB *relations, Oid *oids, int noids)
 }
 
 /*
- * Return the relations of a database in such a set, *n of them, in the
- * current memory context.
+ * Return an array of the relations of a database in a set, in the current
+ * memory context; *n is their number.
  */
 RelationChange *
 database_relations_list(HTAB *relations, Oid oid, int *n)
@@ -320,8 +321,8 @@ database_relations_list(HTAB *relations, Oid oid, int *n)
 }
 
 /*
- * Drop all pages of these relations from shared buffers, except those already
- * dropped.
+ * Drop all pages of the relations in a set from shared buffers, except those
+ * already dropped.
  */
 void
 database_relations_discard(HTAB *relations)
@@ -348,9 +349,9 @@ database_relations_discard(HTAB *relations)
 }
 
 /*
- * Compare every page of a database in shared buffers with its file.  The
- * database has no sessions, so all of them are clean; recycling relies on
- * them being equal.
+ * Compare every page of a database in shared buffers with its file: PANIC if
+ * one differs, since recycling relies on them being equal.  The database has
+ * no sessions, so all pages are clean.
  */
 void
 database_check_buffers(Oid oid)
@@ -395,7 +396,8 @@ database_check_buffers(Oid oid)
 }
 
 /*
- * Flush this transaction's WAL so far.
+ * Flush this transaction's WAL records so far, in a transaction that has no
+ * ID, and whose commit would not flush them.
  */
 void
 database_flush(void)

@@ -130,8 +130,8 @@ build_shmem_request(void)
 }
 
 /*
- * Create it, or attach to it; from shmem_startup_hook only, with
- * AddinShmemInitLock held.
+ * Create the shared memory, or attach to it; from shmem_startup_hook only,
+ * with AddinShmemInitLock held.
  */
 void
 build_shmem_init(void)

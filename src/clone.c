@@ -302,7 +302,10 @@ hand_out(const RequestArgs *args, TestdbClone *clone, CloneState from,
 /*
  * Create a clone through core's CREATE DATABASE, and commit: steps 1 to 4
  * above.  False if the template is in use, as recorded in *result.  Called
- * outside of a transaction.
+ * outside of a transaction; returns outside of one.
+ *
+ * Errors: 3D000 if the template no longer exists; 42501; 42P04; 53100, 53400;
+ * those of CREATE DATABASE.
  */
 bool
 create_clone(const RequestArgs *args, TestdbClone *clone, RequestResult *result)
@@ -595,6 +598,9 @@ abandon_copy(const TestdbClone *clone)
  * False, with nothing done, if lock_source fails; false, with a GARBAGE clone
  * left behind, if the snapshot is found to be damaged, the template's
  * dependencies have changed, or a WAL consumer appeared meanwhile.
+ *
+ * Errors: 3D000, 55000 for the template; 42P04; 53100, 53400; those of the
+ * file system.
  */
 bool
 copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
@@ -697,8 +703,11 @@ publish_spare(TestdbClone *clone, CloneState from)
 }
 
 /*
- * Create or update a spare for a role whose demand is not met.  *result says
+ * Create or update a spare for a role whose demand is not met.  *result tells
  * if the template is in use (busy), or if none can be created (missing).
+ * Called outside of a transaction; returns outside of one.
+ *
+ * Errors: those of begin_native and copy_snapshot.
  */
 void
 make_spare(const RequestArgs *args, RequestResult *result)
@@ -752,7 +761,13 @@ make_spare(const RequestArgs *args, RequestResult *result)
 
 /*
  * Create a clone by the requested method, or the nearest one that is
- * possible, and hand it out.  Called outside of a transaction.
+ * possible, and hand it out.  *result has the clone, or tells that the
+ * template is in use (busy), or, for a served request, that it cannot be
+ * cloned by the native method (missing).  Called outside of a transaction;
+ * returns outside of one.
+ *
+ * Errors: those of create_clone, begin_native, copy_snapshot and hand_out;
+ * 55000 if a spare's row was changed.
  */
 void
 make_clone(const RequestArgs *args, RequestResult *result)

@@ -107,8 +107,8 @@ connect_shmem_request(void)
 }
 
 /*
- * Create it, or attach to it; from shmem_startup_hook only, with
- * AddinShmemInitLock held.
+ * Create the shared memory, or attach to it; from shmem_startup_hook only,
+ * with AddinShmemInitLock held.
  */
 void
 connect_shmem_init(void)

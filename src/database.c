@@ -508,7 +508,7 @@ database_last_changer(void)
 /*
  * Remove the directories of a database that has no row in pg_database, in
  * every tablespace: the leftovers of a crash, or of a failed copy.  The WAL
- * records of that are flushed on return.
+ * records of that are flushed on return.  A failure is a WARNING.
  */
 void
 database_remove_files(Oid oid)
@@ -679,7 +679,7 @@ database_is_recyclable(Oid oid)
 }
 
 /*
- * Raise the error, 55006, if dropdb() would refuse to drop a database without
+ * Raise an error, 55006, if dropdb() would refuse to drop a database without
  * sessions.
  */
 void

@@ -59,7 +59,10 @@
 #define MENDING_TRY			3
 
 /*
- * Commit the removal of a clone, then remove its lease and its entry.
+ * Commit the transaction in which a clone was removed, and remove its lease
+ * and its entry.
+ *
+ * Errors: those of the file system.
  */
 void
 finish_removal(Oid oid)
@@ -74,7 +77,7 @@ finish_removal(Oid oid)
 }
 
 /*
- * Raise the error that a clone was dropped concurrently.
+ * Raise the error, 3D000, that a clone was dropped concurrently.
  */
 void
 report_clone_gone(const char *name)
@@ -204,18 +207,18 @@ mend_row(Oid oid, const DatabaseInfo *info)
 }
 
 /*
- * Lock a clone that is to be dropped or reset until the transaction's end;
- * false if it does not exist (any more).  In a transaction, which may be
- * another one afterwards.
+ * Lock a clone that is to be dropped or reset until the end of the
+ * transaction; false if it does not exist (any more).  In a transaction,
+ * which may be another one afterwards.
  *
- * Sessions and prepared transactions in the clone are ended anyway.  If one
- * of them has locked the clone, or changed its row (COMMENT ON DATABASE in an
- * open or prepared transaction), it is ended now, since it would never
- * release the lock.  Other processes' locks are waited for, since the clone
- * may have to remain as it is.
+ * Sessions and prepared transactions in the clone will be terminated or
+ * rolled back anyway.  If one of them has locked the clone, or changed its
+ * row (COMMENT ON DATABASE in an open or prepared transaction), that is done
+ * now, since it would never release the lock.  Other processes' locks are
+ * waited for, since the clone may have to remain as it is.
  *
- * Errors: those of database_lock; 53400 if no process can be started that rolls
- * prepared transactions back.
+ * Errors: those of database_lock; 53400 if no process can be started to roll
+ * back prepared transactions.
  */
 bool
 lock_clone(Oid oid, DatabaseInfo *info)
@@ -241,20 +244,20 @@ lock_clone(Oid oid, DatabaseInfo *info)
 }
 
 /*
- * Lock a database until the transaction's end, and end the sessions and
- * prepared transactions in it; false if it does not exist (any more).  In a
- * transaction, which may be another one afterwards: prepared transactions,
- * which would prevent a drop, can only be rolled back from within the
- * database.  let_left is as for database_end_sessions.
+ * Lock a database until the end of the transaction, terminate the sessions in
+ * it and roll back its prepared transactions; false if it does not exist (any
+ * more).  In a transaction, which may be another one afterwards, since
+ * prepared transactions can only be rolled back from within the database.
+ * let_left is as for database_end_sessions.
  *
  * No process can connect to a database that is marked as invalid, so the mark
  * is removed for that time; superusers who connect then are terminated.  If
  * the row prevents even the process that rolls back from connecting, it is
- * mended, as mend_row says, after a few failures.
+ * repaired after a few failures: see mend_row.
  *
  * Errors: those of lock_clone and database_end_sessions; 55006 if sessions
  * that connect in between prepare new transactions each time; 53400 if no
- * process can be started that rolls them back.
+ * process can be started to roll them back.
  */
 bool
 empty_database(Oid oid, bool let_left, DatabaseInfo *info)

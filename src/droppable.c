@@ -123,8 +123,8 @@ change_row(Oid oid, const int *limit)
 }
 
 /*
- * Give a database another connection limit, in place.  -2 marks it as invalid,
- * any other limit takes that mark away.
+ * Set a database's connection limit, in place. -2 marks it as invalid, any
+ * other limit removes that mark.
  *
  * Errors: 55P03 after lock_timeout.
  */
@@ -451,8 +451,9 @@ ignores_barriers(const PgBackendStatus *status)
 }
 
 /*
- * End that, and describe the process that was waited for, or else those that
- * may have been, for the detail of an error; NULL if nothing is known.
+ * End what droppable_watch_barrier has begun, and describe the process that
+ * was waited for, or else those that may have been, for the detail of an
+ * error; NULL if nothing is known.
  */
 char *
 droppable_end_barrier(void)

@@ -354,9 +354,9 @@ purge_role(Oid role)
 }
 
 /*
- * This transaction will alter, or has altered, a database: if that is a
- * spare, or about to become one, it is no longer handed out, and removed at
- * the end of the transaction.  False if it is not.
+ * Record that this transaction will alter, or has altered, a database.  If
+ * that is a spare, or about to become one, it is no longer handed out, and
+ * removed at the end of the transaction; false if not.
  */
 bool
 freshness_note_altered(Oid oid)

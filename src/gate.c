@@ -660,7 +660,8 @@ gate_park(void)
 }
 
 /*
- * End that; gate_pass() must follow before anything is accessed.
+ * End the waiting of gate_park; gate_pass() must follow before anything is
+ * accessed.
  */
 void
 gate_unpark(void)

@@ -42,7 +42,7 @@
 #define SPARE_WAIT			100
 
 /*
- * Raise the error that the caller is connected to the template.
+ * Raise the error, 55006, that the caller is connected to the template.
  */
 void
 report_own_database(void)
@@ -56,7 +56,7 @@ report_own_database(void)
 }
 
 /*
- * Raise the error that a template is in use.
+ * Raise the error, 55006, that a template is in use.
  */
 void
 report_template_in_use(Oid template, const char *name, int nprepared)
@@ -234,9 +234,9 @@ find_spare(RequestArgs *args, RequestResult *result, TimestampTz deadline)
 }
 
 /*
- * A worker found that the clone of a request is not leased.  If it was being
- * rewound, or is to be restored after an interrupted reset or rewind, wait
- * for that to finish; true if the request may be repeated.
+ * To be called if a worker found that the clone of a request is not leased:
+ * if it was being rewound, or is to be restored after an interrupted reset or
+ * rewind, wait for that to finish; true if the request may be repeated.
  *
  * Errors: 57P03 after the deadline.
  */

@@ -176,7 +176,8 @@ explain_barrier(ErrorData *edata)
 }
 
 /*
- * The same for a lock that could not be obtained in time.
+ * Reword the error of a lock that could not be obtained in time, naming its
+ * holders.
  */
 static void
 explain_lock(ErrorData *edata)
@@ -273,7 +274,7 @@ job_give_up(const ErrorData *edata)
 }
 
 /*
- * The same, because this worker exits.
+ * As job_give_up, with an error, because this worker exits.
  */
 void
 job_exit(void)

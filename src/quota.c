@@ -174,7 +174,8 @@ count_paid(Oid role)
 }
 
 /*
- * The same, before a clone is begun.  Takes and releases the registry lock.
+ * Return the number of clones that a role pays for.  Acquires and releases
+ * the registry lock.
  */
 int
 registry_count_paid(Oid role)

@@ -250,10 +250,10 @@ restore_returned(TestdbClone *clone)
 }
 
 /*
- * After restore_clone, and before the end of the transaction.  False if what
- * it has restored cannot be used: a WAL consumer appeared, perhaps starting
- * before what was written to WAL, and could copy a later state of the
- * template.
+ * To be called after restore_clone, before the end of the transaction:
+ * completes the WAL records, if any.  False if the restored clones cannot be
+ * used: a WAL consumer appeared, perhaps starting before those records, and
+ * could copy a later state of the template.
  */
 bool
 recycle_end_restoring(void)
@@ -352,8 +352,8 @@ announce_batch(void)
 }
 
 /*
- * Add the relations of databases that have a file known to have changed to
- * the set.
+ * Add the relations of databases that have a file known to have changed to a
+ * set.
  */
 void
 recycle_add_changed(HTAB *relations, const Oid *oids, int n)
@@ -453,7 +453,8 @@ recycle_is_stuck(void)
 }
 
 /*
- * The same, and reset that state; for error handling.
+ * Report what recycle_is_stuck does, and reset that state; for error
+ * handling.
  */
 bool
 recycle_end_barrier(void)
@@ -482,7 +483,8 @@ recycle_note_stuck(const char *detail)
 }
 
 /*
- * After that: put the batch back, to be retried later.
+ * After recycling failed because a process did not answer: put the batch
+ * back, to be retried later.
  */
 void
 recycle_postpone(void)
@@ -524,7 +526,8 @@ recycle_is_possible(void)
 }
 
 /*
- * Put back the clones of the batch that need a barrier after all.
+ * Put back the clones of the batch that need a barrier, which some process
+ * does not answer at present.
  */
 static void
 put_back_others(void)
@@ -554,7 +557,9 @@ batch_needs_barrier(void)
 /*
  * Restore all clones that were returned.  For worker 0, in a transaction:
  * after its commit recycle_publish makes them spares; if it fails,
- * recycle_abandon makes them garbage.
+ * recycle_abandon makes them GARBAGE.
+ *
+ * Errors: those of close_files_everywhere and snapshot_restore.
  */
 void
 recycle_returned(void)

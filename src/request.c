@@ -805,7 +805,7 @@ request_wait_until_ready(TimestampTz deadline)
 }
 
 /*
- * The same for a caller without a deadline of its own: testdb.timeout at most.
+ * The same for a caller without a deadline: at most testdb.timeout.
  */
 void
 request_await_start(void)
@@ -1017,7 +1017,7 @@ request_abandoned(int slot_number)
 }
 
 /*
- * Begin to look for work: request_wait_for_work will not miss wakeups from
+ * Begin to check for work: request_wait_for_work will not miss wakeups from
  * now on.
  */
 void
@@ -1059,7 +1059,7 @@ request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding)
 }
 
 /*
- * Have every worker look for work; if a worker calls it, every other one.
+ * Make every worker check for work; if a worker calls it, every other one.
  * Takes no lock.
  */
 void

@@ -1157,7 +1157,7 @@ rewind_is_pending(void)
 }
 
 /*
- * Give up everything, because this worker exits.
+ * Answer all pending requests with an error, because this worker exits.
  */
 void
 rewind_exit(void)

@@ -166,7 +166,7 @@ room_to_restore(const FilesyncManifest *manifest, const char *dir,
 
 /*
  * The same for a directory that is a copy with the manifest old, from the
- * manifests only.
+ * manifests alone.
  */
 void
 room_to_refresh(const FilesyncManifest *manifest, const FilesyncManifest *old,

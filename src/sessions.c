@@ -46,8 +46,8 @@
  * Terminate the processes in a database: all, or only the autovacuum workers.
  * createdb() and dropdb() terminate those, too: the launcher restarts them.
  *
- * If spare_starting, a client that is still connecting is left alone, since
- * its connection would fail; returns true if there is one.
+ * If spare_starting is set, a client that is still connecting is not
+ * terminated, since its connection would fail; returns true if there is one.
  *
  * A backend too new to appear in the backend status array is terminated on
  * the next pass.
@@ -86,6 +86,7 @@ tell_to_end(Oid oid, bool all, bool spare_starting)
 
 /*
  * Count the prepared transactions in a database, or in all if name is NULL.
+ * In a transaction with a snapshot.
  */
 int
 database_count_prepared(const char *name)
@@ -218,11 +219,11 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 }
 
 /*
- * Describe the sessions in a database, for the detail of an error; NULL if
- * there are none.  Any process may call it.
+ * Describe the sessions in a database, for the detail of an error, in the
+ * current memory context; NULL if there are none.  Any process may call it.
  *
- * It contains what pg_stat_activity shows to everybody: process ID, user,
- * application.
+ * The description has what pg_stat_activity shows to all users: process ID,
+ * user, application.
  */
 char *
 database_describe_sessions(Oid oid)

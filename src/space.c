@@ -90,8 +90,8 @@ space_shmem_request(void)
 }
 
 /*
- * Create it, or attach to it; from shmem_startup_hook only, with
- * AddinShmemInitLock held.
+ * Create the shared memory, or attach to it; from shmem_startup_hook only,
+ * with AddinShmemInitLock held.
  */
 void
 space_shmem_init(void)
@@ -116,7 +116,7 @@ space_take_place(int index)
 }
 
 /*
- * Sum up what other workers' copies need.  The space lock is held.
+ * Sum up the reservations of other workers.  The space lock is held.
  */
 static void
 sum_others(uint64 *bytes, uint64 *files)
@@ -131,8 +131,8 @@ sum_others(uint64 *bytes, uint64 *files)
 }
 
 /*
- * Reserve what this worker's copy needs, until space_release; *other_bytes
- * and *other_files are what others have reserved.
+ * Reserve space for this worker's copy, in bytes and files, until
+ * space_release; *other_bytes and *other_files are reserved by other workers.
  */
 void
 space_reserve(uint64 bytes, uint64 files, uint64 *other_bytes, uint64 *other_files)
@@ -147,7 +147,7 @@ space_reserve(uint64 bytes, uint64 files, uint64 *other_bytes, uint64 *other_fil
 }
 
 /*
- * Get what other workers' copies need now.
+ * Get the space reserved by other workers, in bytes and files.
  */
 void
 space_get_reserved(uint64 *bytes, uint64 *files)
@@ -236,7 +236,7 @@ space_keep_reserve(void)
 }
 
 /*
- * Remove the reserve and its directory: none will be created.
+ * Remove the reserve and its directory, when no more will be created.
  */
 void
 space_remove_reserve(void)
@@ -299,6 +299,8 @@ static void get_space(SpaceRoom *room);
 /*
  * Report whether the data directory's file system is so full that a
  * checkpoint could fail, which is a PANIC.
+ *
+ * Errors: those of get_space.
  */
 bool
 database_is_full(void)
@@ -313,6 +315,8 @@ database_is_full(void)
 /*
  * Ensure that there is space for a checkpoint: if not, give up the reserve.
  * False if that is not enough.
+ *
+ * Errors: those of get_space.
  */
 bool
 database_make_checkpoint_room(void)
@@ -407,6 +411,8 @@ get_room(uint64 wanted, SpaceRoom *room)
 /*
  * Return the free space beyond testdb.min_free_space, in bytes; negative if
  * less.
+ *
+ * Errors: those of get_space.
  */
 int64
 space_get_free(void)
@@ -418,7 +424,9 @@ space_get_free(void)
 }
 
 /*
- * Describe what limits that, in a sentence.
+ * Describe, in a sentence, what limits the free space.
+ *
+ * Errors: those of get_space.
  */
 char *
 space_describe(void)
@@ -453,8 +461,10 @@ fits(uint64 bytes, uint64 files, uint64 other_bytes, uint64 other_files)
 }
 
 /*
- * Report whether there is space for a database of this size, in addition to
- * what other workers are copying.
+ * Report whether there is space for a database of this size, in bytes and
+ * files, in addition to the copies of other workers.
+ *
+ * Errors: those of get_space.
  */
 bool
 database_has_space(uint64 bytes, uint64 files)
@@ -467,8 +477,10 @@ database_has_space(uint64 bytes, uint64 files)
 }
 
 /*
- * The same; if there is, reserve it until space_release, unless the
- * transaction fails.
+ * The same, and if there is space, reserve it until space_release;
+ * job_rollback_work does that after an error.
+ *
+ * Errors: those of get_space.
  */
 bool
 database_reserve_space(uint64 bytes, uint64 files)
@@ -585,8 +597,10 @@ database_space_error(const char *name, uint64 bytes, uint64 files)
 }
 
 /*
- * Raise that error if there is not enough space; otherwise reserve it until
- * space_release, unless the transaction fails.
+ * As database_reserve_space, but raise the error of database_space_error if
+ * there is not enough space.
+ *
+ * Errors: 53100; those of get_space.
  */
 void
 database_check_space(const char *name, uint64 bytes, uint64 files)

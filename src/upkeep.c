@@ -112,9 +112,9 @@ job_retire(TestdbClone *clone)
 
 /*
  * Remove dead rows from the shared catalogs that workers write to; return the
- * number of blocks of pg_database.
+ * number of blocks of pg_database, or 0 if it was not vacuumed.
  *
- * Every drop leaves one.  Autovacuum runs once a minute at most.
+ * Every drop leaves one, and autovacuum runs at most once a minute.
  */
 uint32
 job_vacuum(void)
