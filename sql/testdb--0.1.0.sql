@@ -66,7 +66,7 @@ AS 'MODULE_PATHNAME', 'testdb_keep'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_keep(text, interval) IS
-'keep a database that testdb created beyond the end of its session, for the given time from now, or until it is dropped (null)';
+'keep a database that testdb created beyond the end of its session, for this time from now, or until it is dropped (null)';
 
 CREATE FUNCTION testdb_prewarm(template text, spares integer)
 RETURNS integer
@@ -74,7 +74,7 @@ AS 'MODULE_PATHNAME', 'testdb_prewarm'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_prewarm(text, integer) IS
-'wait until that many spares of a template are ready for the current user, and return how many are';
+'wait until this number of spares of a template is ready for the current user, and return the number that is ready';
 
 CREATE FUNCTION testdb_template_set(template text, spares integer)
 RETURNS void
@@ -94,7 +94,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_begin'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_begin(text, text, text) IS
-'return the template of that name and fingerprint, after waiting for another session that builds it; or a database to build it in, copied from base; not undone by ROLLBACK';
+'return the template with this name and fingerprint, after waiting for another session that builds it; or a database to build it in, copied from base; not undone by ROLLBACK';
 
 CREATE FUNCTION testdb_template_finish(database text)
 RETURNS void
@@ -102,7 +102,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_finish'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_finish(text) IS
-'declare that the template in a database from testdb_template_begin has been built, so that all may clone it; not undone by ROLLBACK';
+'mark a database from testdb_template_begin as a finished template, which all roles may clone; not undone by ROLLBACK';
 
 CREATE FUNCTION testdb_template_cancel(database text)
 RETURNS void
@@ -118,7 +118,7 @@ AS 'MODULE_PATHNAME', 'testdb_template_drop'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION testdb_template_drop(text, text) IS
-'drop the finished templates of that name, or the one with that fingerprint, and return their number';
+'drop the finished templates with this name, or the one with this fingerprint, and return their number';
 
 CREATE FUNCTION testdb_stats_reset()
 RETURNS void
@@ -171,7 +171,7 @@ AS 'MODULE_PATHNAME', 'testdb_uri'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION testdb_uri(text) IS
-'the connection URI of a database that testdb_clone made, from the setting testdb.uri; without a password';
+'return the connection URI of a database that testdb created, from the parameter testdb.uri; without a password';
 
 --
 -- Views: open to everybody, as pg_database is.
@@ -220,12 +220,12 @@ COMMENT ON COLUMN testdb_clones.owner IS 'role that owns it';
 COMMENT ON COLUMN testdb_clones.created_at IS 'time when it was handed out';
 COMMENT ON COLUMN testdb_clones.sessions IS 'number of clients connected to it now';
 COMMENT ON COLUMN testdb_clones.state IS
-'leased; dropping or rewinding while a worker does that; interrupted if a reset or rewind was cut off, until the clone has been restored';
+'leased; dropping or rewinding while a worker does that; interrupted after an interrupted reset or rewind, until the clone has been restored';
 COMMENT ON COLUMN testdb_clones.scope IS
-'session if it is dropped at the end of the session that it was handed out to, database if CREATE DATABASE created it, else manual';
-COMMENT ON COLUMN testdb_clones.session_pid IS 'process ID of that session';
+'session if it is dropped at the end of the session to which it was handed out, database if it was created by CREATE DATABASE, else manual';
+COMMENT ON COLUMN testdb_clones.session_pid IS 'process ID of the session, if the scope is session';
 COMMENT ON COLUMN testdb_clones.expires_at IS 'time at which it is dropped at the latest';
-COMMENT ON COLUMN testdb_clones.label IS 'label that the caller of testdb_clone gave it';
+COMMENT ON COLUMN testdb_clones.label IS 'label specified by the caller of testdb_clone';
 
 CREATE FUNCTION testdb_templates(
 	OUT oid oid,
@@ -283,7 +283,7 @@ COMMENT ON COLUMN testdb_templates.name IS 'name of the template';
 COMMENT ON COLUMN testdb_templates.method IS
 'method by which clones are created if testdb.method is native';
 COMMENT ON COLUMN testdb_templates.reason IS
-'reason why that is not the native method, or null';
+'reason why the method is not native, or null';
 COMMENT ON COLUMN testdb_templates.snapshot IS
 'whether the snapshot has everything that is committed in the template';
 COMMENT ON COLUMN testdb_templates.generation IS
@@ -291,7 +291,7 @@ COMMENT ON COLUMN testdb_templates.generation IS
 COMMENT ON COLUMN testdb_templates.clones IS 'number of clones in use';
 COMMENT ON COLUMN testdb_templates.spares IS 'number of spares, which are ready to be handed out';
 COMMENT ON COLUMN testdb_templates.wanted IS
-'number of spares that there should be, judging by recent calls';
+'target number of spares, according to recent calls';
 COMMENT ON COLUMN testdb_templates.recycling IS
 'number of dropped clones that are being restored';
 COMMENT ON COLUMN testdb_templates.files IS 'number of files in the snapshot';
@@ -307,11 +307,11 @@ COMMENT ON COLUMN testdb_templates.passed_on IS
 COMMENT ON COLUMN testdb_templates.passed_on_reason IS
 'reason why the last of them was passed on, or null';
 COMMENT ON COLUMN testdb_templates.snapshot_bytes IS
-'size of the copy of the template that clones are made from; 0 if they are made from the template itself';
+'size of the copy of the template from which clones are created; 0 if they are created from the template itself';
 COMMENT ON COLUMN testdb_templates.spare_bytes IS
-'size of the databases that are ready, being restored or to be removed, as if each had the size of the template';
+'size of the databases that are ready, being restored or to be removed, assuming that each has the size of the template';
 COMMENT ON COLUMN testdb_templates.clone_bytes IS
-'size of the clones in use, as if each had the size of the template';
+'size of the clones in use, assuming that each has the size of the template';
 
 CREATE FUNCTION testdb_builds(
 	OUT oid oid,
@@ -345,8 +345,8 @@ WHERE b.state = 'building' OR d.oid IS NOT NULL;
 
 COMMENT ON VIEW testdb_builds IS
 'templates that sessions have built, or are building, after testdb_template_begin';
-COMMENT ON COLUMN testdb_builds.name IS 'name that was given to testdb_template_begin';
-COMMENT ON COLUMN testdb_builds.fingerprint IS 'fingerprint that was given to testdb_template_begin';
+COMMENT ON COLUMN testdb_builds.name IS 'name passed to testdb_template_begin';
+COMMENT ON COLUMN testdb_builds.fingerprint IS 'fingerprint passed to testdb_template_begin';
 COMMENT ON COLUMN testdb_builds.state IS 'building or ready';
 COMMENT ON COLUMN testdb_builds.database IS
 'name of the database, or null if it has not been created yet';
@@ -354,7 +354,7 @@ COMMENT ON COLUMN testdb_builds.owner IS 'role that owns it';
 COMMENT ON COLUMN testdb_builds.builder IS
 'process ID of the session that is building it, or null if it is ready';
 COMMENT ON COLUMN testdb_builds.base IS
-'name, at that time, of the database that it was copied from';
+'name, at that time, of the database from which it was copied';
 COMMENT ON COLUMN testdb_builds.built_at IS 'time when it was finished';
 COMMENT ON COLUMN testdb_builds.used_at IS
 'time when testdb_template_begin was last called for it, or when the server started if that is later';
@@ -411,12 +411,12 @@ COMMENT ON VIEW testdb_stats IS
 'statistics of each template since the server started or testdb_stats_reset was called';
 COMMENT ON COLUMN testdb_stats.name IS 'name of the template';
 COMMENT ON COLUMN testdb_stats.clones IS 'number of databases handed out';
-COMMENT ON COLUMN testdb_stats.hits IS 'number of them for which a spare was ready';
-COMMENT ON COLUMN testdb_stats.misses IS 'number of them for which no spare was ready';
+COMMENT ON COLUMN testdb_stats.hits IS 'number of these for which a spare was ready';
+COMMENT ON COLUMN testdb_stats.misses IS 'number of these for which no spare was ready';
 COMMENT ON COLUMN testdb_stats.copies IS 'number of copies of the whole template';
 COMMENT ON COLUMN testdb_stats.recycled IS 'number of dropped databases that were restored for reuse';
 COMMENT ON COLUMN testdb_stats.drops IS 'number of databases dropped';
-COMMENT ON COLUMN testdb_stats.reaped IS 'number of them whose session, lifetime or idle time had ended';
+COMMENT ON COLUMN testdb_stats.reaped IS 'number of these whose session, lifetime or idle time had ended';
 COMMENT ON COLUMN testdb_stats.files_copied IS 'number of files copied by the native method';
 COMMENT ON COLUMN testdb_stats.bytes_copied IS 'size of these files';
 COMMENT ON COLUMN testdb_stats.copy_time IS 'time spent copying, in milliseconds';
@@ -426,10 +426,10 @@ COMMENT ON COLUMN testdb_stats.rewinds IS 'number of rewinds';
 COMMENT ON COLUMN testdb_stats.rewind_waits IS
 'number of transactions that had to wait for a rewind before they began';
 COMMENT ON COLUMN testdb_stats.rewind_time IS
-'time from the request for a rewind until the clone could be used, in milliseconds';
+'time from the requests for rewinds until the clones could be used, in milliseconds';
 COMMENT ON COLUMN testdb_stats.snapshot_time IS
 'time spent bringing the snapshot up to date, in milliseconds';
 COMMENT ON COLUMN testdb_stats.occupied_bytes IS
-'size of the snapshot, the spares and the clones, as testdb_templates shows them, now';
+'present size of the snapshot, the spares and the clones, as in testdb_templates';
 
 GRANT SELECT ON testdb_clones, testdb_templates, testdb_builds, testdb_stats TO PUBLIC;

@@ -128,7 +128,7 @@ guc_define(void)
 
 	DefineCustomStringVariable("testdb.recycle_statement",
 							   "Sets an SQL statement that is run for each database that is recycled or reset.",
-							   "It is run in testdb.database, by a superuser, with the database's OID as $1, for extensions that store something by OID. Names in it must be schema-qualified.",
+							   "It is run in testdb.database, as a superuser, with the database's OID as $1, for extensions that keep data by OID. Names in it must be schema-qualified.",
 							   &testdb_recycle_statement,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
@@ -143,8 +143,8 @@ guc_define(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.template_timeout",
-							"Sets how long to wait for other sessions to leave a template that has changed.",
-							"0 means that a template in use is an error immediately.",
+							"Sets how long to wait for other sessions in a template that has changed to exit.",
+							"0 means that a call fails immediately if the template is in use.",
 							&testdb_template_timeout,
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
@@ -184,7 +184,7 @@ guc_define(void)
 
 	DefineCustomIntVariable("testdb.max_spare_size",
 							"Sets the maximum amount of space taken by databases that testdb keeps ready.",
-							"-1 means a quarter of the space that there is. One dropped database of each template is kept all the same.",
+							"-1 means a quarter of the available space. One dropped database of each template is kept regardless.",
 							&testdb_max_spare_size,
 							-1, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB,
@@ -192,7 +192,7 @@ guc_define(void)
 
 	DefineCustomIntVariable("testdb.snapshot_timeout",
 							"Sets the time after which the snapshot of a template is removed that has no clones.",
-							"It is taken anew for the next call. 0 means never.",
+							"It is taken again for the next call. 0 means never.",
 							&testdb_snapshot_timeout,
 							600, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S,
@@ -232,7 +232,7 @@ guc_define(void)
 
 	DefineCustomBoolVariable("testdb.serve_create_database",
 							 "Lets testdb serve CREATE DATABASE and DROP DATABASE.",
-							 "PostgreSQL itself executes what testdb cannot serve, and everything if this is off.",
+							 "Commands that testdb cannot serve are executed by PostgreSQL itself, and all of them if this is off.",
 							 &testdb_serve_create_database,
 							 true,
 							 PGC_SUSET, 0,
@@ -240,7 +240,7 @@ guc_define(void)
 
 	DefineCustomStringVariable("testdb.uri",
 							   "Sets the connection URI by which clients reach this server.",
-							   "testdb_uri puts the name of a database into it. It has no password in it.",
+							   "testdb_uri adds the name of a database to it. It must not contain a password.",
 							   &testdb_uri_setting,
 							   "",
 							   PGC_USERSET, 0,

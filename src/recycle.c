@@ -250,10 +250,10 @@ restore_returned(TestdbClone *clone)
 }
 
 /*
- * To be called after restore_clone, before the end of the transaction:
- * completes the WAL records, if any.  False if the restored clones cannot be
- * used: a WAL consumer appeared, perhaps starting before those records, and
- * could copy a later state of the template.
+ * To be called after restore_clone, before the end of the transaction: makes
+ * a checkpoint if WAL records of the restore require one.  False if the
+ * restored clones cannot be used: a WAL consumer appeared, perhaps starting
+ * before those records, and could copy a later state of the template.
  */
 bool
 recycle_end_restoring(void)
