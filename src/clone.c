@@ -607,7 +607,7 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 			  const DatabaseInfo *info, TestdbClone *clone)
 {
 	TimestampTz start = GetCurrentTimestamp();
-	bool		followed = false;
+	bool		consumed = false;
 
 	if (!lock_source(template))
 	{
@@ -641,10 +641,10 @@ copy_snapshot(const RequestArgs *args, const TestdbTemplate *template,
 		debug_point("clone-logged");
 		database_end_log();
 		debug_point("clone-checkpoint");
-		followed = database_is_followed();
+		consumed = database_has_wal_consumer();
 	}
 	job_commit_work();
-	if (followed)
+	if (consumed)
 	{
 		/* The next attempt may use the same name. */
 		if (!registry_is_stuck() && !database_is_full() &&

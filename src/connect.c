@@ -85,7 +85,7 @@ static ConnectSharedState *connect_state = NULL;
 static int	place = -1;
 
 /* True if this process has recorded the database that it is connecting to. */
-static bool on_its_way = false;
+static bool is_connecting = false;
 
 /*
  * Return the size of the shared memory, in bytes.
@@ -152,9 +152,9 @@ my_word(void)
 void
 connect_arrived(void)
 {
-	if (!on_its_way)
+	if (!is_connecting)
 		return;
-	on_its_way = false;
+	is_connecting = false;
 	pg_atomic_write_u32(my_word(), 0);
 }
 
@@ -234,7 +234,7 @@ connect_wait(const char *name)
 	before_shmem_exit(connect_exit, (Datum) 0);
 	for (;;)
 	{
-		on_its_way = true;
+		is_connecting = true;
 		pg_atomic_write_u32(my_word(), hash_name(name));
 		pg_memory_barrier();
 		if (!is_closed(name))
@@ -273,7 +273,7 @@ connect_close(const char *name)
  * Report whether a client is connecting to the database with this name.
  */
 static bool
-is_somebody_coming(uint32 hash)
+is_client_connecting(uint32 hash)
 {
 	for (int i = 0; i < MaxBackends; i++)
 		if (pg_atomic_read_u32(&connect_state->coming[i]) == hash)
@@ -292,7 +292,7 @@ connect_await_arrivals(const char *name, int timeout_ms)
 	uint32		hash = hash_name(name);
 	TimestampTz start = GetCurrentTimestamp();
 
-	while (is_somebody_coming(hash) &&
+	while (is_client_connecting(hash) &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), timeout_ms))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

@@ -129,7 +129,7 @@ database_choose_oid(void)
 void
 database_end_autovacuum(Oid oid)
 {
-	(void) tell_to_end(oid, false, false);
+	(void) database_signal_sessions(oid, false, false);
 }
 
 /*
@@ -319,7 +319,7 @@ database_lock_idle(Oid oid, const char *name, int *nprepared)
 	*nprepared = database_count_prepared(NameStr(info.name));
 	if (CountDBBackends(oid) > 0)
 	{
-		(void) tell_to_end(oid, false, false);
+		(void) database_signal_sessions(oid, false, false);
 		return false;
 	}
 	return *nprepared == 0;
@@ -337,7 +337,7 @@ database_try_lock_idle(Oid oid)
 		return false;
 	if (CountDBBackends(oid) > 0)
 	{
-		(void) tell_to_end(oid, false, false);
+		(void) database_signal_sessions(oid, false, false);
 		return false;
 	}
 	return database_count_prepared(NameStr(info.name)) == 0;
@@ -587,10 +587,10 @@ database_obstacle(Oid oid)
 	HeapTuple	tuple;
 	Oid			tablespace;
 	char	   *other;
-	const char *follower = find_follower();
+	const char *consumer = find_wal_consumer();
 
-	if (follower)
-		return pstrdup(follower);
+	if (consumer)
+		return pstrdup(consumer);
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(tuple))
 		return pstrdup("the database does not exist");
@@ -611,7 +611,7 @@ database_obstacle(Oid oid)
 TestdbMethod
 database_core_method(void)
 {
-	return database_is_followed() ? TESTDB_METHOD_WAL_LOG : TESTDB_METHOD_FILE_COPY;
+	return database_has_wal_consumer() ? TESTDB_METHOD_WAL_LOG : TESTDB_METHOD_FILE_COPY;
 }
 
 /*
@@ -672,7 +672,7 @@ database_is_recyclable(Oid oid)
 	ReleaseSysCache(tuple);
 
 	return ok &&
-		(!XLogIsNeeded() || (fullPageWrites && !database_is_followed())) &&
+		(!XLogIsNeeded() || (fullPageWrites && !database_has_wal_consumer())) &&
 		!ReplicationSlotsCountDBSlots(oid, &nslots, &nactive) &&
 		CountDBSubscriptions(oid) == 0 &&
 		find_other_tablespace(oid) == NULL;

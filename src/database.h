@@ -51,7 +51,5 @@ extern List *database_list_dependents(Oid role);
 extern bool database_is_recyclable(Oid oid);
 extern void database_check_droppable(Oid oid, const char *name);
 extern void database_end_autovacuum(Oid oid);
-#ifdef TESTDB_DEBUG
-#endif
 
 #endif							/* TESTDB_DATABASE_H */

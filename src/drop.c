@@ -56,7 +56,7 @@
 #define PREPARED_TRIES		10
 
 /* The number of these tries after which the row is repaired. */
-#define MENDING_TRY			3
+#define REPAIR_TRY			3
 
 /*
  * Commit the transaction in which a clone was removed, and remove its lease
@@ -194,7 +194,7 @@ report_no_visitor(const char *name)
  * Errors: 55P03 after lock_timeout.
  */
 static void
-mend_row(Oid oid, const DatabaseInfo *info)
+repair_row(Oid oid, const DatabaseInfo *info)
 {
 	TestdbClone clone;
 
@@ -231,7 +231,7 @@ lock_clone(Oid oid, DatabaseInfo *info)
 	{
 		droppable_count_lockers_within(oid, changer, &nsessions, &nprepared);
 		if (nsessions > 0)
-			(void) tell_to_end(oid, true, false);
+			(void) database_signal_sessions(oid, true, false);
 		if (nprepared > 0)
 		{
 			job_commit_work();
@@ -253,7 +253,7 @@ lock_clone(Oid oid, DatabaseInfo *info)
  * No process can connect to a database that is marked as invalid, so the mark
  * is removed for that time; superusers who connect then are terminated.  If
  * the row prevents even the process that rolls back from connecting, it is
- * repaired after a few failures: see mend_row.
+ * repaired after a few failures: see repair_row.
  *
  * Errors: those of lock_clone and database_end_sessions; 55006 if sessions
  * that connect in between prepare new transactions each time; 53400 if no
@@ -272,9 +272,9 @@ empty_database(Oid oid, bool let_left, DatabaseInfo *info)
 			return true;
 		if (i == PREPARED_TRIES)
 			report_prepared(NameStr(info->name));
-		if (i == MENDING_TRY)
+		if (i == REPAIR_TRY)
 		{
-			mend_row(oid, info);
+			repair_row(oid, info);
 			if (!database_lock(oid, info))
 				break;
 		}

@@ -49,7 +49,7 @@
 #include "sessions.h"
 
 /* Interval at which sessions are looked for and terminated, in ms. */
-#define TELL_INTERVAL		100
+#define TERMINATE_INTERVAL		100
 
 /*
  * Report whether the caller wants to terminate the sessions in a template,
@@ -100,11 +100,11 @@ terminate(const PgBackendStatus *status, const char *name)
 
 /*
  * Terminate the client sessions in a template; false, with nothing done, if
- * one of them is a superuser's and the caller is not a superuser.  *told
+ * one of them is a superuser's and the caller is not a superuser.  *terminated
  * lists the processes already terminated and logged.
  */
 static bool
-tell_sessions(Oid template, const char *name, List **told)
+terminate_sessions(Oid template, const char *name, List **terminated)
 {
 	int			n;
 
@@ -123,10 +123,10 @@ tell_sessions(Oid template, const char *name, List **told)
 		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
 
 		if (!is_session(status, template) || status->st_state == STATE_UNDEFINED ||
-			list_member_int(*told, status->st_procpid))
+			list_member_int(*terminated, status->st_procpid))
 			continue;
 		terminate(status, name);
-		*told = lappend_int(*told, status->st_procpid);
+		*terminated = lappend_int(*terminated, status->st_procpid);
 	}
 	return true;
 }
@@ -139,8 +139,8 @@ tell_sessions(Oid template, const char *name, List **told)
 static bool
 evict_sessions(const TemplateWait *wait)
 {
-	TimestampTz tell_at = 0;
-	List	   *told = NIL;
+	TimestampTz next_at = 0;
+	List	   *terminated = NIL;
 
 	database_let_leave(wait->template);
 	while (CountDBBackends(wait->template) > 0)
@@ -150,11 +150,11 @@ evict_sessions(const TemplateWait *wait)
 		CHECK_FOR_INTERRUPTS();
 		if (now >= wait->evict_deadline)
 			return false;
-		if (now >= tell_at)
+		if (now >= next_at)
 		{
-			if (!tell_sessions(wait->template, wait->name, &told))
+			if (!terminate_sessions(wait->template, wait->name, &terminated))
 				return false;
-			tell_at = TimestampTzPlusMilliseconds(now, TELL_INTERVAL);
+			next_at = TimestampTzPlusMilliseconds(now, TERMINATE_INTERVAL);
 		}
 		database_let_leave(wait->template);
 	}
@@ -179,7 +179,7 @@ evict_or_wait(TemplateWait *wait, int nprepared)
 
 		if (nprepared == 0 && may_evict(wait->template))
 		{
-			until = Min(limit, TimestampTzPlusMilliseconds(now, TELL_INTERVAL));
+			until = Min(limit, TimestampTzPlusMilliseconds(now, TERMINATE_INTERVAL));
 			if (wait->evict_deadline == 0)
 				wait->evict_deadline =
 					Min(wait->deadline,

@@ -206,7 +206,7 @@ log_failure(const ErrorData *edata)
  * false with it in *message, which lives until the end of the cycle.
  */
 bool
-forget_former_lives(const Oid *oids, int n, char **message)
+forget_previous_uses(const Oid *oids, int n, char **message)
 {
 	bool		statement = testdb_recycle_statement[0] != '\0';
 	volatile bool done = true;

@@ -10,6 +10,6 @@
 #ifndef TESTDB_FORGET_H
 #define TESTDB_FORGET_H
 
-extern bool forget_former_lives(const Oid *oids, int n, char **message);
+extern bool forget_previous_uses(const Oid *oids, int n, char **message);
 
 #endif							/* TESTDB_FORGET_H */

@@ -206,7 +206,7 @@ check_not_interrupted(void)
  * whenever a template has been entered or forgotten.
  */
 static void
-look_around(void)
+classify_database(void)
 {
 	bool		first = known_epoch == 0;
 	bool		in_clone = false;
@@ -291,7 +291,7 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			gate_learn();
 			connect_arrived();
 			if (known_epoch != registry_epoch())
-				look_around();
+				classify_database();
 			if (settings_changed)
 			{
 				registry_settings_changed();

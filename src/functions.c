@@ -658,7 +658,7 @@ report_kept(List *names, List *errors, int64 ndropped)
  * unless that is InvalidOid, and this label unless that is NULL.
  */
 static bool
-is_meant(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
+is_selected(const TestdbClone *clone, Oid template, const char *label, DatabaseInfo *info)
 {
 	return (clone->state == CLONE_LEASED || clone->state == CLONE_REWINDING) &&
 		!clone->terms.database &&
@@ -708,7 +708,7 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 		ErrorData  *edata;
 		bool		missing;
 
-		if (!is_meant(&clones[i], template, PG_ARGISNULL(1) ? NULL : label, &info))
+		if (!is_selected(&clones[i], template, PG_ARGISNULL(1) ? NULL : label, &info))
 			continue;
 		if (clones[i].oid == MyDatabaseId)
 		{

@@ -238,7 +238,7 @@ job_rollback_work(void)
  * Release all clones owned by this worker.
  */
 void
-release_in_hand(void)
+release_owned_clones(void)
 {
 	if (registry_release_all() > 0)
 		request_wake_workers();
@@ -266,7 +266,7 @@ void
 job_give_up(const ErrorData *edata)
 {
 	recycle_abandon();
-	release_in_hand();
+	release_owned_clones();
 	if (job.request >= 0)
 		request_fail(job.request, edata);
 	job.request = -1;
@@ -349,7 +349,7 @@ release_failed(void)
 	if (OidIsValid(job.clone) && !(job.unrestored && job.resetting) &&
 		registry_owns(job.clone, CLONE_DROPPING))
 		give_back(job.clone);
-	release_in_hand();
+	release_owned_clones();
 }
 
 /*

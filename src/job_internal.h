@@ -38,7 +38,7 @@ typedef struct WorkerJob
 extern WorkerJob job;
 extern MemoryContext job_cxt;
 
-extern void release_in_hand(void);
+extern void release_owned_clones(void);
 extern void job_leave_unrestored(Oid oid);
 extern void finish_removal(Oid oid);
 extern void choose_name(const char *template_name, NameData *name);

@@ -265,7 +265,7 @@ recycle_end_restoring(void)
 		return true;
 	database_end_log();
 	debug_point("restore-checkpoint");
-	return !database_is_followed();
+	return !database_has_wal_consumer();
 }
 
 /*
@@ -649,7 +649,7 @@ recycle_forget(void)
 
 	for (int i = 0; i < batch_size; i++)
 		oids[i] = batch[i].oid;
-	if (forget_former_lives(oids, batch_size, &message))
+	if (forget_previous_uses(oids, batch_size, &message))
 		return;
 	for (int i = 0; i < batch_size; i++)
 	{

@@ -77,7 +77,7 @@ restore_in_place(const RequestArgs *args, TestdbClone *clone, bool *lost,
 		return false;
 	}
 	job.clone = InvalidOid;
-	if (!forget_former_lives(&clone->oid, 1, &message))
+	if (!forget_previous_uses(&clone->oid, 1, &message))
 		registry_note_error(clone->template_oid, message);
 
 	/* It may be a template itself, changed without a commit in it. */
@@ -309,7 +309,7 @@ reset_clone(const RequestArgs *args, RequestResult *result)
 	{
 		result->missing = true;
 		job_commit_work();
-		release_in_hand();
+		release_owned_clones();
 		return;
 	}
 	replace_clone(&clone, &new);

@@ -1044,7 +1044,7 @@ restore_interrupted(long *delay_ms)
  * Errors: 55006 if it has timed out, 57014 if its session gave up.
  */
 static bool
-look_after(Rewind *rewind)
+check_waiting(Rewind *rewind)
 {
 	TestdbClone clone;
 	RequestResult result;
@@ -1112,7 +1112,7 @@ rewind_turn(long *delay_ms)
 	{
 		PG_TRY();
 		{
-			if (!look_after(&pending[i]))
+			if (!check_waiting(&pending[i]))
 				forget(&pending[i]);
 		}
 		PG_CATCH();

@@ -355,7 +355,7 @@ read_collation_version(const SourceRow *source, RowOptions *row)
  * out; *lease is its lease, or 0.
  */
 static bool
-is_anybodys(Oid oid, uint64 *lease)
+is_available(Oid oid, uint64 *lease)
 {
 	TestdbClone clone;
 
@@ -439,7 +439,7 @@ decide_create(const CreatedbStmt *stmt, RequestArgs *args, SourceRow *source)
 	args->terms.database = true;
 	args->row.allow_connections = true;
 	args->row.connection_limit = DATCONNLIMIT_UNLIMITED;
-	if (!is_anybodys(source->oid, &args->lease))
+	if (!is_available(source->oid, &args->lease))
 		return "the template has not been handed out";
 	if ((reason = read_options(stmt, source, args)) != NULL)
 		return reason;
@@ -645,7 +645,7 @@ wait_for_leaving(const RequestArgs *args, bool force, TimestampTz deadline)
  * UNWANTED.
  */
 static bool
-has_gone(const RequestArgs *args)
+was_dropped(const RequestArgs *args)
 {
 	wait_for_removal(args->database);
 	return !OidIsValid(find_name(NameStr(args->database_name)));
@@ -680,7 +680,7 @@ serve_drop(const DropdbStmt *stmt)
 			handout_await_rewind(&args, deadline))
 			result.busy = true;
 		else if (failure || result.missing)
-			return has_gone(&args) ||
+			return was_dropped(&args) ||
 				pass_on(InvalidOid, "DROP DATABASE",
 						failure ? failure : "it no longer exists, or was replaced");
 	} while (result.busy);

@@ -53,7 +53,7 @@
  * the next pass.
  */
 bool
-tell_to_end(Oid oid, bool all, bool spare_starting)
+database_signal_sessions(Oid oid, bool all, bool spare_starting)
 {
 	bool		spared = false;
 	int			n;
@@ -209,7 +209,7 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 		}
 		if (!told || starting || elapsed - told_at > END_INTERVAL)
 		{
-			starting = tell_to_end(oid, true, elapsed < START_TIME);
+			starting = database_signal_sessions(oid, true, elapsed < START_TIME);
 			told_at = elapsed;
 			told = true;
 		}

@@ -10,7 +10,7 @@
 #ifndef TESTDB_SESSIONS_H
 #define TESTDB_SESSIONS_H
 
-extern bool tell_to_end(Oid oid, bool all, bool spare_starting);
+extern bool database_signal_sessions(Oid oid, bool all, bool spare_starting);
 extern int	database_count_prepared(const char *name);
 extern void database_let_leave(Oid oid);
 extern bool database_end_sessions(Oid oid, const char *name, bool let_left);

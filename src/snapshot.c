@@ -50,7 +50,7 @@
  * clone, as a copy of the template.  Therefore the snapshot then can be used
  * only while the template has no sessions and is equal to the snapshot
  * (snapshot_lock_source).  It is not used while there is a WAL consumer (see
- * database_is_followed).
+ * database_has_wal_consumer).
  *
  * Locks.  While the template's files are read, its database is locked as in
  * CREATE DATABASE (ShareLock, no sessions).  The snapshot has a heavyweight
@@ -170,7 +170,7 @@ note_damage(const TestdbTemplate *template, const FilesyncError *error)
  * Callback of filesync.c: continue unless this process should stop.
  */
 static bool
-go_on(void *arg pg_attribute_unused())
+may_continue(void *arg pg_attribute_unused())
 {
 	return InterruptHoldoffCount > 0 ||
 		!(InterruptPending && (QueryCancelPending || ProcDiePending));
@@ -190,7 +190,7 @@ get_options(bool durable)
 		options.flags |= FILESYNC_FSYNC;
 	options.file_mode = pg_file_create_mode;
 	options.dir_mode = pg_dir_create_mode;
-	options.check = go_on;
+	options.check = may_continue;
 	return options;
 }
 
@@ -603,8 +603,8 @@ is_suspect(const TestdbTemplate *template, const TemplateRow *row)
  * Errors: 53100 and others of the file system; 42809.
  */
 static void
-take_anew(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
-		  FilesyncStats *stats)
+take_snapshot(Oid oid, const FilesyncManifest *now, FilesyncManifest **copy,
+			  FilesyncStats *stats)
 {
 	FilesyncOptions options = get_options(false);
 	FilesyncError error;
@@ -694,7 +694,7 @@ copy_files(const TestdbTemplate *template, const char *source, FilesyncManifest 
 		same = is_same_in_place(template, now);
 		if (!template->has_snapshot || template->damaged || template->in_place ||
 			!update_files(template, now, copy, &stats))
-			take_anew(template->oid, now, copy, &stats);
+			take_snapshot(template->oid, now, copy, &stats);
 	}
 	PG_FINALLY();
 	{
@@ -946,7 +946,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	if (!read_entry(oid, template))
 		return SNAPSHOT_BUSY;
 
-	if (database_is_followed())
+	if (database_has_wal_consumer())
 		return refuse_native(oid);
 
 	/*
@@ -1039,7 +1039,7 @@ snapshot_lock_source(const TestdbTemplate *template)
 
 	if (!needs_locked_source(template))
 		return true;
-	return !(database_is_logged() && database_is_followed()) &&
+	return !(database_is_logged() && database_has_wal_consumer()) &&
 		database_try_lock_idle(template->oid) &&
 		registry_template(template->oid, &now) &&
 		!(registry_behind(&now, NULL, NULL) & (BEHIND_CONTENT | BEHIND_UNVERIFIED)) &&

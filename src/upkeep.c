@@ -287,7 +287,7 @@ job_refill(Oid template_oid, Oid owner)
 	{
 		ErrorData  *edata = job_rollback_work();
 
-		release_in_hand();
+		release_owned_clones();
 		note_refill_failure(template_oid, edata);
 	}
 	PG_END_TRY();

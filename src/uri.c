@@ -293,7 +293,7 @@ append_encoded(StringInfo buf, const char *name)
  * that this session was opened by.
  */
 static char *
-put_together(const char *uri, const char *database)
+build_uri(const char *uri, const char *database)
 {
 	UriParts	parts;
 	StringInfoData buf;
@@ -350,5 +350,5 @@ testdb_uri(PG_FUNCTION_ARGS)
 				 errdetail("The server does not know the address by which clients reach it."),
 				 errhint("Set it to the connection URI that clients use, such as \"%s\".",
 						 "postgresql://db.example.org:5432/")));
-	PG_RETURN_TEXT_P(cstring_to_text(put_together(testdb_uri_setting, name)));
+	PG_RETURN_TEXT_P(cstring_to_text(build_uri(testdb_uri_setting, name)));
 }

@@ -28,7 +28,7 @@
  * or a base backup, according to WAL senders and slots, or an archive.
  */
 const char *
-find_follower(void)
+find_wal_consumer(void)
 {
 	bool		found = false;
 
@@ -79,9 +79,9 @@ database_is_logged(void)
  * is true of the strategy FILE_COPY.
  */
 bool
-database_is_followed(void)
+database_has_wal_consumer(void)
 {
-	return find_follower() != NULL;
+	return find_wal_consumer() != NULL;
 }
 
 /*
