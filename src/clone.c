@@ -392,7 +392,7 @@ report_spare_changed(const char *name)
 
 /*
  * Hand out a spare that has been taken from the registry, under the requested
- * name, if any. state is its state in the registry.  Commits the transaction.
+ * name, if any.  state is its state in the registry.  Commits the transaction.
  */
 static void
 hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,

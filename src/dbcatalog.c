@@ -733,7 +733,7 @@ database_restore_row(Oid oid, Oid owner, Oid template_oid)
  * end of the transaction.  A clone's row gets those of its snapshot: held
  * from before database_keeps_horizons until the row is committed, this lock
  * prevents the truncation of pg_xact in between, when only the clone needs
- * it. vac_update_datfrozenxid() takes the same lock.
+ * it.  vac_update_datfrozenxid() takes the same lock.
  */
 void
 database_lock_horizons(void)

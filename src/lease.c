@@ -67,7 +67,7 @@ typedef struct LeaseFile
 	int32		idle_timeout;
 	bool		session;		/* ends with a session, and so with the server */
 	bool		native;
-	bool		database;		/* made by CREATE DATABASE */
+	bool		database;		/* created by CREATE DATABASE */
 	NameData	template_name;
 	char		label[TESTDB_MAX_LABEL + 1];
 	NameData	build;			/* as in LeaseTerms */

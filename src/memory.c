@@ -259,7 +259,7 @@ consider_version(const char *root, const CgroupVersion *version, MemoryRoom *roo
 
 /*
  * Determine the tightest limit on the memory of this process: the machine's
- * memory, or that of a control group. root is prepended to all paths; it is
+ * memory, or that of a control group.  root is prepended to all paths; it is
  * "" except in tests.  False if nothing is known.
  */
 bool

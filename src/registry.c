@@ -383,8 +383,8 @@ template_scan_end(TemplateScan *scan)
 
 /*
  * Create the entry of a clone, in the state given in *clone, and of its
- * template if that has none. replaces says that it will replace another
- * clone, so it may exceed testdb.max_clones. by is the calling function, for
+ * template if that has none.  replaces says that it will replace another
+ * clone, so it may exceed testdb.max_clones.  by is the calling function, for
  * the checks of states.c.  Acquires and releases the registry lock.
  *
  * If testdb.max_clones or testdb.max_templates is reached, that is reported
@@ -497,7 +497,7 @@ announce_state(CloneState state)
 /*
  * Replace a clone's entry by *clone, its state included, if its state is
  * still from, and, if that is LEASED, its lease the same; false if not, or if
- * it has no entry. by as in registry_add_as.  Acquires and releases the
+ * it has no entry.  by is as in registry_add_as.  Acquires and releases the
  * registry lock and a mutex.
  */
 bool
@@ -530,8 +530,9 @@ registry_update_as(const TestdbClone *clone, CloneState from, const char *by)
 /*
  * Change the state of the clone that is LEASED with this lease number, and
  * copy its entry to *clone; false if it no longer is.  The number identifies
- * the lease, since a clone keeps its OID from one lease to the next. by as in
- * registry_add_as.  Acquires and releases the registry lock and a mutex.
+ * the lease, since a clone keeps its OID from one lease to the next.  by is
+ * as in registry_add_as.  Acquires and releases the registry lock and a
+ * mutex.
  */
 bool
 registry_end_lease_as(Oid oid, uint64 lease, CloneState to, TestdbClone *clone,
@@ -557,7 +558,7 @@ registry_lease(Oid oid)
 
 /*
  * Change a clone's state from one to another, and nothing else of its entry;
- * false if it has another state, or no entry. by as in registry_add_as.
+ * false if it has another state, or no entry.  by is as in registry_add_as.
  * Acquires and releases the registry lock and a mutex.
  */
 bool
@@ -690,8 +691,8 @@ registry_replace(Oid old, const TestdbClone *new)
 }
 
 /*
- * Remove a clone's entry. by as in registry_add_as.  The registry lock must
- * be held exclusively.
+ * Remove a clone's entry.  by is as in registry_add_as.  The registry lock
+ * must be held exclusively.
  */
 void
 registry_forget_entry_as(CloneEntry *entry, const char *by)
@@ -705,8 +706,8 @@ registry_forget_entry_as(CloneEntry *entry, const char *by)
 }
 
 /*
- * Remove a clone's entry, if it has one. by as in registry_add_as.  Acquires
- * and releases the registry lock.
+ * Remove a clone's entry, if it has one.  by is as in registry_add_as.
+ * Acquires and releases the registry lock.
  */
 void
 registry_remove_as(Oid oid, const char *by)

@@ -137,7 +137,7 @@ typedef struct RequestSharedState
 	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called;
 								 * no lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
-	TimestampTz started_at;		/* when this memory was made */
+	TimestampTz started_at;		/* when this memory was initialized */
 	bool		ready;			/* the registry has been rebuilt */
 	bool		worker_seen;	/* a worker has been started before */
 	Oid			worker_database;	/* the database that the workers are
@@ -452,7 +452,7 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 
 	if (queued)
 	{
-		/* A worker that was woken for this request may have died since. */
+		/* A worker that was woken for this request may have exited since. */
 		wake_all();
 		ask_for_workers();
 		if (waited_ms >= NO_WORKER_GRACE && request_workers_running() == 0)
@@ -1030,7 +1030,7 @@ request_begin_turn(void)
  * Sleep until request_wake_workers is called, a request arrives, or
  * timeout_ms milliseconds have passed.  For workers; returns immediately if a
  * request is queued, or if another process has called request_wake_workers
- * since request_begin_turn. rewinds means that this is the worker that
+ * since request_begin_turn.  rewinds means that this is the worker that
  * rewinds; rewinding, that it waits for sessions to end their transactions.
  */
 void

@@ -172,7 +172,7 @@ database_let_leave(Oid oid)
 
 /*
  * Terminate all sessions in a database, which is locked against new ones, and
- * wait for their exit. let_left means that database_let_leave has been
+ * wait for their exit.  let_left means that database_let_leave has been
  * called.
  *
  * Returns false if there are prepared transactions in it, because of which

@@ -177,7 +177,7 @@ may_continue(void *arg pg_attribute_unused())
 }
 
 /*
- * Return the options for writing directories. durable: to survive a system
+ * Return the options for writing directories.  durable: to survive a system
  * crash.
  */
 static FilesyncOptions
@@ -727,7 +727,7 @@ adopt_files(const TestdbTemplate *template, const char *source, FilesyncManifest
 
 /*
  * Bring the snapshot up to date with the template's files, with a new version
- * if any file has changed.  Both are locked. closed is true if the template
+ * if any file has changed.  Both are locked.  closed is true if the template
  * allows no connections.
  */
 static void
@@ -920,7 +920,7 @@ needs_locked_source(const TestdbTemplate *template)
  * Ensure that a template has a snapshot with all that is committed in it, and
  * copy the template's entry to *template.
  *
- * Called in a transaction, which may keep a ShareLock on the template. name
+ * Called in a transaction, which may keep a ShareLock on the template.  name
  * and lease are as for snapshot_check_identity, *nprepared is as in
  * database_lock_idle.
  *

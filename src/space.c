@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * space.c
- *	  Space in the data directory's file system: reservations of copies in flight,
- *	  and a reserve.
+ *	  Space in the data directory's file system: reservations of copies in
+ *	  progress, and a reserve.
  *
  * The free space is that of the file system.  If it is in memory, the machine
  * or the container may have less left (memory.c), and the minimum counts,

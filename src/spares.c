@@ -351,7 +351,7 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
 /*
  * Sleep until a spare of a template may be ready for this session; false if
  * none is on its way, or after timeout_ms milliseconds.  Sessions are woken
- * in the order in which they began to wait. wake is called when this session
+ * in the order in which they began to wait.  wake is called when this session
  * is counted as waiting, if clones are then restored sooner.  Acquires and
  * releases the registry lock and a mutex; holds none while it sleeps, or
  * calls wake.

@@ -301,7 +301,7 @@ enter_state(CloneEntry *entry, CloneState state)
 }
 
 /*
- * Change an entry's state; no other function does that. by is the name of the
+ * Change an entry's state; no other function does that.  by is the name of the
  * calling function, for check_edge.  The mutex must be held exclusively.
  */
 void

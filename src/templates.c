@@ -38,7 +38,7 @@ template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
 
 /*
  * Report how far a template's snapshot is behind the template, and a clone
- * behind the snapshot: BEHIND_ flags, 0 if not at all. row is the template's
+ * behind the snapshot: BEHIND_ flags, 0 if not at all.  row is the template's
  * row as just read by the caller, or NULL to ignore the row; clone may be
  * NULL, too.  If template is in its entry, not a copy, the mutex must be
  * held.
@@ -88,7 +88,7 @@ registry_template(Oid oid, TestdbTemplate *template)
 
 /*
  * Return the version of a template's row and configuration parameters; 0 if
- * they have changed since its snapshot was last updated. row is the row as
+ * they have changed since its snapshot was last updated.  row is the row as
  * just read by the caller.  Acquires and releases the registry lock and a
  * mutex.
  */
@@ -124,7 +124,7 @@ registry_enter_template(Oid oid, Oid *evicted)
 
 /*
  * Store the description of a template's snapshot from *new; counters that
- * other processes change are not touched. verified means that the files were
+ * other processes change are not touched.  verified means that the files were
  * compared while the template had no sessions.  Acquires and releases the
  * registry lock and a mutex.
  */

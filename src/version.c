@@ -164,7 +164,7 @@ version_check(void)
 		pfree(version);
 	}
 
-	/* Changes made while it was being read count as later. */
+	/* Changes made while it was being read are checked next time. */
 	fits_as_of = as_of;
 }
 

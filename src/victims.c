@@ -131,7 +131,7 @@ template_used_at(const TemplateEntry *entry)
 /*
  * Return the template whose entry can be reused: of those without clones in
  * use (see is_held) the one whose last request is the oldest; NULL if there
- * is none. held is a work area of testdb.max_templates elements.  The
+ * is none.  held is a work area of testdb.max_templates elements.  The
  * registry lock must be held exclusively.
  */
 static TemplateEntry *

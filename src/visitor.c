@@ -91,7 +91,7 @@ testdb_rollback_main(Datum main_arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	/* Not the view, which the clone may have dropped. */
+	/* Not the view, since the clone's owner may have dropped it. */
 	snprintf(query, sizeof(query),
 			 "SELECT gid FROM pg_catalog.pg_prepared_xact()"
 			 " WHERE dbid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", database);

@@ -20,7 +20,7 @@ typedef struct Watch
 	int			wd;				/* watch descriptor; hash key */
 	Oid			oid;			/* the clone */
 	bool		broken;			/* changes may have been missed */
-	bool		renewed;		/* a relation's file was made or removed */
+	bool		renewed;		/* a relation's file was created or removed */
 	FilesyncNames *names;		/* what has changed; NULL if broken from the
 								 * beginning */
 } Watch;
