@@ -235,6 +235,36 @@ is_clean('regression_ended', 'two sessions terminated');
 	run($admin, "SELECT testdb_drop('$clone')");
 }
 
+# Nothing in a finished template waits for VACUUM or ANALYZE, not even what these have written. The second time each of their
+# rows replaces one.
+{
+	my $client = session($node, 'postgres');
+	my $base = 'template1';
+	for my $name ('regression_clean', 'regression_cleaner')
+	{
+		my ($db) = split /\|/, run($client, "SELECT * FROM testdb_template_begin('$name', 'f', '$base')");
+		my $inside = session($node, $db);
+		run($inside, $_)
+		  for "CREATE TABLE ${name}_t AS SELECT i, i % 10 AS j, i % 100 AS k FROM generate_series(1, 1000) AS i",
+		  "CREATE STATISTICS ${name}_s ON j, k FROM ${name}_t", 'ANALYZE';
+		$inside->close;
+		run($client, "SELECT testdb_template_finish('$db')");
+		$base = $db;
+	}
+	run($admin, "ALTER DATABASE $base ALLOW_CONNECTIONS true");
+	my $inside = session($node, $base);
+	is( run($inside,
+			q{SELECT coalesce(string_agg(concat_ws(' ', s.relname, n_dead_tup, n_mod_since_analyze), ', '), '')
+				FROM pg_stat_all_tables s JOIN pg_class c ON c.oid = relid
+				WHERE NOT relisshared AND (n_dead_tup > 0 OR n_mod_since_analyze > 0 AND relkind = 'r' AND s.relname !~ '^pg_statistic')}
+		),
+		'',
+		'a finished template has no dead rows');
+	$inside->close;
+	run($admin, "SELECT testdb_template_drop('$_')") for 'regression_cleaner', 'regression_clean';
+	$client->close;
+}
+
 # Autovacuum is awake, as a table shows in which there is something to do, and finds nothing in a template.
 {
 	$node->append_conf('postgresql.conf',
