@@ -81,14 +81,13 @@ database_drop_statistics(const Oid *oids, int n)
 }
 
 /*
- * For pgstat_reset_matching_entries: report whether this is an entry of one
- * of these databases, and of an object of its template.  Objects created in
- * the clone have a larger OID than the database.
+ * Report whether an entry of such a database is of an object of its template.
+ * Objects created in the clone have a larger OID than the database.
  */
 static bool
-is_of_template(PgStatShared_HashEntry *entry, Datum arg)
+is_of_template(PgStatShared_HashEntry *entry)
 {
-	return pgstat_entry_object_compat(entry) < entry->key.dboid && is_entry_of(entry, arg);
+	return pgstat_entry_object_compat(entry) < entry->key.dboid;
 }
 
 /*
@@ -97,7 +96,24 @@ is_of_template(PgStatShared_HashEntry *entry, Datum arg)
 static bool
 is_of_clone(PgStatShared_HashEntry *entry, Datum arg)
 {
-	return pgstat_entry_object_compat(entry) >= entry->key.dboid && is_entry_of(entry, arg);
+	return is_entry_of(entry, arg) && !is_of_template(entry);
+}
+
+/*
+ * Set an entry's counters to zero, as pgstat_reset_matching_entries does.
+ */
+static void
+reset_entry(PgStatShared_HashEntry *entry, TimestampTz now)
+{
+	PgStatShared_Common *header = dsa_get_address(pgStatLocal.dsa, entry->body);
+	PgStat_Kind kind = entry->key.kind;
+	const PgStat_KindInfo *info = pgstat_get_kind_info(kind);
+
+	LWLockAcquire(&header->lock, LW_EXCLUSIVE);
+	memset(pgstat_get_entry_data(kind, header), 0, pgstat_get_entry_len(kind));
+	if (info->reset_timestamp_cb)
+		info->reset_timestamp_cb(header, now);
+	LWLockRelease(&header->lock);
 }
 
 /*
@@ -109,12 +125,15 @@ is_of_clone(PgStatShared_HashEntry *entry, Datum arg)
  * before that, older minor releases fail after the commit, which is a PANIC.
  * So entries of the template's objects are reset, and reused if they are
  * marked; those of other objects are dropped.
+ *
+ * One pass over the whole server's entries does it, unless there are others.
  */
 void
 database_reset_statistics(const Oid *oids, int n)
 {
 	DatabaseList list = {.n = n};
 	Datum		arg = PointerGetDatum(&list);
+	TimestampTz now = GetCurrentTimestamp();
 	List	   *marked = NIL;
 	bool		others = false;
 	dshash_seq_status scan;
@@ -128,9 +147,13 @@ database_reset_statistics(const Oid *oids, int n)
 	dshash_seq_init(&scan, pgStatLocal.shared_hash, false);
 	while ((entry = dshash_seq_next(&scan)) != NULL)
 	{
-		if (!entry->dropped)
-			others = others || is_of_clone(entry, arg);
-		else if (is_of_template(entry, arg))
+		if (!is_entry_of(entry, arg))
+			continue;
+		if (!is_of_template(entry))
+			others = others || !entry->dropped;
+		else if (!entry->dropped)
+			reset_entry(entry, now);
+		else
 		{
 			PgStatShared_HashEntry *copy = palloc(sizeof(*copy));
 
@@ -142,7 +165,6 @@ database_reset_statistics(const Oid *oids, int n)
 
 	if (others)
 		pgstat_drop_matching_compat(is_of_clone, arg);
-	pgstat_reset_matching_entries(is_of_template, arg, GetCurrentTimestamp());
 	foreach(lc, marked)
 	{
 		entry = lfirst(lc);
