@@ -608,6 +608,42 @@ spare_once(Client *client)
 }
 
 /*
+ * Kind "first": the first clone of a template that has just been finished, next
+ * to the simplest statement on the same connection.
+ */
+static void
+first_once(Client *client)
+{
+	static unsigned long serial = 0;
+	char		sql[SQL_SIZE];
+	char		template[NAME_SIZE];
+	char		name[NAME_SIZE];
+	double		begun;
+	double		selected;
+
+	serial++;
+	print_to(sql, sizeof(sql), "SELECT database FROM testdb_template_begin('bench_first', '%lu', '%s')",
+			 serial, client->test->template);
+	query(client->control, sql, template, sizeof(template));
+	print_to(sql, sizeof(sql), "SELECT testdb_template_finish('%s')", template);
+	command(client->control, sql);
+	wait_quiet(client->control);
+
+	print_to(sql, sizeof(sql), "SELECT testdb_clone('%s')", template);
+	begun = now();
+	command(client->control, "SELECT 1");
+	selected = now();
+	query(client->control, sql, name, sizeof(name));
+	record(client, STEP_CLONE, selected, now());
+	record(client, STEP_SELECT_1, begun, selected);
+
+	(void) use_database(client, name, true);
+	drop_database(client, name);
+	print_to(sql, sizeof(sql), "SELECT testdb_template_drop('bench_first', '%lu')", serial);
+	command(client->control, sql);
+}
+
+/*
  * Have spares made, by dropping as many.
  */
 static void
@@ -809,6 +845,7 @@ static const Kind kinds[] = {
 	{.name = "cold", .once = cold_once,
 	.role = "bench_cold", .no_spares = true, .no_recycling = true, .one_client = true},
 	{.name = "spare", .begin = spare_begin, .once = spare_once, .one_client = true},
+	{.name = "first", .once = first_once, .one_client = true},
 	{.name = "reconnect_tcp", .begin = reconnect_begin, .once = reconnect_once, .tcp = true},
 	{.name = "rewind", .begin = rewind_begin, .once = rewind_once, .end = rewind_end},
 	{.name = "rewind_tcp", .begin = rewind_begin, .once = rewind_once, .end = rewind_end,

@@ -166,6 +166,8 @@ function targets(    t, native, drop, i, n) {
         "spare/native/" t "/1/select_1", "p50_us", "<=", 2)
     target("testdb_clone with a spare ready / SELECT 1, p99", "spare/native/" t "/1/clone", "p99_us",
         "spare/native/" t "/1/select_1", "p99_us", "<=", 10)
+    target("first testdb_clone of a finished template / SELECT 1, p50", "first/native/" t "/1/clone", "p50_us",
+        "first/native/" t "/1/select_1", "p50_us", "<=", 2)
     target("cycles/s, 4 clients / bare reconnect", "cycle/native/" t "/4/cycle", "per_second",
         "reconnect/none/" t "/4/cycle", "per_second", ">=", 0.6)
     target("cycles/s, 4 clients / core's default", "cycle/native/" t "/4/cycle", "per_second",
@@ -222,6 +224,8 @@ function single(template,    name) {
     line("testdb_rewind after CREATE TABLE, " name, "rewind_call/native/" template "/1/rewind_ddl")
     line("CHECKPOINT after an INSERT, " name, "rewind_call/native/" template "/1/checkpoint")
     line("testdb_clone with a spare ready, " name, "spare/native/" template "/1/clone")
+    line("first testdb_clone of a finished template, " name, "first/native/" template "/1/clone")
+    line("SELECT 1 on the same connection, before it", "first/native/" template "/1/select_1")
     line("SELECT 1 on the same connection", "spare/native/" template "/1/select_1")
 }
 
