@@ -56,7 +56,7 @@
 #include "walcopy.h"
 
 /* How long to wait for room that other processes are about to make, in ms. */
-#define ROOM_WAIT			2000
+#define ROOM_WAIT			5000
 
 /*
  * How often to check meanwhile for events that are not announced, in ms: a
