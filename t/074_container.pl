@@ -3,6 +3,7 @@
 # that says what takes it, and nothing is ended by the kernel.
 #
 # test/run makes the control group and runs this in it, if it may; its folder is TESTDB_GROUP.
+# Control group: 500 MB
 
 use strict;
 use warnings;

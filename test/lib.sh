@@ -465,6 +465,22 @@ leave_group() {
     group=''
 }
 
+# mount_new TYPE FOLDER MEGABYTES: makes a file system of this type in a file beside the folder, and mounts it there for the
+# servers' user. Fails where that is impossible: it takes root, the kernel's consent and the program that makes such a one.
+mount_new() {
+    [ "$(id -u)" -eq 0 ] && command -v "mkfs.$1" >/dev/null || return
+    mkdir -p "$2" && truncate -s "$3M" "$2.image" && "mkfs.$1" -q "$2.image" && mount -o loop "$2.image" "$2" &&
+        { [ -z "$user" ] || chown "$user:" "$2"; }
+} 2>/dev/null
+
+# unmount_below FOLDER: unmounts all that is mounted in it.
+unmount_below() {
+    local at
+    while read -r at; do
+        umount "$at" 2>/dev/null || umount -l "$at" || true
+    done < <(awk -v folder="$1/" 'index($2, folder) == 1 { print $2 }' /proc/self/mounts 2>/dev/null)
+}
+
 # clean_up: stops the servers and removes the folders. Can be called at any point, repeatedly.
 clean_up() {
     cd /
@@ -477,6 +493,7 @@ clean_up() {
     fi
     if [ -n "$run" ]; then
         stop_servers "$run"
+        unmount_below "$run"
         rm -rf "$run"
     fi
     leave_group
