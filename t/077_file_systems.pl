@@ -32,7 +32,8 @@ for my $dir (@mounts)
 {
 	my $type = basename($dir);
 	local $PostgreSQL::Test::Utils::tmp_check = $dir;
-	my $node = new_server($type, "wal_level = minimal\nmax_wal_senders = 0\ntestdb.min_free_space = 8MB\ntestdb.recycled = 2");
+	my $node =
+	  new_server($type, "wal_level = minimal\nmax_wal_senders = 0\ntestdb.min_free_space = 8MB\ntestdb.recycled = 2");
 	my $admin = session($node, 'postgres');
 
 	run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
@@ -63,7 +64,8 @@ for my $dir (@mounts)
 	my @oids = map { oid_of($admin, $_) } @clones;
 	my $change = q{UPDATE big SET t = 'changed' WHERE i % 7 = 0; INSERT INTO small (t) VALUES ('new'); DROP TABLE big};
 	$node->safe_psql($_, $change) for @clones;
-	is($node->safe_psql('regression_template', q{SELECT count(*) FROM big WHERE t = 'changed'}), 0, "$type: the template has no change");
+	is($node->safe_psql('regression_template', q{SELECT count(*) FROM big WHERE t = 'changed'}),
+		0, "$type: the template has no change");
 	is_same_database($node, $admin, oid_of($admin, run($admin, q{SELECT testdb_clone('regression_template')})),
 		$template, "$type: nor has another clone");
 	run($admin, "SELECT testdb_drop('$clones[0]')");
@@ -85,7 +87,8 @@ for my $dir (@mounts)
 	$node->stop('immediate');
 	$node->start;
 	$admin = session($node, 'postgres');
-	is($node->safe_psql($clones[1], 'SELECT max(t), count(*) FROM small'), 'template|2', "$type: a clone in use survives a crash");
+	is($node->safe_psql($clones[1], 'SELECT max(t), count(*) FROM small'),
+		'template|2', "$type: a clone in use survives a crash");
 	is($node->safe_psql($clones[1], 'SELECT count(DISTINCT md5(t)) FROM big'), 50000, "$type: whole");
 	is_same_database($node, $admin, oid_of($admin, run($admin, q{SELECT testdb_clone('regression_template')})),
 		$template, "$type: a clone after the crash");

@@ -28,7 +28,8 @@ plan skip_all => 'less than 5 GB of memory are free' if $room < 5 << 20 || $memo
 # How many processes the kernel has ended there.
 sub kills
 {
-	my ($n) = slurp_file(-e "$group/memory.oom_control" ? "$group/memory.oom_control" : "$group/memory.events") =~ /^oom_kill (\d+)/m;
+	my ($n) = slurp_file(-e "$group/memory.oom_control" ? "$group/memory.oom_control" : "$group/memory.events") =~
+	  /^oom_kill (\d+)/m;
 	return $n;
 }
 
@@ -36,15 +37,18 @@ sub kills
 sub occupied
 {
 	my ($node) = @_;
-	my ($kb) = `du -sk --total @{[ $node->data_dir ]}/base @{[ $node->data_dir ]}/pg_testdb/snapshots | tail -n 1` =~ /^(\d+)/;
+	my ($kb) =
+	  `du -sk --total @{[ $node->data_dir ]}/base @{[ $node->data_dir ]}/pg_testdb/snapshots | tail -n 1` =~ /^(\d+)/;
 	return $kb / 1024;
 }
 
-my $node = new_server('large', "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\ntestdb.spares = 5\ntestdb.workers = 2");
+my $node = new_server('large',
+	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\ntestdb.spares = 5\ntestdb.workers = 2");
 my $admin = session($node, 'postgres');
 my ($template) = split /\|/, run($admin, q{SELECT database FROM testdb_template_begin('regression_large', 'f')});
 my $empty = occupied($node);
-$node->safe_psql($template, q{CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 1350000) AS i});
+$node->safe_psql($template,
+	q{CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 1350000) AS i});
 run($admin, "SELECT testdb_template_finish('$template')");
 my $size = run($admin, "SELECT pg_database_size('$template')") / 1048576;
 cmp_ok($size, '>', 1400, 'the template is large');
@@ -65,7 +69,8 @@ run($admin, 'SELECT testdb_drop_all()');
 
 # Open to connections it has a snapshot beside it, for which there is no room with a clone.
 run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS true");
-ok(!$admin->do("SELECT testdb_clone('$template')"), 'an open template takes two more copies, for which there is no room');
+ok(!$admin->do("SELECT testdb_clone('$template')"),
+	'an open template takes two more copies, for which there is no room');
 like(told($admin), qr/^53100: not enough free space for another database/, 'which is said as well');
 is(kills(), 0, 'the kernel has ended no process still') if defined kills();
 
