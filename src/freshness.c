@@ -73,6 +73,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -327,18 +328,13 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 }
 
 /*
- * A role is being dropped: spares that are owned by it, or in which it owns
- * objects or has privileges, must be removed first, since they would prevent
- * that, and users do not know them.
- *
- * The workers have testdb.lock_timeout for that; if it does not suffice, DROP
- * ROLE reports what is left.
+ * Have the workers remove the spares that belong to a role or depend on it, and
+ * wait for that.  They have until start + testdb.lock_timeout.
  */
 static void
-purge_role(Oid role)
+wait_for_purge(Oid role, TimestampTz start)
 {
 	static uint32 wait_event = 0;
-	TimestampTz start = GetCurrentTimestamp();
 
 	while (registry_purge_role(role, database_list_dependents(role)) > 0 &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
@@ -351,6 +347,29 @@ purge_role(Oid role)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/*
+ * A role is being dropped: spares that are owned by it, or in which it owns
+ * objects or has privileges, must be removed first, since they would prevent
+ * that, and users do not know them.
+ *
+ * A spare that is being created at this moment depends on the role as soon as
+ * that is committed.  Its worker holds a lock on the role until then, and DROP
+ * ROLE would wait for it later, only to find the spare.  So we take that lock
+ * first, and look again.
+ *
+ * The workers have testdb.lock_timeout for that; if it does not suffice, DROP
+ * ROLE reports what is left.
+ */
+static void
+purge_role(Oid role)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	wait_for_purge(role, start);
+	LockSharedObject(AuthIdRelationId, role, 0, AccessExclusiveLock);
+	wait_for_purge(role, start);
 }
 
 /*
