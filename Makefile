@@ -4,7 +4,7 @@
 #   make DEBUG=1              with testdb's own checks (-DTESTDB_DEBUG); "make clean" when switching
 #   make demo                 throwaway server, 50 clones from 4 clients, a table of times
 #   make server, server-stop  a throwaway server to play with
-#   make test                 every test on throwaway servers; TESTS="regress t/001_basic.pl" picks some
+#   make test                 every test on throwaway servers; TESTS="regress t/003_cancel.pl" picks some
 #   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
 #   make bench-peers          beside what other tools send, which have a database for each test or clean up after it
 #   make test-peers           what has never heard of testdb, with CREATE DATABASE served and not: pytest-postgresql, Django, ...

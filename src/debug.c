@@ -11,7 +11,8 @@
  * a process that reaches it kills itself with SIGKILL; with "fatal" it exits
  * with a FATAL error, like pg_terminate_backend(), and with "error" it raises
  * an error that is caught like any other.  With "wait" it waits until the
- * parameter is changed.  t/025_points.pl tests all points.
+ * parameter is changed.  t/013_killed_at_points.pl and the two files after
+ * it test all points.
  *
  * At debug_planted("name"), the action "plant" causes a mistake, for tests of
  * the checks that should detect it.

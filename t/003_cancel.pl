@@ -7,24 +7,23 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
 # One worker, so that it is known which one has a call, and a second call has to queue. Its locks are held for long on
 # purpose; nothing of a dropped clone is kept, so that the server's state can be compared.
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 testdb.workers = 1
 testdb.lock_timeout = 120s
 testdb.recycled = 0
 testdb.spares = 0
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, 'CREATE DATABASE regression_template');
-my $state = server_state($node);
+my $state = $node->server_state;
 my $clone = q{SELECT testdb_clone('regression_template')};
 
 # How a call can end early: what is set before, what is done to it then, and what its client is told.
@@ -47,11 +46,11 @@ my %ends = (
 		  qr/^57014: canceling wait for a testdb worker due to timeout\n.*\n.*"testdb\.timeout" or "testdb\.workers"/
 	},
 	'death of the client' => {
-		act => sub { vanish($_[0]) }
+		act => sub { $_[0]->vanish }
 	},
 	'death of the client that the server looks after' => {
 		before => q{SET client_connection_check_interval = '50ms'},
-		act => sub { vanish($_[0]) }
+		act => sub { $_[0]->vanish }
 	});
 
 # Ends a call in that way, and tests that its session notices while the worker still has something to wait for.
@@ -63,11 +62,11 @@ sub end_early
 	if ($end->{told})
 	{
 		$client->result;
-		like(told($client), $end->{told}, "$title: error");
+		like($client->told, $end->{told}, "$title: error");
 	}
 	else
 	{
-		ok(has_ended($node, $client->pid), "$title: its session has ended");
+		ok($node->has_ended($client->pid), "$title: its session has ended");
 	}
 	return;
 }
@@ -80,95 +79,95 @@ sub tidy_up
 	return;
 }
 
-my ($only_worker) = worker_pids($node);
+my ($only_worker) = $node->worker_pids;
 
 for my $method ('file_copy', 'native')
 {
-	set_conf($node, 'reload', 'testdb.method' => $method);
-	poll(sub { connect_to($node, 'postgres')->query('SHOW testdb.method') eq $method });
+	$node->set_conf('reload', 'testdb.method' => $method);
+	poll(sub { $node->connect_to('postgres')->query('SHOW testdb.method') eq $method });
 
 	# In the middle of a clone.
 	for my $name (sort keys %ends)
 	{
-		my $lock = hold_workers($node);
-		my $client = connect_to($node, 'postgres');
+		my $lock = $node->hold_workers;
+		my $client = $node->connect_to('postgres');
 		my $title = "$method, in the middle, $name";
 
 		run($client, $ends{$name}{before}) if $ends{$name}{before};
 		$client->send($clone);
-		wait_held($node, 1);
+		$node->wait_held(1);
 		end_early($name, $client, $title);
-		like(told($client), qr/^Worker \d+ had not finished yet\.$/m, "$title: detail")
+		like($client->told, qr/^Worker \d+ had not finished yet\.$/m, "$title: detail")
 		  if $name eq 'testdb.timeout';
 		run($lock, 'COMMIT');
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 		tidy_up($lock, $client);
 	}
 
 	# While files are copied.
-	my ($client, $worker, $oid) = frozen_clone($node, 'regression_template');
+	my ($client, $worker, $oid) = $node->frozen_clone('regression_template');
 	end_early('pg_terminate_backend', $client, "$method, while files are copied");
 	ok(-d $node->data_dir . "/base/$oid", "$method, while files are copied: there is a directory");
 	kill 'CONT', $worker;
-	is_restored($node, $state, "$method, while files are copied: nothing is left");
+	$node->is_restored($state, "$method, while files are copied: nothing is left");
 	tidy_up($client);
 }
 
 # In the queue, behind another call.
 for my $name (sort keys %ends)
 {
-	my $lock = hold_workers($node);
-	my ($first, $second) = (connect_to($node, 'postgres'), connect_to($node, 'postgres'));
+	my $lock = $node->hold_workers;
+	my ($first, $second) = ($node->connect_to('postgres'), $node->connect_to('postgres'));
 	my $title = "in the queue, $name";
 
 	$first->send($clone);
-	wait_held($node, 1);
+	$node->wait_held(1);
 	run($second, $ends{$name}{before}) if $ends{$name}{before};
 	$second->send($clone);
-	waits_for_worker($node, $second->pid) unless $name =~ /timeout/;
+	$node->waits_for_worker($second->pid) unless $name =~ /timeout/;
 	end_early($name, $second, $title);
-	like(told($second), qr/^1 worker was busy\.$/m, "$title: detail") if $name eq 'testdb.timeout';
+	like($second->told, qr/^1 worker was busy\.$/m, "$title: detail") if $name eq 'testdb.timeout';
 	run($lock, 'COMMIT');
 	my $made = $first->result->{rows}[0][0];
 	like($made, qr/^regression_template_/, "$title: the call before it gets its clone");
 	run($first, "SELECT testdb_drop('$made')");
-	is_restored($node, $state, "$title: nothing is left");
+	$node->is_restored($state, "$title: nothing is left");
 	tidy_up($lock, $first, $second);
 }
 
 # While the template is in use, the caller waits by itself: the worker serves others.
 {
-	set_conf($node, 'reload', 'testdb.method' => 'file_copy');
-	my $user = connect_to($node, 'regression_template');
-	my $client = connect_to($node, 'postgres');
+	$node->set_conf('reload', 'testdb.method' => 'file_copy');
+	my $user = $node->connect_to('regression_template');
+	my $client = $node->connect_to('postgres');
 	$client->send(q{SET testdb.method = 'file_copy'; SET testdb.template_timeout = '60s'; } . $clone);
-	waits_for_worker($node, $client->pid);
+	$node->waits_for_worker($client->pid);
 	is(run($admin, q{SELECT testdb_drop(testdb_clone('template0', 'regression_other'))}),
 		't', 'while one waits for its template, others are served');
 	end_early('pg_cancel_backend', $client, 'while it waits for its template');
-	is_restored($node, $state, 'while it waits for its template: nothing is left');
+	$node->is_restored($state, 'while it waits for its template: nothing is left');
 	tidy_up($user, $client);
 }
 
 # A drop goes on without its caller.
 for my $name ('pg_cancel_backend', 'pg_terminate_backend', 'statement_timeout', 'testdb.timeout', 'death of the client')
 {
-	my ($lock, $client) = (connect_to($node, 'postgres'), connect_to($node, 'postgres'));
+	my ($lock, $client) = ($node->connect_to('postgres'), $node->connect_to('postgres'));
 	my $title = "in a drop, $name";
 
 	run($admin, q{SELECT testdb_clone('regression_template', 'regression_clone')});
 	run($lock, 'BEGIN; ALTER DATABASE regression_clone RENAME TO regression_moved');
 	run($client, $ends{$name}{before}) if $ends{$name}{before};
 	$client->send(q{SELECT testdb_drop('regression_clone')});
-	wait_held($node, 1);
+	$node->wait_held(1);
 	end_early($name, $client, $title);
 	run($lock, 'ROLLBACK');
-	is_restored($node, $state, "$title: the clone is dropped");
+	$node->is_restored($state, "$title: the clone is dropped");
 	tidy_up($lock, $client);
 }
 
 is($admin->query('SELECT count(*) FROM testdb_clones'), 0, 'no clone is left');
-is(join(' ', worker_pids($node)), $only_worker, 'it has been the same worker all the time');
+is(join(' ', $node->worker_pids), $only_worker, 'it has been the same worker all the time');
 ok(!$node->log_contains(qr/PANIC|TRAP|was terminated by signal/), 'no process crashed');
 
 $node->stop;

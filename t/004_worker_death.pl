@@ -8,15 +8,14 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
 # One worker, so that it is known which one has a call. Its locks are held for long on purpose; nothing of a dropped clone
 # is kept, so that the server's state can be compared.
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 testdb.workers = 1
 testdb.lock_timeout = 120s
@@ -24,34 +23,26 @@ testdb.recycled = 0
 testdb.spares = 0
 restart_after_crash = on
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, 'CREATE DATABASE regression_template');
-my $state = server_state($node);
-
-# A new session, as soon as the server takes one.
-sub reconnect
-{
-	my $client;
-	poll(sub { $client = connect_to($node, 'postgres'); !$client->error }) or die told($client);
-	return $client;
-}
+my $state = $node->server_state;
 
 # Starts a call, and waits until its worker waits for a lock of $lock; the session, and the worker.
 sub start_call
 {
 	my ($call) = @_;
-	my $client = connect_to($node, 'postgres');
+	my $client = $node->connect_to('postgres');
 	$client->send("SELECT $call");
-	return ($client, wait_held($node, 1));
+	return ($client, $node->wait_held(1));
 }
 
 # A call still works, and by that worker, or by another if that is expected.
 sub works
 {
 	my ($title, $worker, $same) = @_;
-	is(run(reconnect(), q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't',
-		"$title: the next call works");
-	my ($now) = worker_pids($node);
+	is(run($node->reconnect, q{SELECT testdb_drop(testdb_clone('regression_template'))}),
+		't', "$title: the next call works");
+	my ($now) = $node->worker_pids;
 	ok($same ? $now == $worker : $now != $worker, "$title: by " . ($same ? 'the same' : 'another') . ' worker');
 	return;
 }
@@ -81,119 +72,119 @@ for my $name ('pg_cancel_backend', 'pg_terminate_backend', 'kill -9')
 	for my $method ('file_copy', 'native')
 	{
 		my $title = "$name, in a clone by $method";
-		$admin = reconnect();
+		$admin = $node->reconnect;
 		run($admin, "ALTER DATABASE postgres SET testdb.method = '$method'");
-		my $lock = hold_workers($node);
+		my $lock = $node->hold_workers;
 		my ($client, $worker) = start_call(q{testdb_clone('regression_template')});
 		$death->{act}->($worker);
 		$client->result;
-		like(told($client), $death->{told}, "$title: error");
+		like($client->told, $death->{told}, "$title: error");
 		$lock->close;
 		works($title, $worker, $death->{survives});
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 	}
 
 	# While files are copied.
 	{
 		my $title = "$name, while files are copied";
-		$admin = reconnect();
-		my ($client, $worker, $oid) = frozen_clone($node, 'regression_template');
+		$admin = $node->reconnect;
+		my ($client, $worker, $oid) = $node->frozen_clone('regression_template');
 		ok(-d $node->data_dir . "/base/$oid", "$title: there is a directory");
 		$death->{act}->($worker);
 		kill 'CONT', $worker;
 		$client->result;
-		like(told($client), $death->{told}, "$title: error");
+		like($client->told, $death->{told}, "$title: error");
 		works($title, $worker, $death->{survives});
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 	}
 
 	# In the middle of a drop: its locks are taken, and nothing is removed. A drop that has begun is finished, unless the
 	# server says that it has failed.
 	{
 		my $title = "$name, in a drop";
-		$admin = reconnect();
+		$admin = $node->reconnect;
 		run($admin, q{SELECT testdb_clone('regression_template', 'regression_clone')});
-		my $lock = hold_workers($node);
+		my $lock = $node->hold_workers;
 		my ($client, $worker) = start_call(q{testdb_drop('regression_clone')});
 		$death->{act}->($worker);
 		$client->result;
-		like(told($client), $death->{told}, "$title: error");
+		like($client->told, $death->{told}, "$title: error");
 		$lock->close;
 		works($title, $worker, $death->{survives});
-		$admin = reconnect();
+		$admin = $node->reconnect;
 
 		if ($death->{survives})
 		{
-			my $user = connect_to($node, 'regression_clone');
+			my $user = $node->connect_to('regression_clone');
 			is($user->query('SELECT 1'), 1, "$title: the clone can be used");
 			$user->close;
 			is(run($admin, q{SELECT testdb_drop('regression_clone')}), 't', "$title: it can be dropped");
 		}
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 	}
 }
-$admin = reconnect();
+$admin = $node->reconnect;
 run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 
 # kill -9 of the caller's server process, in the middle of its call and in the queue: everything starts anew.
 for my $where ('in the middle', 'in the queue')
 {
 	my $title = "kill -9 of the caller, $where";
-	$admin = reconnect();
-	my $lock = hold_workers($node);
+	$admin = $node->reconnect;
+	my $lock = $node->hold_workers;
 	my ($client, $worker) = start_call(q{testdb_clone('regression_template')});
-	my $queued = connect_to($node, 'postgres');
+	my $queued = $node->connect_to('postgres');
 	$queued->send(q{SELECT testdb_clone('regression_template')});
-	waits_for_worker($node, $queued->pid);
+	$node->waits_for_worker($queued->pid);
 	kill 'KILL', ($where eq 'in the queue' ? $queued : $client)->pid;
 	$_->result for $client, $queued;
-	like(told($_), qr/^(57P02|08006): /, "$title: a session's error") for $client, $queued;
+	like($_->told, qr/^(57P02|08006): /, "$title: a session's error") for $client, $queued;
 	works($title, $worker, 0);
-	is_restored($node, $state, "$title: nothing is left");
+	$node->is_restored($state, "$title: nothing is left");
 }
 
 # An idle worker: a cancel does nothing, an end is followed by a start, any number of times.
-$admin = reconnect();
-my ($idle) = worker_pids($node);
+$admin = $node->reconnect;
+my ($idle) = $node->worker_pids;
 for (1 .. 3)
 {
 	run($admin, "SELECT pg_cancel_backend($idle)");
 	run($admin, 'SELECT testdb_drop(testdb_clone(\'regression_template\'))');
 }
-is((worker_pids($node))[0], $idle, 'an idle worker is not hurt by pg_cancel_backend');
+is(($node->worker_pids)[0], $idle, 'an idle worker is not hurt by pg_cancel_backend');
 for my $round (1, 2)
 {
-	my ($old) = worker_pids($node);
+	my ($old) = $node->worker_pids;
 	run($admin, "SELECT pg_terminate_backend($old, 10000)");
 	# The request is there before the next worker is.
 	is(run($admin, q{SELECT testdb_drop(testdb_clone('regression_template'))}),
 		't', "a call waits for the worker's restart, $round");
-	isnt((worker_pids($node))[0], $old, "the worker was restarted, $round");
+	isnt(($node->worker_pids)[0], $old, "the worker was restarted, $round");
 }
 
 # A call in the queue survives the end of the worker that is busy with another.
 {
-	my $lock = hold_workers($node);
+	my $lock = $node->hold_workers;
 	my ($client, $worker) = start_call(q{testdb_clone('regression_template')});
-	my $queued = connect_to($node, 'postgres');
+	my $queued = $node->connect_to('postgres');
 	$queued->send(q{SELECT testdb_drop(testdb_clone('regression_template'))});
-	waits_for_worker($node, $queued->pid);
+	$node->waits_for_worker($queued->pid);
 	$deaths{pg_terminate_backend}{act}->($worker);
 	$client->result;
 	$lock->close;
 	is($queued->result->{rows}[0][0], 't', 'a call in the queue survives the end of another\'s worker');
-	is_restored($node, $state, 'and nothing is left');
+	$node->is_restored($state, 'and nothing is left');
 }
 
 # Postmaster's own stop, with a call at work: nobody hangs.
 {
-	my $lock = hold_workers($node);
+	my $lock = $node->hold_workers;
 	my ($client, $worker) = start_call(q{testdb_clone('regression_template')});
 	$node->stop('fast');
 	$client->result;
-	like(told($client), qr/^57P01: /, 'a fast stop ends a call');
+	like($client->told, qr/^57P01: /, 'a fast stop ends a call');
 	$node->start;
-	is_restored($node, $state, 'and leaves nothing');
+	$node->is_restored($state, 'and leaves nothing');
 }
 
 ok(!$node->log_contains(qr/PANIC|TRAP|signal (6|11)/), 'no process crashed by itself');

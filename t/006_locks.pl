@@ -8,25 +8,24 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time);
 
 # One worker, so that one that hangs would be noticed. Nothing of a dropped clone is kept, so that the server's state can
 # be compared.
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 testdb.workers = 1
 testdb.recycled = 0
 testdb.spares = 0
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, 'CREATE DATABASE regression_template');
-my $state = server_state($node);
-my ($worker) = worker_pids($node);
+my $state = $node->server_state;
+my ($worker) = $node->worker_pids;
 
 my $clone = q{SELECT testdb_clone('regression_template', 'regression_clone')};
 my $drop = q{SELECT testdb_drop('regression_clone')};
@@ -59,8 +58,8 @@ Find the session that holds a lock .*"testdb\.lock_timeout"\.$/;
 sub set_lock_timeout
 {
 	my ($value) = @_;
-	set_conf($node, 'reload', 'testdb.lock_timeout' => $value);
-	poll(sub { run(connect_to($node, 'postgres'), 'SHOW testdb.lock_timeout') eq $value })
+	$node->set_conf('reload', 'testdb.lock_timeout' => $value);
+	poll(sub { run($node->connect_to('postgres'), 'SHOW testdb.lock_timeout') eq $value })
 	  or die 'the settings are not reloaded';
 	return;
 }
@@ -70,8 +69,8 @@ sub prepare
 {
 	my ($method, $lock) = @_;
 	run($admin, "ALTER DATABASE postgres SET testdb.method = '$method'");
-	run(connect_to($node, 'postgres'), $clone) if $locks{$lock}[2] eq $drop;
-	return map { connect_to($node, 'postgres') } 1, 2;
+	run($node->connect_to('postgres'), $clone) if $locks{$lock}[2] eq $drop;
+	return map { $node->connect_to('postgres') } 1, 2;
 }
 
 # The native method copies its own snapshot of a template, and needs no lock on that once there is one.
@@ -98,17 +97,17 @@ for my $method ('file_copy', 'native')
 
 		if (needs_lock($method, $lock))
 		{
-			like(told($client), $own, $title);
+			like($client->told, $own, $title);
 			cmp_ok(time - $start, '<', 10, "$title: soon");
 		}
 		else
 		{
-			is(told($client), 'no error', $title);
+			is($client->told, 'no error', $title);
 		}
 		run($client, 'ROLLBACK');
 		run($client, $drop) unless needs_lock($method, $lock);
 		# A drop that met a lock is finished when that has gone.
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 		$client->close;
 	}
 
@@ -121,13 +120,13 @@ for my $method ('file_copy', 'native')
 		my ($statement, undef, $call) = @{ $locks{$lock} };
 		run($holder, "BEGIN; $statement");
 		$client->send($call);
-		is(wait_held($node, 1), $worker, "$title: the worker waits");
+		is($node->wait_held(1), $worker, "$title: the worker waits");
 		ok(!$client->readable(0), "$title: so does the caller");
 		run($holder, 'ROLLBACK');
 		$client->result;
-		is(told($client), 'no error', $title);
+		is($client->told, 'no error', $title);
 		run($client, $drop) unless $call eq $drop;
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 		$_->close for $client, $holder;
 	}
 }
@@ -145,21 +144,21 @@ for my $method ('file_copy', 'native')
 		run($holder, "BEGIN; $statement");
 		my $start = time;
 		$client->do($call);
-		like(told($client), $others, $title);
+		like($client->told, $others, $title);
 		cmp_ok(time - $start, '<', 5, "$title: soon");
 		cmp_ok(time - $start, '>', 0.2, "$title: not too soon");
 		run($holder, 'ROLLBACK');
 
 		if ($call eq $drop)
 		{
-			my $user = connect_to($node, 'regression_clone');
+			my $user = $node->connect_to('regression_clone');
 			is($user->query('SELECT 1'), 1, "$title: the clone can be used");
 			$user->close;
 		}
 		run($client, $call);
-		is(told($client), 'no error', "$title: the call works when it has gone");
+		is($client->told, 'no error', "$title: the call works when it has gone");
 		run($client, $drop) unless $call eq $drop;
-		is_restored($node, $state, "$title: nothing is left");
+		$node->is_restored($state, "$title: nothing is left");
 		$_->close for $client, $holder;
 	}
 }
@@ -168,35 +167,35 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 # Circles that are longer: the worker waits for a session that waits for the caller, and the caller's request is in the
 # queue behind one that waits for the caller's own lock. Both end.
 {
-	my ($client, $holder) = (connect_to($node, 'postgres'), connect_to($node, 'postgres'));
+	my ($client, $holder) = ($node->connect_to('postgres'), $node->connect_to('postgres'));
 	run($client, 'BEGIN; SELECT pg_advisory_xact_lock(1)');
 	run($holder, 'BEGIN; LOCK TABLE pg_shdepend IN EXCLUSIVE MODE');
 	$holder->send('SELECT pg_advisory_xact_lock(1)');
 	$client->do($clone);
-	like(told($client), $others, 'a circle with another session');
+	like($client->told, $others, 'a circle with another session');
 	run($client, 'ROLLBACK');
 	$holder->result;
 	run($holder, 'ROLLBACK');
 
-	my $first = connect_to($node, 'postgres');
+	my $first = $node->connect_to('postgres');
 	run($client, 'BEGIN; LOCK TABLE pg_shdepend IN EXCLUSIVE MODE');
 	$first->send($clone);
-	wait_held($node, 1);
+	$node->wait_held(1);
 	$client->do(q{SELECT testdb_clone('regression_template', 'regression_second')});
 	$first->result;
-	like(told($first), $others, 'a circle through the queue: the request that is served');
-	like(told($client), qr/^(40P01|55P03): /, 'a circle through the queue: the request that waits');
+	like($first->told, $others, 'a circle through the queue: the request that is served');
+	like($client->told, qr/^(40P01|55P03): /, 'a circle through the queue: the request that waits');
 	run($client, 'ROLLBACK');
-	is_restored($node, $state, 'nothing is left of circles');
+	$node->is_restored($state, 'nothing is left of circles');
 	$_->close for $client, $holder, $first;
 }
 
 # Whoever looks at pg_stat_activity meanwhile can tell what is going on.
 {
-	my $holder = hold_workers($node);
-	my $client = connect_to($node, 'postgres');
+	my $holder = $node->hold_workers;
+	my $client = $node->connect_to('postgres');
 	$client->send($clone);
-	wait_held($node, 1);
+	$node->wait_held(1);
 	like(
 		run($admin, "SELECT state, query FROM pg_stat_activity WHERE pid = $worker"),
 		qr/^active\|testdb_clone: .*"regression_clone".*"regression_template"/,
@@ -207,11 +206,11 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 	$holder->close;
 	$client->result;
 	run($client, $drop);
-	is_restored($node, $state, 'nothing is left');
+	$node->is_restored($state, 'nothing is left');
 	is(run($admin, "SELECT state FROM pg_stat_activity WHERE pid = $worker"), 'idle', 'the worker is idle again');
 }
 
-is((worker_pids($node))[0], $worker, 'it has been the same worker all the time');
+is(($node->worker_pids)[0], $worker, 'it has been the same worker all the time');
 ok(!$node->log_contains(qr/PANIC|TRAP|was terminated by signal/), 'no process crashed');
 $node->stop;
 done_testing();

@@ -8,10 +8,9 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
 my $top = "$FindBin::RealBin/..";
@@ -104,7 +103,7 @@ my $restart = "Install version $next of the library if necessary, and restart th
 
 install($this_source);
 my ($pkglibdir, $sharedir) = map { (run_command([ $pg_config, $_ ]))[0] } '--pkglibdir', '--sharedir';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', join "\n",
 	q{wal_level = minimal
 max_wal_senders = 0
@@ -119,7 +118,7 @@ my $postmaster = slurp($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
 sub ask
 {
 	my ($sql, $db) = @_;
-	my $client = connect_to($node, $db || 'postgres');
+	my $client = $node->connect_to($db || 'postgres');
 	my $result = run($client, $sql);
 	$client->close;
 	return $result;
@@ -139,7 +138,7 @@ sub all_say
 		'count(*) FROM testdb_clones', 'count(*) FROM testdb_templates',
 		'count(*) FROM testdb_stats')
 	{
-		push @{ $said{ error_of($node, "SELECT $call") } }, $call;
+		push @{ $said{ $node->error_of("SELECT $call") } }, $call;
 	}
 	return is_deeply([ keys %said ], [$expected], $title) || diag explain \%said;
 }
@@ -148,7 +147,7 @@ my $extversion = q{SELECT extversion FROM pg_extension WHERE extname = 'testdb'}
 ask("CREATE DATABASE $_") for 'regression_template', 'regression_other', 'regression_old';
 ask('CREATE TABLE t AS SELECT 42 AS n', 'regression_template');
 is(ask($extversion), $version, 'what is installed is this version');
-my $open = connect_to($node, 'postgres');
+my $open = $node->connect_to('postgres');
 is(run($open, q{SELECT testdb_clone('regression_template', 'regression_1')}), 'regression_1', 'a clone is made');
 
 # Once more the same.
@@ -164,7 +163,7 @@ for my $session (0, 1)
 {
 	my $do = $session ? sub { run($open, @_) } : \&ask;
 	$do->('DROP EXTENSION testdb');
-	is( error_of($node, q{SELECT testdb_clone('regression_template')}) =~ s/\n.*//sr,
+	is( $node->error_of(q{SELECT testdb_clone('regression_template')}) =~ s/\n.*//sr,
 		'42883: function testdb_clone(unknown) does not exist',
 		'dropped: there are no functions');
 	is(ask('SELECT n FROM t', 'regression_1'), 42, 'dropped: a clone stays');
@@ -177,9 +176,9 @@ for my $session (0, 1)
 
 # The extension is older than the library.
 ask(q{CREATE EXTENSION testdb VERSION '0.0.9'}, 'regression_old');
-my $old = connect_to($node, 'regression_old');
+my $old = $node->connect_to('regression_old');
 $old->do(q{SELECT testdb_clone('regression_template')});
-is(told($old), mismatch('0.0.9', $version, $update), 'an older extension');
+is($old->told, mismatch('0.0.9', $version, $update), 'an older extension');
 ask('ALTER EXTENSION testdb UPDATE', 'regression_old');
 is(run($old, q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'the same session after the update');
 
@@ -188,13 +187,13 @@ $old->do('BEGIN');
 ask(q{DROP EXTENSION testdb}, 'regression_old');
 ask(q{CREATE EXTENSION testdb VERSION '0.0.9'}, 'regression_old');
 $old->do(q{SELECT testdb_clone('regression_template')});
-is(told($old), mismatch('0.0.9', $version, $update), 'a session in a transaction');
+is($old->told, mismatch('0.0.9', $version, $update), 'a session in a transaction');
 $old->do('ROLLBACK');
 $old->do(q{BEGIN; ALTER EXTENSION testdb UPDATE});
 is(run($old, q{SELECT count(*) FROM testdb_clones}), 1, 'updated in the transaction');
 $old->do('ROLLBACK');
 $old->do(q{SELECT count(*) FROM testdb_clones});
-is(told($old), mismatch('0.0.9', $version, $update), 'and rolled back');
+is($old->told, mismatch('0.0.9', $version, $update), 'and rolled back');
 $old->close;
 ask('DROP DATABASE regression_old');
 
@@ -203,9 +202,9 @@ install($next_source);
 is(ask(q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'next version installed: a new session');
 is(run($open, q{SELECT testdb_drop(testdb_clone('regression_template'))}),
 	't', 'next version installed: an open session');
-is(error_of($node, 'ALTER EXTENSION testdb UPDATE'), mismatch($next, $version, $restart), 'update before the restart');
+is($node->error_of('ALTER EXTENSION testdb UPDATE'), mismatch($next, $version, $restart), 'update before the restart');
 is(ask($extversion), $version, 'it has changed nothing');
-is( error_of($node, 'CREATE EXTENSION testdb', db => 'regression_other'),
+is( $node->error_of('CREATE EXTENSION testdb', db => 'regression_other'),
 	mismatch($next, $version, $restart),
 	'a new extension before the restart');
 is(run($open, q{SELECT testdb_drop(testdb_clone('regression_template'))}), 't', 'all works as before');
@@ -214,9 +213,9 @@ $open->close;
 
 $node->restart;
 all_say(mismatch($version, $next, $update), 'after the restart everything asks for the update');
-$open = connect_to($node, 'postgres');
+$open = $node->connect_to('postgres');
 $open->do('SELECT count(*) FROM testdb_clones');
-is(told($open), mismatch($version, $next, $update), 'to an open session, too');
+is($open->told, mismatch($version, $next, $update), 'to an open session, too');
 ask('ALTER EXTENSION testdb UPDATE');
 is(ask($extversion), $next, 'updated');
 is(run($open, q{SELECT name, state FROM testdb_clones}), 'regression_1|leased', 'the open session sees the clone');
@@ -237,7 +236,7 @@ $open->close;
 install($this_source);
 $node->restart;
 all_say(mismatch($next, $version, $restart), 'an older library');
-is( error_of($node, 'SELECT testdb_next()'),
+is( $node->error_of('SELECT testdb_next()'),
 	mismatch($next, $version, $restart),
 	'a function that the older library does not have');
 install($next_source);

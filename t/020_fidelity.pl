@@ -8,17 +8,17 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 wal_level = minimal
 max_wal_senders = 0
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 
 # The check is complete only if it asks for every column but those that must differ.
 {
@@ -57,7 +57,7 @@ for my $template (sort keys %templates)
 	  "REVOKE CONNECT ON DATABASE $template FROM PUBLIC",
 	  "GRANT CONNECT ON DATABASE $template TO regress_second",
 	  "COMMENT ON DATABASE $template IS 'stays with the template'";
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for split /;;/, q{
 		SET search_path = public;;
 		CREATE TABLE plain AS SELECT i, repeat('x', i % 200) AS t FROM generate_series(1, 1000) i;;
@@ -87,8 +87,8 @@ sub compare
 	my ($title, $template, $name, $owner) = @_;
 	my $oid = oid_of($admin, $name);
 	my $template_oid = oid_of($admin, $template);
-	is_same_database($node, $admin, $oid, $template_oid, $title);
-	ok(files_of($node, $oid)->{'pg_internal.init'}, "$title: has a pg_internal.init");
+	$node->is_same_database($admin, $oid, $template_oid, $title);
+	ok($node->files_of($oid)->{'pg_internal.init'}, "$title: has a pg_internal.init");
 	is($admin->query("SELECT datdba::regrole, datistemplate, datallowconn FROM pg_database WHERE oid = $oid"),
 		"$owner|f|t", "$title: the columns that are its own");
 	is(described($admin, $oid)->{pg_shdescription}, '', "$title: has no comment");
@@ -104,7 +104,7 @@ my $me = getpwuid $<;
 for my $template (sort keys %templates)
 {
 	my $allowed = $template ne 'regression_limits';
-	my $template_dump = $allowed ? dump_of($node, $template) : undef;
+	my $template_dump = $allowed ? $node->dump_of($template) : undef;
 	run($admin, 'CHECKPOINT');
 
 	my $cold = $admin->query("SELECT testdb_clone('$template')");
@@ -117,13 +117,13 @@ for my $template (sort keys %templates)
 	my $file = $node->data_dir . '/base/' . oid_of($admin, $cold);
 	ok(-e "$file/PG_VERSION" && !-e "$file/testdb_unfinished", "$template: nothing of testdb in the directory");
 
-	my $client = session($node, $cold);
+	my $client = $node->session($cold);
 	is($client->query('SELECT count(*) FROM public.plain'), 1000, "$template: can be read");
 	is($client->query("SHOW work_mem"), '5MB', "$template: its settings apply");
 	run($client, 'INSERT INTO public.plain SELECT generate_series(1, 3000)');
 	run($client, 'VACUUM FULL pg_class');
 	$client->close;
-	is(dump_of($node, $named), $template_dump, "$template: pg_dump says the same of a clone") if $allowed;
+	is($node->dump_of($named), $template_dump, "$template: pg_dump says the same of a clone") if $allowed;
 
 	my %oids = map { oid_of($admin, $_) => 1 } $cold, $named;
 	run($admin, "SELECT testdb_drop('$_')") for $cold, $named;
@@ -139,7 +139,7 @@ for my $template (sort keys %templates)
 	my $renamed = $admin->query("SELECT testdb_clone('$template', 'regression_renamed')");
 	ok($oids{ oid_of($admin, $renamed) }, "$template: the other one too");
 	compare("$template, recycled with a given name", $template, $renamed, $me);
-	is(dump_of($node, $recycled), $template_dump, "$template: pg_dump says the same of a recycled clone") if $allowed;
+	is($node->dump_of($recycled), $template_dump, "$template: pg_dump says the same of a recycled clone") if $allowed;
 	run($admin, "SELECT testdb_drop('$_')") for $recycled, $renamed;
 	run($admin, "CHECKPOINT");
 }
@@ -147,14 +147,14 @@ for my $template (sort keys %templates)
 # Another owner, one that the template's ACL names. It needs the right to call, and a template.
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop TO regress_first');
 run($admin, 'ALTER ROLE regress_first CREATEDB');
-my $other = session($node, 'postgres', user => 'regress_first');
+my $other = $node->session('postgres', user => 'regress_first');
 for my $title ('new', 'recycled')
 {
 	my $name = $other->query("SELECT testdb_clone('regression_plain')");
 	ok($name, "another owner, $title") or diag $other->message;
 	my $oid = oid_of($admin, $name);
 	my $template_oid = oid_of($admin, 'regression_plain');
-	is(differences(files_of($node, $template_oid), files_of($node, $oid)), '', "another owner, $title: files");
+	is(differences($node->files_of($template_oid), $node->files_of($oid)), '', "another owner, $title: files");
 
 	# What ALTER DATABASE OWNER makes of a row is the measure: do just that to a copy that core makes.
 	run($admin, $_)
@@ -180,7 +180,7 @@ for my $title ('new', 'recycled')
 			FROM pg_shdepend WHERE dbid = 0 AND classid = 'pg_database'::regclass AND objid = $oid}),
 		'regress_first o, regress_second a, regress_third a',
 		"another owner, $title: what the database depends on");
-	my $client = session($node, $name, user => 'regress_first');
+	my $client = $node->session($name, user => 'regress_first');
 	is($client->query('SHOW work_mem'), '6MB', "another owner, $title: the role's own setting applies");
 	$client->close;
 	run($other, "SELECT testdb_drop('$name')");
@@ -197,15 +197,15 @@ $other->close;
 {
 	my $name = $admin->query("SELECT testdb_clone('regression_plain')");
 	my $neighbour = $admin->query("SELECT testdb_clone('regression_plain')");
-	my $before = files_of($node, oid_of($admin, 'regression_plain'));
-	my $client = session($node, $name);
+	my $before = $node->files_of(oid_of($admin, 'regression_plain'));
+	my $client = $node->session($name);
 	run($client, $_)
 	  for "INSERT INTO public.plain SELECT i, 'changed' FROM generate_series(1, 3000) i",
 	  "SELECT nextval('public.owned_i_seq')",
 	  'VACUUM FULL public.plain', 'VACUUM FULL pg_class', 'CHECKPOINT';
-	is(session($node, $neighbour)->query("SELECT count(*) FROM public.plain WHERE t = 'changed'"),
+	is($node->session($neighbour)->query("SELECT count(*) FROM public.plain WHERE t = 'changed'"),
 		0, 'a clone does not reach another one');
-	is(differences($before, files_of($node, oid_of($admin, 'regression_plain'))), '', 'nor its template');
+	is(differences($before, $node->files_of(oid_of($admin, 'regression_plain'))), '', 'nor its template');
 	$client->close;
 	run($admin, "SELECT testdb_drop('$_')") for $name, $neighbour;
 }
@@ -233,13 +233,13 @@ $other->close;
 	my $file =
 		$node->data_dir
 	  . "/base/$oid/"
-	  . session($node, $name)->query("SELECT relfilenode FROM pg_class WHERE relname = 'plain'");
-	my $before = files_of($node, $oid);
+	  . $node->session($name)->query("SELECT relfilenode FROM pg_class WHERE relname = 'plain'");
+	my $before = $node->files_of($oid);
 	open my $out, '+<:raw', $file;
 	seek $out, 100, 0;
 	print $out 'X';
 	close $out;
-	isnt(differences($before, files_of($node, $oid)), '', 'a byte that differs in a file is seen');
+	isnt(differences($before, $node->files_of($oid)), '', 'a byte that differs in a file is seen');
 	run($admin, "SELECT testdb_drop('$name')");
 }
 

@@ -9,26 +9,26 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use POSIX ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 wal_level = minimal
 max_wal_senders = 0
 max_prepared_transactions = 4
 testdb.template_timeout = 300ms
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 
 # Runs statements in the template, in a session of its own, and waits until that has gone.
 sub in_template
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for @_;
 	$client->close;
 	poll(sub { !$admin->query("SELECT count(*) FROM pg_stat_activity WHERE datname = '$template'") });
@@ -55,7 +55,7 @@ sub in_clone
 	my ($sql) = @_;
 	my $name = $admin->query("SELECT testdb_clone('$template')");
 	return 'error ' . $admin->sqlstate unless defined $name;
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	my $answer = $client->query($sql) // 'error ' . $client->sqlstate;
 	$client->close;
 	run($admin, "SELECT testdb_drop('$name')");
@@ -83,12 +83,12 @@ is(in_clone('SELECT sum(i) FROM t'), 1, 'the first clone');
 
 # Somebody sits in the template.
 {
-	my $idle = session($node, $template);
+	my $idle = $node->session($template);
 	is($idle->query('SELECT sum(i) FROM t'), 1, 'a session looks at the template and stays');
 	make_spares(2);
 	is(in_clone('SELECT sum(i) FROM t'), 1, 'it is in the way of no spare');
 	my @names = map { $admin->query("SELECT testdb_clone('$template')") } 1 .. 4;
-	is(scalar(grep { defined && session($node, $_)->query('SELECT sum(i) FROM t') == 1 } @names),
+	is(scalar(grep { defined && $node->session($_)->query('SELECT sum(i) FROM t') == 1 } @names),
 		4, 'nor of new clones');
 	is($admin->query("SELECT testdb_clone('$template', 'regression_named')"),
 		'regression_named', 'nor of one with a name');
@@ -159,7 +159,7 @@ for my $case (
 # Changes by more than one session, in the same instant as others leave.
 make_spares(3);
 {
-	my @writers = map { session($node, $template) } 1 .. 4;
+	my @writers = map { $node->session($template) } 1 .. 4;
 	$_->send('INSERT INTO t VALUES (1)') for @writers;
 	$_->result                           for @writers;
 	$_->close                            for @writers;
@@ -169,7 +169,7 @@ make_spares(3);
 # Two-phase commit: it is committed by a session that itself writes nothing.
 make_spares(1);
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for 'BEGIN', 'INSERT INTO t VALUES (100000)', "PREPARE TRANSACTION 'tp'";
 	$client->close;
 	is(in_clone('SELECT sum(i) FROM t'), 'error 55006', 'a prepared transaction is in the way');
@@ -177,7 +177,7 @@ make_spares(1);
 	in_template("COMMIT PREPARED 'tp'");
 	is(in_clone('SELECT sum(i) FROM t'), 101110, 'COMMIT PREPARED');
 
-	$client = session($node, $template);
+	$client = $node->session($template);
 	run($client, $_) for 'BEGIN', 'INSERT INTO t VALUES (5)', "PREPARE TRANSACTION 'tp'";
 	$client->close;
 	in_template("ROLLBACK PREPARED 'tp'");
@@ -188,7 +188,7 @@ make_spares(1);
 # A writer that has not committed, or never does.
 {
 	is(in_clone('SELECT sum(i) FROM t'), 1110, 'before');
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for 'BEGIN', 'INSERT INTO t VALUES (3)';
 	is(in_clone('SELECT sum(i) FROM t'), 1110, 'what is not committed is not there, and not waited for');
 	run($client, 'ROLLBACK');
@@ -201,7 +201,7 @@ make_spares(1);
 	cmp_ok(time - $start, '<', 5, 'and not much longer');
 
 	# It leaves while somebody waits.
-	my $caller = session($node, 'postgres');
+	my $caller = $node->session('postgres');
 	run($caller, "SET testdb.template_timeout = '20s'");
 	$caller->send("SELECT testdb_clone('$template')");
 	ok( poll(
@@ -213,11 +213,11 @@ make_spares(1);
 		'a caller waits');
 	$client->close;
 	my $name = $caller->result->{rows}[0][0];
-	is(session($node, $name)->query('SELECT sum(i) FROM t'), 1113, 'and gets what was committed');
+	is($node->session($name)->query('SELECT sum(i) FROM t'), 1113, 'and gets what was committed');
 	run($admin, "SELECT testdb_drop('$name')");
 
 	# So is one that is killed in the middle of its work, which leaves a transaction that is neither.
-	$client = session($node, $template);
+	$client = $node->session($template);
 	run($client, $_) for 'BEGIN', 'INSERT INTO t SELECT 1 FROM generate_series(1, 5000)', 'DROP TABLE big';
 	run($admin, 'CHECKPOINT');
 	run($admin, 'SELECT pg_terminate_backend(' . $client->pid . ', 5000)');
@@ -227,14 +227,14 @@ make_spares(1);
 # The very first snapshot can't be taken while somebody is there.
 {
 	run($admin, 'CREATE DATABASE regression_second');
-	my $client = session($node, 'regression_second');
+	my $client = $node->session('regression_second');
 	ok(!$admin->do("SELECT testdb_clone('regression_second')"), 'a template in use whose clone was never asked for');
 	is($admin->sqlstate, '55006', 'is in use');
 	# It came before testdb knew the template: what it commits must be noticed all the same.
 	run($client, 'CREATE TABLE t AS SELECT 42 AS i');
 	$client->close;
 	my $name = $admin->query("SELECT testdb_clone('regression_second')");
-	is(session($node, $name)->query('SELECT i FROM t'), 42, 'and cloned when it has been left');
+	is($node->session($name)->query('SELECT i FROM t'), 42, 'and cloned when it has been left');
 	run($admin, "SELECT testdb_drop('$name')");
 	run($admin, 'DROP DATABASE regression_second');
 }
@@ -318,7 +318,7 @@ run($admin, "ALTER DATABASE $template RENAME TO regression_moved");
 ok(!$admin->do("SELECT testdb_clone('$template')"), 'the old name of a renamed template');
 is($admin->sqlstate, '3D000', 'is unknown');
 my $moved = $admin->query("SELECT testdb_clone('regression_moved')");
-is(session($node, $moved)->query('SELECT sum(i) FROM t'), 1113, 'by its new name it is cloned');
+is($node->session($moved)->query('SELECT sum(i) FROM t'), 1113, 'by its new name it is cloned');
 is($admin->query("SELECT template FROM testdb_clones WHERE name = '$moved'"),
 	'regression_moved', 'the view has the new name');
 run($admin, "SELECT testdb_drop('$moved')");
@@ -331,7 +331,7 @@ run($admin, "ALTER DATABASE regression_moved RENAME TO $template");
 	my $oid = $admin->query("SELECT oid FROM pg_database WHERE datname = '$template'");
 	ok(-e $node->data_dir . "/pg_testdb/snapshots/$oid", 'there is a snapshot');
 	run($admin, $_) for "ALTER DATABASE $template IS_TEMPLATE false", "DROP DATABASE $template";
-	is(session($node, $name)->query('SELECT sum(i) FROM t'), 1113, 'a clone outlives its template');
+	is($node->session($name)->query('SELECT sum(i) FROM t'), 1113, 'a clone outlives its template');
 	ok(!$admin->do("SELECT testdb_clone('$template')"), 'the template has gone');
 	is($admin->sqlstate, '3D000', 'and is unknown');
 	ok( poll(

@@ -9,14 +9,14 @@ use FindBin;
 use POSIX ();
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
 
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'primary', q{
 testdb.spares = 2
 wal_log_hints = on
@@ -24,16 +24,7 @@ wal_keep_size = 512MB
 },
 	allows_streaming => 1,
 	extra => ['-k']);
-my $admin = connect_to($node, 'postgres');
-
-sub in_template
-{
-	my (@statements) = @_;
-	my $client = connect_to($node, $template);
-	run($client, $_) for @statements;
-	$client->close;
-	return;
-}
+my $admin = $node->connect_to('postgres');
 
 sub clone
 {
@@ -45,7 +36,8 @@ sub clone
 
 run($admin, $_) for "CREATE DATABASE $template", 'CREATE ROLE regress_owner';
 my $amcheck = has_contrib('amcheck');
-in_template(
+$node->in_database(
+	$template,
 	$amcheck ? 'CREATE EXTENSION amcheck' : (),
 	'CREATE TABLE base AS SELECT i, md5(i::text) AS t FROM generate_series(1, 3000) i',
 	'CREATE INDEX ON base (t)',
@@ -87,13 +79,13 @@ sub live
 		my @names = map { $_ == 1 && $round % 3 == 0 ? clone("regression_named_" . ++$nlives) : clone() } 1 .. 3;
 		for my $name (@names)
 		{
-			my $client = connect_to($node, $name);
+			my $client = $node->connect_to($name);
 			run($client, $_) for @{ $kinds[ rand @kinds ] };
 			$client->close;
 		}
 		run($admin, "SELECT testdb_reset('$names[2]')") if $round % 4 == 0;
 		push @kept, @names;
-		in_template(@{ $changes[ rand @changes ] }) if $round % 3 == 1;
+		$node->in_database($template, @{ $changes[ rand @changes ] }) if $round % 3 == 1;
 		run($admin, "SELECT testdb_drop('$_')") for splice @kept, 0, @kept - ($round == $rounds ? $at_end : 1);
 	}
 	return @kept;
@@ -110,7 +102,7 @@ sub compare
 	my $end = $admin->query('SELECT pg_switch_wal()');
 	$other->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$end'")
 	  or die "$what: does not get as far as $end";
-	my $observer = connect_to($other, 'postgres');
+	my $observer = $other->connect_to('postgres');
 	my $sql =
 	  q{SELECT oid, datname, datdba, datconnlimit, datfrozenxid FROM pg_database WHERE datname LIKE 'regression%'};
 	my @names = sort map { $_->[0] } $admin->rows('SELECT name FROM testdb_clones');
@@ -194,7 +186,7 @@ while (waitpid($pid, POSIX::WNOHANG) == 0)
 is($?, 0, 'a base backup succeeds');
 run($admin, 'RESET testdb.method');
 cmp_ok($rounds, '>', 0, 'and clones come and go meanwhile');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
+my $standby = TestdbCluster->new('standby');
 $standby->init_from_backup($node, 'backup', has_streaming => 1);
 $standby->start;
 compare('standby', $standby);
@@ -203,7 +195,7 @@ compare('standby', $standby);
 is(method(), 'wal_log: WAL is being sent to a standby', 'while a standby follows, CREATE DATABASE is used');
 my @kept = live(4, 2);
 compare('standby that follows', $standby);
-my $reader = connect_to($standby, $kept[0]);
+my $reader = $standby->connect_to($kept[0]);
 is($reader->query('SELECT 1'), 1, 'a clone can be read on the standby');
 run($admin, "SELECT testdb_drop('$kept[0]')");
 ok(poll(sub { !$reader->do('SELECT 1') }), 'until it is dropped');
@@ -243,17 +235,17 @@ is(method(), 'native', 'no slot');
 $admin->close;
 $node->enable_archiving;
 $node->restart;
-$admin = connect_to($node, 'postgres');
+$admin = $node->connect_to('postgres');
 is(method(), 'wal_log: WAL is archived', 'archiving');
 $node->backup('archived_backup');
 live(2);
-my $restored = PostgreSQL::Test::Cluster->new('restored');
+my $restored = TestdbCluster->new('restored');
 $restored->init_from_backup($node, 'archived_backup', has_restoring => 1);
 $restored->start;
 compare('server that is restored from the archive', $restored);
 $restored->promote;
 my ($left) = $admin->rows('SELECT name FROM testdb_clones');
-my $promoted = connect_to($restored, $left->[0]);
+my $promoted = $restored->connect_to($left->[0]);
 ok($promoted->do('CREATE TABLE after_promotion (i int)'), 'when it is promoted its clones can be written to')
   or diag $promoted->message;
 $promoted->close;

@@ -11,9 +11,9 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use POSIX ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
@@ -21,14 +21,14 @@ my $seconds = how_much('TESTDB_FIRE_SECONDS', 1, 2);
 my $clients = 8;
 my $template = 'regression_template';
 
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'fire', q{
 wal_level = minimal
 max_wal_senders = 0
 max_prepared_transactions = 2
 testdb.spares = 4
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 
 # Each way of changing has a number that it raises, at which clones look.
 my @shown = qw(counter ddl sequence truncated);
@@ -68,7 +68,7 @@ my @ways = (
 
 run($admin, "CREATE DATABASE $template");
 {
-	my $client = connect_to($node, $template);
+	my $client = $node->connect_to($template);
 	run($client, $_)
 	  for 'CREATE TABLE counter AS SELECT 0 AS value', 'CREATE VIEW ddl AS SELECT 0 AS value',
 	  q{CREATE SEQUENCE sequence; SELECT nextval('sequence')},
@@ -102,7 +102,7 @@ sub change
 	while (time < $end)
 	{
 		my $next = $newest[ $way->{shown} ] + 1;
-		my $client = connect_to($node, $template);
+		my $client = $node->connect_to($template);
 		run($client, sprintf $_, $next) for @{ $way->{sql} };
 		$client->close;
 		poll(sub { $admin->query("SELECT count(*) FROM pg_stat_activity WHERE datname = '$template'") eq '0' })
@@ -119,14 +119,14 @@ sub change
 sub look
 {
 	my ($number, $end) = @_;
-	my $caller = connect_to($node, 'postgres');
+	my $caller = $node->connect_to('postgres');
 	open my $out, '>', "$folder/$number" or die $!;
 	$caller->do("SET testdb.template_timeout = '60s'");
 	while (time < $end)
 	{
 		my @least = published();
 		my $name = $caller->query("SELECT testdb_clone('$template')");
-		my $client = $name && connect_to($node, $name);
+		my $client = $name && $node->connect_to($name);
 		my $seen = $client && $client->query($look);
 		print $out defined $seen ? "got $seen|" . join('|', @least) . "\n" : 'failed ' . $caller->message . "\n";
 		$client->close if $client && $number % 2;

@@ -15,10 +15,9 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use File::Temp;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbChaos;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
@@ -34,7 +33,7 @@ my $folder = File::Temp::tempdir(CLEANUP => 1);
 my $problems = "$folder/problems";
 my $counts = "$folder/counts";
 
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'chaos', q{
 wal_level = minimal
 max_wal_senders = 0
@@ -49,8 +48,7 @@ testdb.spares = 3
 testdb.rewind_timeout = 20s
 testdb.template_timeout = 20s
 });
-take_over($node);
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 my $superuser = run($admin, 'SELECT current_user');
 my @extensions = grep { has_contrib($_) } qw(hstore pg_trgm citext);
 
@@ -68,7 +66,7 @@ run($admin, $_)
 sub change_template
 {
 	my (@statements) = @_;
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for @statements, 'VACUUM (FREEZE, ANALYZE)', 'CHECKPOINT';
 	my $pid = $client->pid;
 	$client->close;
@@ -99,7 +97,7 @@ change_template(
 sub files
 {
 	my ($oid) = @_;
-	my $files = files_of($node, $oid);
+	my $files = $node->files_of($oid);
 	delete $files->{'pg_internal.init'};    # a cache
 	return $files;
 }
@@ -124,7 +122,6 @@ my $script;    # the template's
 # One client: in a process of its own.
 package Client
 {
-	use TestdbChaos;
 	use TestdbTest;
 	use Time::HiRes qw(time usleep);
 
@@ -163,7 +160,7 @@ package Client
 		return $client if $client && $client->is_open;
 		poll(
 			sub {
-				$client = connect_to($node, 'postgres', user => $user);
+				$client = $node->connect_to('postgres', user => $user);
 				return !$client->error && $client->do('SELECT 1');
 			},
 			$patience) or die 'the server does not come back';
@@ -325,7 +322,7 @@ package Client
 		my ($self, $oid) = @_;
 		my $clone = $self->{clones}{$oid};
 		my $name = $self->name_of($oid) // return undef;
-		my $client = connect_to($node, $name, user => $self->{role});
+		my $client = $node->connect_to($name, user => $self->{role});
 		if ($client->error)
 		{
 			$self->problem("connecting to $name:", $client->message)
@@ -375,7 +372,7 @@ package Client
 			return;
 		}
 		return unless $clone->{sure};
-		my $client = connect_to($node, $name, user => $superuser);
+		my $client = $node->connect_to($name, user => $superuser);
 		my $marks = $client->error ? undef : $client->query('SELECT count(*), coalesce(max(i), 0) FROM marks');
 		$self->problem("clone $oid has marks $marks instead of $clone->{marks}")
 		  if defined $marks && $marks ne "$clone->{marks}|$clone->{marks}";
@@ -466,7 +463,7 @@ package Client
 # What is left in the server of databases that have gone, and what testdb has that it should not have; '' if nothing.
 sub leftovers
 {
-	my $client = connect_to($node, 'postgres');
+	my $client = $node->connect_to('postgres');
 	return 'no server' if $client->error;
 	my $data = $node->data_dir;
 	my $rows = $client->query(
@@ -505,18 +502,17 @@ my %blows = (
 	backend => sub {
 		kill_pids(
 			0,
-			(   pids_by_title(
-					$node,
+			(   $node->pids_by_title(
 					qr/^postgres: (?!.*(testdb worker|checkpointer|writer|launcher|logger|startup)).* \S+ \[local\]/)
 			)[0] // ());
 	},
 	worker =>
-	  sub { my @pids = pids_by_title($node, qr/^postgres: testdb worker/); kill_pids(0, $pids[ rand @pids ]) if @pids },
+	  sub { my @pids = $node->pids_by_title(qr/^postgres: testdb worker/); kill_pids(0, $pids[ rand @pids ]) if @pids },
 	'worker, gently' =>
-	  sub { my @pids = pids_by_title($node, qr/^postgres: testdb worker/); kill 'TERM', $pids[ rand @pids ] if @pids },
-	checkpointer => sub { kill_pids(0, pids_by_title($node, qr/^postgres: checkpointer/)) },
-	everything => sub { kill_everything($node, 0); start_server($node) },
-	shutdown => sub { stop_server($node); start_server($node) });
+	  sub { my @pids = $node->pids_by_title(qr/^postgres: testdb worker/); kill 'TERM', $pids[ rand @pids ] if @pids },
+	checkpointer => sub { kill_pids(0, $node->pids_by_title(qr/^postgres: checkpointer/)) },
+	everything => sub { $node->kill_everything(0); $node->start },
+	shutdown => sub { $node->stop; $node->start });
 
 note "seed $seed: TESTDB_CHAOS_SEED=$seed TESTDB_CHAOS_ROUNDS=$rounds";
 my $start = time;
@@ -527,7 +523,7 @@ for my $round (1 .. $rounds)
 {
 	last if time - $start > $enough;
 	srand($seed + 1000 * $round);
-	poll(sub { ($admin->is_open && $admin->do('SELECT 1')) || ($admin = connect_to($node, 'postgres')) && 0 },
+	poll(sub { ($admin->is_open && $admin->do('SELECT 1')) || ($admin = $node->connect_to('postgres')) && 0 },
 		$patience)
 	  or die 'no server';
 	change_template("INSERT INTO base VALUES (10000 + $round, 'round')",
@@ -564,7 +560,7 @@ for my $round (1 .. $rounds)
 	my ($client, @failed);
 	poll(
 		sub {
-			$client = connect_to($node, 'postgres');
+			$client = $node->connect_to('postgres');
 			return 0 if $client->error || !$client->do('SELECT 1');
 			@failed = ();
 			for my $row ($client->rows('SELECT name FROM testdb_clones'))
@@ -586,8 +582,8 @@ for my $round (1 .. $rounds)
 	$done++;
 }
 # The hint is that of a server which was killed while it recovered.
-my ($end, @log) = log_lines(
-	$node, $position,
+my ($end, @log) = $node->log_lines(
+	$position,
 	qr/PANIC|TRAP|XX000|could not open file|invalid page|corrupt/,
 	qr/HINT:  This probably means that some data is corrupted/);
 is(join("\n", @log), '', 'nothing in the log that should not be there');
@@ -597,5 +593,5 @@ note sprintf '%d rounds; %s; killed: %s', $done, join(', ', map { "$count{$_} $_
   join(', ', map { "$_ $blown{$_}" } sort keys %blown);
 cmp_ok($count{"compared $_"} // 0, '>', 0, "some clones were compared: $_") for qw(fresh reset rewound);
 
-stop_server($node);
+$node->stop;
 done_testing();

@@ -13,12 +13,11 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-use TestdbChaos;
+use TestdbCluster;
 use TestdbTest;
 
 my $rounds = how_much('TESTDB_LEASE_ROUNDS', 5, 15);
@@ -28,7 +27,7 @@ my $seed = $ENV{TESTDB_LEASE_SEED} // (time * 1000) % 1_000_000;
 diag "seed $seed, $rounds rounds";
 
 my $clients = 4;
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'leases', qq{
 fsync = off
 wal_level = minimal
@@ -38,12 +37,11 @@ restart_after_crash = off
 checkpoint_timeout = 30s
 testdb.spares = 6
 });
-take_over($node);
 my $folder = $node->basedir;
 
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, 'CREATE DATABASE app_template');
-my $in_template = session($node, 'app_template');
+my $in_template = $node->session('app_template');
 run($in_template,
 	'CREATE TABLE item (id int PRIMARY KEY, name text); INSERT INTO item SELECT g, md5(g::text) FROM generate_series(1, 500) g'
 );
@@ -58,7 +56,7 @@ sub work
 	my ($round, $number, $kills_after) = @_;
 	srand($seed + 1000 * $round + $number);
 	my $file = "$folder/client.$round.$number";
-	my $client = connect_to($node, 'postgres');
+	my $client = $node->connect_to('postgres');
 	my (@mine, $answers);
 	my $end = time + 20;
 
@@ -84,7 +82,7 @@ sub work
 			$sql = "SELECT testdb_clone('app_template'" . (rand() < 0.3 ? ", lifetime => '1 day'" : '') . ')';
 		}
 
-		my @pids = $kills_after && ++$answers == $kills_after ? server_pids($node) : ();
+		my @pids = $kills_after && ++$answers == $kills_after ? $node->server_pids : ();
 		my $result = $client->query($sql);
 		kill 'KILL', @pids if @pids && !$client->error;
 		if ($client->error)
@@ -139,17 +137,17 @@ for my $round (1 .. $rounds)
 		usleep(1000 * (20 + rand 400));
 	}
 	$admin->close;
-	kill_everything($node, $whole_writes);
+	$node->kill_everything($whole_writes);
 	waitpid $_, 0 for @children;
 	if (rand() < 0.3)
 	{
 		# Once more, while it recovers.
-		launch($node);
+		$node->launch;
 		usleep(1000 * rand 200);
-		kill_everything($node, $whole_writes);
+		$node->kill_everything($whole_writes);
 	}
-	start_server($node);
-	$admin = session($node, 'postgres');
+	$node->start;
+	$admin = $node->session('postgres');
 
 	my (%may_be, %must_not);
 	for my $line (lines_of(map { "$folder/client.$round.$_" } 0 .. $clients))
@@ -206,7 +204,7 @@ for my $round (1 .. $rounds)
 	my @names = keys %leases;
 	for my $name (@names > 3 ? @names[ 0 .. 2 ] : @names)
 	{
-		my $session = connect_to($node, $name);
+		my $session = $node->connect_to($name);
 		my $sum = $session->error ? undef : $session->query('SELECT count(*), count(DISTINCT name) FROM item');
 		$broken .= "round $round: $name: " . ($sum // $session->message) . "\n" if ($sum // '') ne '500|500';
 		$session->close;
@@ -223,8 +221,8 @@ for my $round (1 .. $rounds)
 	}
 
 	my @bad;
-	($log_at, @bad) = log_lines(
-		$node, $log_at, qr/PANIC|TRAP:|WARNING|FATAL|ERROR|could not|corrupt|not a valid lease/,
+	($log_at, @bad) = $node->log_lines(
+		$log_at, qr/PANIC|TRAP:|WARNING|FATAL|ERROR|could not|corrupt|not a valid lease/,
 		qr{terminating\s(connection|background)|could\snot\s(send|receive)\sdata|HINT:
 		|WARNING:\s+(could\snot\sopen\sdirectory\s"base|some\suseless\sfiles)|FATAL:\s+the\sdatabase\ssystem\sis}x);
 	push @bad_log, map { "round $round: $_" } @bad;
@@ -257,7 +255,7 @@ is(join("\n", @bad_log), '', 'nothing bad is in the log');
 run($admin, 'ALTER SYSTEM RESET testdb.recycled');
 run($admin, 'ALTER SYSTEM SET testdb.spares = 1');
 run($admin, 'SELECT pg_reload_conf()');
-my $client = session($node, 'postgres');
+my $client = $node->session('postgres');
 my %seen;
 my $again;
 poll(
@@ -274,12 +272,12 @@ poll(
 		return 0;
 	});
 ok(defined $again, 'a session has been given the same database again and again');
-kill_everything($node);
-start_server($node);
-$admin = session($node, 'postgres');
+$node->kill_everything;
+$node->start;
+$admin = $node->session('postgres');
 is(run($admin, "SELECT state FROM testdb_clones WHERE name = '$again'"),
 	'leased', 'its lease was written to the file that had come in place of the first');
 
 $admin->close;
-is(stop_server($node), 0, 'the server shuts down');
+is($node->stop, 1, 'the server shuts down');
 done_testing();

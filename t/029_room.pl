@@ -14,31 +14,30 @@ use lib "$FindBin::RealBin/lib";
 BEGIN
 {
 	my @inside = $> == 0 ? () : qw(unshare --user --mount --map-current-user --keep-caps);
-	if (@inside && !$ENV{TESTDB_MOUNTS})
+	if (@inside && !$ENV{TESTDB_NAMESPACE})
 	{
 		my $can =
 		  'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
-		$ENV{TESTDB_MOUNTS} =
+		$ENV{TESTDB_NAMESPACE} =
 		  system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0
 		  ? 'yes'
 		  : 'no';
-		if ($ENV{TESTDB_MOUNTS} eq 'yes')
+		if ($ENV{TESTDB_NAMESPACE} eq 'yes')
 		{
 			exec @inside, $^X, map({ "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
 		}
 	}
 }
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
-plan skip_all => 'no right to mount a file system' if ($ENV{TESTDB_MOUNTS} // '') ne 'yes';
+plan skip_all => 'no right to mount a file system' if ($ENV{TESTDB_NAMESPACE} // '') ne 'yes';
 
 my $template = 'regression_template';
-my $node = PostgreSQL::Test::Cluster->new('space');
+my $node = TestdbCluster->new('space');
 my $data = $node->data_dir;
 mkdir $data or die "mkdir $data: $!";
 system('mount', '-t', 'tmpfs', '-o', 'size=600m,nr_inodes=8000', 'testdb', $data) == 0 or die "mount: $?";
@@ -59,10 +58,10 @@ testdb.min_free_space = 32MB
 });
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION testdb');
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, 'CREATE TABLE small AS SELECT generate_series(1, 10) AS i');
 	run($client, q{CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 40000)});
 	run($client, "CREATE TABLE many_$_ (i int PRIMARY KEY)") for 1 .. 100;
@@ -79,7 +78,7 @@ sub leave_bytes
 	run($admin, 'CHECKPOINT');
 	my $kb = (split ' ', `df -Pk $data | tail -n 1`)[3] - 32 * 1024 - int($bytes / 1024);
 	die "no more than $kb kB too much" if $kb < 0;
-	system("dd if=/dev/zero of=$filler bs=1024 count=$kb >/dev/null 2>&1");
+	system('fallocate', '-l', "${kb}KiB", $filler) == 0 or die "fallocate: $?";
 	return;
 }
 
@@ -120,31 +119,31 @@ for my $function ('testdb_reset', 'testdb_rewind')
 	{
 		my ($title, $do, $leave, $room, $wanted) = @$case;
 		$title = "$function, $title";
-		my $name = $admin->query("SELECT testdb_clone('$template')") or die told($admin);
-		my $client = session($node, $name);
+		my $name = $admin->query("SELECT testdb_clone('$template')") or die $admin->told;
+		my $client = $node->session($name);
 		run($client, 'CREATE TABLE own AS SELECT 1 AS i');
 		run($client, $do);
 		$client->close;
 		run($admin, "ALTER DATABASE $name SET work_mem = '7MB'");
 		$leave->($room);
 		$admin->query("SELECT $function('$name')");
-		is($admin->sqlstate, $wanted, "$title: $wanted") or diag told($admin);
+		is($admin->sqlstate, $wanted, "$title: $wanted") or diag $admin->told;
 		like(
-			told($admin),
+			$admin->told,
 			qr/^53100: not enough free (space|inodes) to restore database "$name"\nIt needs/,
 			"$title: error") if $wanted ne '00000';
 		free_all();
-		$client = connect_to($node, $name);
+		$client = $node->connect_to($name);
 		my $kept = $wanted ne '00000';
 		is( $client->query(q{SELECT to_regclass('own') IS NOT NULL}),
 			$kept ? 't' : 'f',
-			"$title: the clone stays as it is, or is restored") or diag told($client);
+			"$title: the clone stays as it is, or is restored") or diag $client->told;
 		is($client->query('SHOW work_mem'), $kept ? '7MB' : '4MB', "$title: and so do its settings");
 		is($client->query('SELECT sum(i) FROM small'), '55', "$title: content") if !$kept;
 		is($client->query('SELECT count(*) FROM big'), '40000', "$title: all of it") if !$kept;
 		$client->close;
 		is($admin->query("SELECT $function('$name')"), '', "$title: when there is room it is restored")
-		  or diag told($admin);
+		  or diag $admin->told;
 		is($node->safe_psql($name, 'SELECT count(*) FROM big'), '40000', "$title: whole");
 		run($admin, "SELECT testdb_drop('$name')");
 	}
@@ -158,7 +157,7 @@ for my $function ('testdb_reset', 'testdb_rewind')
 	run($admin, "SELECT testdb_template_set('$template', 0)");
 	poll(sub { is_idle($admin) });
 	leave_bytes($big / 2);
-	is($admin->query("SELECT testdb_reset('$name')"), '', 'spares make way') or diag told($admin);
+	is($admin->query("SELECT testdb_reset('$name')"), '', 'spares make way') or diag $admin->told;
 	free_all();
 	is($node->safe_psql($name, 'SELECT count(*) FROM big'), '40000', 'spares make way: restored');
 	run($admin, "SELECT testdb_drop('$name')");

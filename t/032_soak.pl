@@ -12,11 +12,10 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use POSIX qw(_exit);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
@@ -29,7 +28,7 @@ my @roles = ('regress_soak_1', 'regress_soak_2');
 
 note "TESTDB_SOAK_SECONDS=$seconds TESTDB_SOAK_SEED=$seed";
 
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 max_connections = 80
 max_prepared_transactions = 20
@@ -39,7 +38,7 @@ testdb.timeout = 20s
 testdb.template_timeout = 3s
 });
 my $data = $node->data_dir;
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, $_)
   for map({ ("CREATE ROLE $_ LOGIN CREATEDB", "ALTER ROLE $_ SET testdb.serve_create_database = on") } @roles),
   map({ "CREATE DATABASE $_ IS_TEMPLATE true" } @templates),
@@ -47,7 +46,7 @@ run($admin, $_)
   . join(', ', @roles);
 for my $template (@templates)
 {
-	my $client = connect_to($node, $template);
+	my $client = $node->connect_to($template);
 	run($client, 'CREATE TABLE t AS SELECT generate_series(1, 1000) AS n; GRANT ALL ON t TO PUBLIC;
 		CREATE TABLE version AS SELECT 1 AS v; GRANT SELECT ON version TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC');
 	$client->close;
@@ -76,7 +75,7 @@ sub client
 		my ($who, $what) = @_;
 		$count{$what}++;
 		# That nobody answers is told by the same SQLSTATE as a lost connection.
-		$wrong{ "$what: " . told($who) }++
+		$wrong{ "$what: " . $who->told }++
 		  if $who->error && (!$allowed{ $who->sqlstate } || $who->message =~ /no answer/);
 		return !$who->error;
 	};
@@ -84,7 +83,7 @@ sub client
 	{
 		unless ($session && $session->is_open)
 		{
-			$session = connect_to($node, 'postgres', user => $role, timeout => 40);
+			$session = $node->connect_to('postgres', user => $role, timeout => 40);
 			next unless $check->($session, 'connect');
 		}
 		my $template = $templates[ rand @templates ];
@@ -109,13 +108,13 @@ sub client
 		}
 		elsif ($dice < 60)
 		{
-			my $user = connect_to($node, $name, user => $role, timeout => 40);
+			my $user = $node->connect_to($name, user => $role, timeout => 40);
 			# A new clone has what the template has, whichever version of that.
 			my $n = $user->error ? undef : $user->query('SELECT count(*) FROM t');
 			$check->($user, 'use');
 			$wrong{"$name has $n rows"}++ if defined $n && $n < 1000;
 			$user->do('INSERT INTO t VALUES (0); CREATE TABLE IF NOT EXISTS mine (a int); SELECT 1') if $user->is_open;
-			rand() < 0.5 ? $user->close : vanish($user);
+			rand() < 0.5 ? $user->close : $user->vanish;
 		}
 		elsif ($dice < 75)
 		{
@@ -138,7 +137,7 @@ sub client
 			# The client goes in the middle of a call.
 			$session->send("SELECT testdb_clone('$template', NULL, 'session')");
 			usleep(rand 5000);
-			vanish($session);
+			$session->vanish;
 			$count{vanish}++;
 		}
 		elsif ($dice < 94)
@@ -151,7 +150,7 @@ sub client
 		{
 			# PostgreSQL could not drop it.
 			next if $name =~ /_served_/;
-			my $user = connect_to($node, $name, user => $role, timeout => 40);
+			my $user = $node->connect_to($name, user => $role, timeout => 40);
 			$user->do("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p$number" . rand() . q{'})
 			  unless $user->error;
 			$count{prepare}++;
@@ -184,13 +183,13 @@ sub meddle
 	while (time < $end)
 	{
 		my $template = $templates[ rand @templates ];
-		my $client = connect_to($node, $template);
+		my $client = $node->connect_to($template);
 		$client->do('UPDATE version SET v = v + 1; INSERT INTO t VALUES (0)') and $count{change}++
 		  unless $client->error;
 		$client->close;
 		if (time > $next_kill)
 		{
-			my @pids = worker_pids($node);
+			my @pids = $node->worker_pids;
 			my $how = !$next_kill || rand() < 0.7 ? 'pg_terminate_backend' : 'pg_cancel_backend';
 			run($admin, "SELECT $how($pids[rand @pids])") if @pids;
 			$count{$how}++;
@@ -261,7 +260,7 @@ sub held
 {
 	my %held;
 	my $own = run($admin, q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
-	for my $pid (worker_pids($node))
+	for my $pid ($node->worker_pids)
 	{
 		my $offset = -s $node->logfile;
 		my $memory;
@@ -280,11 +279,11 @@ sub held
 sub lives
 {
 	my ($rounds) = @_;
-	my @clients = map { connect_to($node, 'postgres') } 1 .. 4;
+	my @clients = map { $node->connect_to('postgres') } 1 .. 4;
 	my $all = sub {
 		my ($sql) = @_;
 		$clients[$_]->send($sql->($_)) for 0 .. $#clients;
-		return map { my $result = $_->result; die told($_) if $_->error; $result->{rows}[0][0] } @clients;
+		return map { my $result = $_->result; die $_->told if $_->error; $result->{rows}[0][0] } @clients;
 	};
 	for my $i (1 .. $rounds)
 	{
@@ -293,7 +292,7 @@ sub lives
 		  $all->(sub { "SELECT testdb_clone('$template'" . ($i % 2 ? '' : ", 'regression_life_${i}_$_[0]'") . ')' });
 		for my $name (@names)
 		{
-			my $client = connect_to($node, $name);
+			my $client = $node->connect_to($name);
 			run($client, 'INSERT INTO t VALUES (0); CREATE TABLE mine (a int)');
 			$client->close;
 		}
@@ -394,12 +393,12 @@ is( run($admin,
 	0,
 	'no session waits');
 {
-	my @clients = map { connect_to($node, 'postgres', user => $roles[ $_ % @roles ]) } 1 .. 40;
+	my @clients = map { $node->connect_to('postgres', user => $roles[ $_ % @roles ]) } 1 .. 40;
 	run($admin, "SELECT testdb_drop('$_', true)") for split /\n/, run($admin, 'SELECT name FROM testdb_clones');
 	poll(sub { is_idle($admin) });
 	my $start = time;
 	$_->send("SELECT testdb_drop(testdb_clone('$templates[0]'))") for @clients;
-	is( join(' ', map { $_->result->{rows}[0][0] // told($_) } @clients),
+	is( join(' ', map { $_->result->{rows}[0][0] // $_->told } @clients),
 		join(' ', ('t') x @clients),
 		'forty at once are served');
 	ok(time - $start < 10, 'and fast');
@@ -416,7 +415,7 @@ for my $template (@templates)
 {
 	my $name = run($admin, "SELECT testdb_clone('$template')");
 	my @versions = map {
-		my $client = connect_to($node, $_);
+		my $client = $node->connect_to($_);
 		my $v = run($client, 'SELECT v, (SELECT count(*) FROM t) FROM version');
 		$client->close;
 		$v

@@ -9,21 +9,21 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
-my $node = new_server('reset', "wal_level = minimal\nmax_wal_senders = 0");
-my $admin = session($node, 'postgres');
+my $node = TestdbCluster->new_server('reset', "wal_level = minimal\nmax_wal_senders = 0");
+my $admin = $node->session('postgres');
 
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_carl', 'CREATE ROLE regress_dora',
   'CREATE ROLE regress_user LOGIN',
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_reset, testdb_drop TO regress_user';
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_)
 	  for 'CREATE TABLE owned ()', 'ALTER TABLE owned OWNER TO regress_dora',
 	  'CREATE TABLE granted ()', 'GRANT SELECT ON granted TO regress_dora';
@@ -49,7 +49,7 @@ for my $method ('native', 'file_copy')
 		my ($title, $do) = @$case;
 		run($admin, "SET testdb.method = $method");
 		my $name = $admin->query("SELECT testdb_clone('$template')");
-		my $client = session($node, $name);
+		my $client = $node->session($name);
 		run($client, $do);
 		is($admin->query("SELECT testdb_reset('$name')"), '', "$method, $title: reset") or diag $admin->message;
 		is(differences($template_rows, catalog_rows($admin, oid_of($admin, $name))), '', "$method, $title: catalogs");
@@ -65,7 +65,7 @@ run($admin, 'CREATE ROLE regress_carl');
 
 # Whoever may not clone a template any more may not get its content by a reset either.
 {
-	my $user = session($node, 'postgres', user => 'regress_user');
+	my $user = $node->session('postgres', user => 'regress_user');
 	my $name = run($user, "SELECT testdb_clone('$template')");
 	run($admin, "ALTER DATABASE $template IS_TEMPLATE false");
 	my %told;
@@ -89,7 +89,7 @@ for my $function ('testdb_reset', 'testdb_rewind')
 	{
 		my $title = "$function, $method, given away";
 		run($admin, 'CREATE ROLE regress_maker SUPERUSER LOGIN');
-		my $maker = session($node, 'postgres', user => 'regress_maker');
+		my $maker = $node->session('postgres', user => 'regress_maker');
 		run($maker, "SET testdb.method = $method");
 		my $name = run($maker, "SELECT testdb_clone('$template')");
 		run($admin, $_)
@@ -121,11 +121,11 @@ for my $function ('testdb_reset', 'testdb_rewind')
 	  for "CREATE DATABASE $sealed OWNER regress_dora IS_TEMPLATE true",
 	  "REVOKE ALL ON DATABASE $sealed FROM regress_dora, PUBLIC",
 	  "GRANT CONNECT ON DATABASE $sealed TO regress_carl";
-	my $user = session($node, 'postgres', user => 'regress_user');
+	my $user = $node->session('postgres', user => 'regress_user');
 	my $name = run($user, "SELECT testdb_clone('$sealed')");
 	for my $how ('made', 'reset', 'recycled')
 	{
-		my $client = session($node, $name, user => 'regress_user');
+		my $client = $node->session($name, user => 'regress_user');
 		is($client->query('CREATE SCHEMA mine'),
 			'', "a sealed template, a clone that was $how: its owner makes a schema")
 		  or diag $client->message;
@@ -141,7 +141,7 @@ for my $function ('testdb_reset', 'testdb_rewind')
 		{
 			my $oid = oid_of($admin, $name);
 			run($user, "SELECT testdb_drop('$name')");
-			spare_of($admin, $oid, $name);
+			$node->spare_of($oid, $name);
 			$name = run($user, "SELECT testdb_clone('$sealed')");
 		}
 	}

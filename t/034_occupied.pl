@@ -8,13 +8,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'occupied', q{
 wal_level = minimal
 max_wal_senders = 0
@@ -23,13 +23,13 @@ min_parallel_index_scan_size = 0
 testdb.spares = 4
 testdb.template_timeout = 100ms
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 my $count = 'SELECT count(*) FROM t';
 
 # Runs statements in the template, in a session of its own, and waits until that has gone.
 sub in_template
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for @_;
 	$client->close;
 	poll(sub { !$admin->query("SELECT count(*) FROM pg_stat_activity WHERE datname = '$template'") });
@@ -41,7 +41,7 @@ sub in_clone
 {
 	my $name = $admin->query("SELECT testdb_clone('$template')");
 	return 'error ' . $admin->sqlstate unless defined $name;
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	my $answer = $client->query($count);
 	$client->close;
 	run($admin, "SELECT testdb_drop('$name')");
@@ -106,7 +106,7 @@ for my $case (
 		q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 1000) i},
 		'DELETE FROM churned WHERE i > 500');
 	make_spares();
-	my $sitter = session($node, $template);
+	my $sitter = $node->session($template);
 	$sitter->query($_) for @statements;
 	is(in_clone(), $added ? 'error 55006' : $rows, "$title, while the session stays");
 	is(in_clone(), $added ? 'error 55006' : $rows, "$title: and again");
@@ -133,7 +133,7 @@ for my $statement (
 	'GRANT SELECT ON churned TO PUBLIC')
 {
 	make_spares();
-	my $sitter = session($node, $template);
+	my $sitter = $node->session($template);
 	run($sitter, $statement);
 	is(in_clone(), 'error 55006', "$statement, while the session stays");
 	$sitter->close;
@@ -147,7 +147,7 @@ in_template(
 	'DELETE FROM churned WHERE i > 500');
 make_spares();
 {
-	my $sitter = session($node, $template);
+	my $sitter = $node->session($template);
 	$sitter->send('VACUUM (PARALLEL 2, INDEX_CLEANUP on, VERBOSE) churned');
 	my $answer = $sitter->result;
 	is($sitter->message, '', 'VACUUM with parallel workers');
@@ -184,7 +184,7 @@ make_spares();
 in_template('TRUNCATE churned', q{INSERT INTO churned SELECT i, 'x' FROM generate_series(1, 2000) i});
 make_spares();
 {
-	my $sitter = session($node, $template);
+	my $sitter = $node->session($template);
 	$sitter->query('SELECT 1');
 	run($admin, $_) for 'ALTER SYSTEM SET autovacuum = on', 'SELECT pg_reload_conf()';
 	ok( poll(
@@ -209,7 +209,7 @@ ok( poll(
 in_template('INSERT INTO hostile SELECT generate_series(2, 1000)');
 make_spares();
 {
-	my $sitter = session($node, $template);
+	my $sitter = $node->session($template);
 	my $before = $sitter->query($count);
 	is(in_clone(), $before, 'before the function is run');
 	run($admin, $_) for 'ALTER SYSTEM SET autovacuum = on', 'SELECT pg_reload_conf()';
@@ -220,13 +220,13 @@ make_spares();
 $node->stop;
 
 # Where pg_xact is no longer kept for what the snapshot's files name, no clone can be made of these.
-$node = new_server('horizons', "testdb.spares = 0\ntestdb.template_timeout = 100ms\n");
-$admin = connect_to($node, 'postgres');
+$node = TestdbCluster->new_server('horizons', "testdb.spares = 0\ntestdb.template_timeout = 100ms\n");
+$admin = $node->connect_to('postgres');
 run($admin, "CREATE DATABASE $template");
 in_template('CREATE TABLE t (i int)', 'INSERT INTO t VALUES (1)');
 is(in_clone(), 1, 'a snapshot is there');
 run($admin, "ALTER DATABASE template0 ALLOW_CONNECTIONS true");
-my $sitter = session($node, $template);
+my $sitter = $node->session($template);
 run($sitter, 'VACUUM (FREEZE)');
 is(in_clone(), 1, 'it is used as long as another database needs as old transactions');
 my $spares = "SELECT datname FROM pg_database WHERE datname <> '$template' AND datname LIKE '$template%'";
@@ -240,7 +240,7 @@ ok( poll(
 for
   my $name ($admin->query("SELECT string_agg(datname, ' ') FROM pg_database WHERE datname <> '$template'") =~ /(\S+)/g)
 {
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	run($client, 'SELECT pg_current_xact_id()');
 	run($client, 'VACUUM (FREEZE)');
 	$client->close;

@@ -8,19 +8,18 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 testdb.max_clones = 16
 testdb.max_templates = 8
 testdb.spares = 2
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, $_)
   for 'CREATE DATABASE regression_template IS_TEMPLATE true', 'CREATE DATABASE regression_other IS_TEMPLATE true',
   map({ (   "CREATE ROLE regress_$_ LOGIN",
@@ -28,12 +27,12 @@ run($admin, $_)
 	) } 'greedy',
 	'modest'),
   'CREATE ROLE regress_group', 'GRANT regress_group TO regress_greedy';
-my $greedy = connect_to($node, 'postgres', user => 'regress_greedy');
-my $modest = connect_to($node, 'postgres', user => 'regress_modest');
+my $greedy = $node->connect_to('postgres', user => 'regress_greedy');
+my $modest = $node->connect_to('postgres', user => 'regress_modest');
 
 # The limit for each role is exact, from spares and copies, however many calls come at once.
 run($admin, 'ALTER ROLE regress_greedy SET testdb.max_clones_per_role = 3');
-my @clients = map { connect_to($node, 'postgres', user => 'regress_greedy') } 1 .. 10;
+my @clients = map { $node->connect_to('postgres', user => 'regress_greedy') } 1 .. 10;
 for my $way ('copies', 'spares', 'names')
 {
 	run($clients[0], q{SELECT testdb_prewarm('regression_template', 6)}) if $way eq 'spares';
@@ -60,7 +59,7 @@ run($admin, 'RESET testdb.method');
 ok(!$clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and replaced: it counts');
 run($admin, "SELECT testdb_drop('$_')") for @names;
 ok($clients[0]->do(q{SELECT testdb_clone('regression_template')}), 'given away and dropped: there is room')
-  or diag told($clients[0]);
+  or diag $clients[0]->told;
 run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 $_->close for @clients;
 
@@ -76,11 +75,11 @@ while ($n < 10)
 }
 is($n, 7, 'clones of clones: seven templates of eight');
 like(
-	told($greedy),
+	$greedy->told,
 	qr/^53400: too many templates have clones\n7 of 8 are in use, 7 of them by this role/,
 	'clones of clones: error');
 ok($modest->do(q{SELECT testdb_clone('regression_other')}), 'clones of clones: another role has one')
-  or diag told($modest);
+  or diag $modest->told;
 run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 
 # So with clones, also by way of spares.
@@ -91,10 +90,10 @@ for my $way ('clones', 'spares')
 	$n = 0;
 	$n++ while $n < 20 && $greedy->do(q{SELECT testdb_clone('regression_template')});
 	is($n, 14, "$way: fourteen of sixteen");
-	like(told($greedy), qr/^53400: too many databases created by testdb\n14 of 16 are in use, 14 of them by this role/,
+	like($greedy->told, qr/^53400: too many databases created by testdb\n14 of 16 are in use, 14 of them by this role/,
 		"$way: error");
-	ok($modest->do(q{SELECT testdb_clone('regression_template')}), "$way: another role has one") or diag told($modest);
-	ok($admin->do(q{SELECT testdb_clone('regression_template')}), "$way: so has a superuser") or diag told($admin);
+	ok($modest->do(q{SELECT testdb_clone('regression_template')}), "$way: another role has one") or diag $modest->told;
+	ok($admin->do(q{SELECT testdb_clone('regression_template')}), "$way: so has a superuser") or diag $admin->told;
 
 	# The limit is reached: what can't be done is not tried for ever.
 	my $mark = -s $node->logfile;
@@ -114,12 +113,12 @@ for my $held (
 	'ALTER DATABASE %s CONNECTION LIMIT 5')
 {
 	my $title = "blocked drops, $held";
-	set_conf($node, 'reload', 'testdb.lock_timeout' => '30s');
-	my @holders = map { connect_to($node, 'postgres', user => 'regress_greedy') } 1 .. 2;
+	$node->set_conf('reload', 'testdb.lock_timeout' => '30s');
+	my @holders = map { $node->connect_to('postgres', user => 'regress_greedy') } 1 .. 2;
 	my @owned = map { run($holders[0], q{SELECT testdb_clone('regression_template')}) } 1 .. 8;
 	run($holders[0], 'BEGIN');
 	run($holders[0], sprintf($held, $_)) for @owned;
-	my @droppers = map { connect_to($node, 'postgres', user => 'regress_greedy') } @owned;
+	my @droppers = map { $node->connect_to('postgres', user => 'regress_greedy') } @owned;
 	$droppers[$_]->send("SELECT testdb_drop('$owned[$_]')") for 0 .. $#owned;
 	ok( poll(
 			sub {
@@ -132,8 +131,8 @@ for my $held (
 	{
 		ok($modest->do("SELECT testdb_clone('regression_template', 'regression_modest_$n')"),
 			"$title: another role gets a clone")
-		  or diag told($modest);
-		ok($modest->do("SELECT testdb_drop('regression_modest_$n')"), "$title: and drops it") or diag told($modest);
+		  or diag $modest->told;
+		ok($modest->do("SELECT testdb_drop('regression_modest_$n')"), "$title: and drops it") or diag $modest->told;
 	}
 	is( run($admin,
 			q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT testdb_drop%' AND usename = 'regress_greedy'}
@@ -146,7 +145,7 @@ for my $held (
 		"$title: done at last");
 
 	# Each fails after testdb.lock_timeout.
-	set_conf($node, 'reload', 'testdb.lock_timeout' => '500ms');
+	$node->set_conf('reload', 'testdb.lock_timeout' => '500ms');
 	poll(sub { run($admin, 'SHOW testdb.lock_timeout') eq '500ms' && is_idle($admin) }) or die 'not reloaded';
 	run($admin, q{SELECT testdb_drop(testdb_clone('regression_template', 'regression_any'))}) for 1 .. 4;
 	@owned = map { run($holders[1], q{SELECT testdb_clone('regression_template')}) } 1 .. 4;

@@ -8,14 +8,14 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
-my $node = new_server('spares', "testdb.workers = 2\ntestdb.spares = 5\nmax_prepared_transactions = 2");
-my $admin = session($node, 'postgres');
+my $node = TestdbCluster->new_server('spares', "testdb.workers = 2\ntestdb.spares = 5\nmax_prepared_transactions = 2");
+my $admin = $node->session('postgres');
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true CONNECTION LIMIT 9", 'CREATE ROLE regress_owner LOGIN',
   'CREATE ROLE regress_other';
@@ -61,7 +61,7 @@ sub outsiders
 	is_deeply([ sort @found ], [ sort @clones ], "$title: postgres_exporter finds the clones alone");
 	for my $found (@found)
 	{
-		my $in = connect_to($node, $found);
+		my $in = $node->connect_to($found);
 		is($in->query('SELECT current_database()'), $found, "$title: and gets into each");
 		$in->close;
 	}
@@ -70,7 +70,7 @@ sub outsiders
 }
 outsiders('new spares');
 
-my $closed = connect_to($node, $spares[0]);
+my $closed = $node->connect_to($spares[0]);
 like(
 	$closed->message,
 	qr/not currently accepting connections|has not been handed out/,
@@ -87,12 +87,12 @@ outsiders('with recycled ones');
 # Who gets a clone gets in, at once, from any transaction.
 for my $begin ('BEGIN', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'BEGIN ISOLATION LEVEL SERIALIZABLE')
 {
-	my $caller = session($node, 'postgres');
+	my $caller = $node->session('postgres');
 	run($caller, $begin);
 	run($caller, 'SELECT count(*) FROM pg_database');
 	run($caller, 'SAVEPOINT a');
 	my $name = run($caller, "SELECT testdb_clone('$template')");
-	my $in = connect_to($node, $name);
+	my $in = $node->connect_to($name);
 	is($in->query('SELECT 1'), 1, "$begin: another session connects before the end of the caller's transaction");
 	run($caller, 'ROLLBACK TO a');
 	run($caller, 'ROLLBACK');
@@ -126,7 +126,7 @@ sub described_row
 			} $admin->rows(sprintf $shared{$_}, $oid))
 	} sort keys %shared;
 }
-my $asked = session($node, 'postgres', user => 'regress_owner');
+my $asked = $node->session('postgres', user => 'regress_owner');
 
 # Makes five spares for the role.
 sub prewarm_owner
@@ -177,7 +177,7 @@ for my $kind (@kinds)
 
 # Not yet committed when clones are taken.
 my @names = prewarm_owner();
-my $other = session($node, 'postgres', user => 'regress_owner');
+my $other = $node->session('postgres', user => 'regress_owner');
 run($other, 'BEGIN');
 $other->query("COMMENT ON DATABASE $_ IS 'mine'"), $other->query("GRANT CREATE ON DATABASE $_ TO regress_other")
   for @names;
@@ -193,11 +193,11 @@ for my $round (1 .. 3)
 	$got = run($asked, "SELECT testdb_clone('$template')");
 	$node->stop('immediate');
 	$node->start;
-	$admin = session($node, 'postgres');
-	$asked = session($node, 'postgres', user => 'regress_owner');
+	$admin = $node->session('postgres');
+	$asked = $node->session('postgres', user => 'regress_owner');
 	run($admin, "SELECT testdb_prewarm('$template', 1)");
 	is(described_row($got), $expected, "round $round: a clone that was handed out before a crash is open");
-	my $in = session($node, $got);
+	my $in = $node->session($got);
 	is($in->query('SELECT 1'), 1, "round $round: and somebody gets in");
 	$in->close;
 }

@@ -10,17 +10,16 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time);
 
 $ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG} if $ENV{TESTDB_DEBUG_CONFIG};
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'connecting', q{
 wal_level = minimal
 max_wal_senders = 0
@@ -28,7 +27,7 @@ testdb.workers = 2
 restart_after_crash = on
 include_if_exists 'point.conf'
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 $node->safe_psql($template, 'CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
 
@@ -51,8 +50,8 @@ sub connect_in_loop
 			vec($ready, fileno($stop), 1) = 1;
 			until (select(my $seen = $ready, undef, undef, 0))
 			{
-				my $client = connect_to($node, $name);
-				if   ($client->error) { $told{ told($client) }++ }
+				my $client = $node->connect_to($name);
+				if   ($client->error) { $told{ $client->told }++ }
 				else                  { $count++ }
 				$client->close;
 			}
@@ -90,7 +89,7 @@ for my $method ('native', 'file_copy')
 	while (time < $until)
 	{
 		$admin->query("SELECT testdb_reset('$name')");
-		if ($admin->error) { is(told($admin), '', "$method: reset"); last }
+		if ($admin->error) { is($admin->told, '', "$method: reset"); last }
 		$resets++;
 	}
 	my ($count, $told) = $end->();
@@ -120,24 +119,12 @@ unless ($ENV{TESTDB_DEBUG_CONFIG})
 	exit;
 }
 
-sub reload
-{
-	my ($point, @more) = @_;
-	open my $out, '>', $node->data_dir . '/point.conf' or die $!;
-	print $out "testdb.debug_point = '$point'\n", map { "$_\n" } @more;
-	close $out;
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { run($admin, 'SHOW testdb.debug_point') eq $point }) or die 'the settings are not reloaded';
-	session($node, 'postgres')->close;
-	return;
-}
-
 # Holds a reset at a point; the session that has called it.
 sub hold_reset
 {
 	my ($name, $point) = @_;
 	my $position = -s $node->logfile;
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	run($client, 'SET testdb.method = file_copy') if $point =~ /^replace/;
 	run($client, q{SET testdb.timeout = '60s'});
 	$client->send("SELECT testdb_reset('$name')");
@@ -150,7 +137,7 @@ sub hold_reset
 sub clone_for
 {
 	my ($point) = @_;
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	run($client, 'SET testdb.method = file_copy') if $point =~ /^replace/;
 	my $name = run($client, "SELECT testdb_clone('$template')");
 	$client->close;
@@ -162,31 +149,31 @@ sub clone_for
 for my $point ('reset-empty', 'restore-recorded', 'restore-committed', 'replace-row')
 {
 	my $name = clone_for($point);
-	reload("$point wait", 'testdb.timeout = 300ms');
+	$node->use_point("$point wait", 'testdb.timeout = 300ms');
 	my $resetting = hold_reset($name, $point);
 	my $start = time;
-	my $client = connect_to($node, $name);
+	my $client = $node->connect_to($name);
 	my $took = time - $start;
 	like(
-		told($client),
+		$client->told,
 		qr/^57P03: database "$name" is being reset\nThe connection waited 300 ms for the reset to finish\.\nTry again, or increase "testdb.timeout"\.$/,
 		"$point: refused in the end");
 	ok($took > 0.29 && $took < 10, "$point: after testdb.timeout") or diag $took;
-	ok(!connect_to($node, 'postgres')->error, "$point: another database can be entered");
+	ok(!$node->connect_to('postgres')->error, "$point: another database can be entered");
 
 	# It gets in when the reset is over.
-	reload("$point wait", 'testdb.timeout = 60s');
+	$node->use_point("$point wait", 'testdb.timeout = 60s');
 	my $pid = fork // die $!;
 	if ($pid == 0)
 	{
-		my $waiting = connect_to($node, $name);
+		my $waiting = $node->connect_to($name);
 		my $count = $waiting->error ? 'refused' : $waiting->query('SELECT count(*) FROM t') // '';
 		require POSIX;
 		POSIX::_exit($count eq '1000' ? 0 : 1);
 	}
 	# It is in no view of that version yet, but there is its title.
 	poll(sub { `ps ax -o args` =~ /$name \S* ?authentication/ }, 5);
-	reload('');
+	$node->use_point('');
 	is($resetting->result->{error}, undef, "$point: the reset succeeds");
 	waitpid $pid, 0;
 	is($?, 0, "$point: who waits gets in, to the new content");
@@ -206,9 +193,9 @@ for my $case (
 	my $what = "$how at $point";
 	my $name = clone_for($point);
 	my $oid = oid_of($admin, $name);
-	reload("$point $how");
+	$node->use_point("$point $how");
 	my $position = -s $node->logfile;
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	$client->query("SELECT testdb_reset('$name')");
 	ok($client->error, "$what: the reset fails");
 	like($client->error->{D}, qr/The database is being restored; new sessions wait until it is\.$/, "$what: error")
@@ -218,20 +205,20 @@ for my $case (
 	poll(sub { slurp_file($node->logfile, $position) =~ /reinitializing/ }) or die 'no restart' if $how eq 'kill';
 	poll(
 		sub {
-			eval { $admin = session($node, 'postgres'); reload(''); 1 }
+			eval { $admin = $node->session('postgres'); $node->use_point(''); 1 }
 		}) or die 'no session';
 	my $found;
 	poll(
 		sub {
-			$client = connect_to($node, $name);
+			$client = $node->connect_to($name);
 			return 0 if $client->error && $how eq 'kill';    # the server is starting
-			$found = $client->error ? told($client) : $client->query('SELECT count(*) FROM t');
+			$found = $client->error ? $client->told : $client->query('SELECT count(*) FROM t');
 			return 1;
 		});
-	$admin = session($node, 'postgres');
+	$admin = $node->session('postgres');
 	is($found, '1000', "$what: who connects then sees the new content");
 	is(oid_of($admin, $name), $oid, "$what: it is the same database");
-	is($admin->query("SELECT testdb_drop('$name')"), 't', "$what: it is a clone like any other") or diag told($admin);
+	is($admin->query("SELECT testdb_drop('$name')"), 't', "$what: it is a clone like any other") or diag $admin->told;
 }
 $node->stop;
 

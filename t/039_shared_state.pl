@@ -8,22 +8,22 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
 my $statements = has_contrib('pg_stat_statements');
 my $libraries = 'testdb' . ($statements ? ', pg_stat_statements' : '');
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'shared', qq{
 wal_level = minimal
 max_wal_senders = 0
 shared_preload_libraries = '$libraries'
 testdb.lock_timeout = 1s
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_user LOGIN',
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_reset TO regress_user';
@@ -33,7 +33,7 @@ run($admin, 'CREATE TABLE seen (dbid oid, path text)');
 sub use_clone
 {
 	my ($name) = @_;
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	run($client, "SELECT count(*) FROM pg_class WHERE relname = 'once'");
 	$client->close;
 	return;
@@ -41,7 +41,7 @@ sub use_clone
 
 # What pg_stat_statements has under an OID, asked through the extension in a database of its own.
 run($admin, 'CREATE DATABASE regression_watcher');
-my $watcher = session($node, 'regression_watcher');
+my $watcher = $node->session('regression_watcher');
 run($watcher, 'CREATE EXTENSION pg_stat_statements') if $statements;
 
 sub calls
@@ -68,7 +68,7 @@ my %ways = (
 	recycling => sub {
 		my ($name, $oid) = @_;
 		run($admin, "SELECT testdb_drop('$name')");
-		spare_of($admin, $oid, $name);
+		$node->spare_of($oid, $name);
 		return clone();
 	},
 	reset => sub {
@@ -103,7 +103,7 @@ for my $way (sort keys %ways)
 			"$way $round: the statement was run once, in a safe search_path");
 	}
 	run($admin, "SELECT testdb_drop('$name')");
-	spare_of($admin, $oid, $name);
+	$node->spare_of($oid, $name);
 }
 SKIP:
 {
@@ -140,10 +140,10 @@ for my $how (sort keys %failing)
 	isnt($admin->query("SELECT testdb_reset('$name')"), undef, "a statement $how: a reset stands")
 	  or diag $admin->message;
 	is(oid_of($admin, $name), $oid, "a statement $how: it is the same database");
-	is(connect_to($node, $name)->query('SELECT 1'), '1', "a statement $how: it can be used");
+	is($node->connect_to($name)->query('SELECT 1'), '1', "a statement $how: it can be used");
 	set_statement('');
 	run($admin, "SELECT testdb_drop('$name')");
-	isnt(spare_of($admin, $oid, $name), undef, 'without it clones are recycled again');
+	isnt($node->spare_of($oid, $name), undef, 'without it clones are recycled again');
 }
 
 # What it sets is not left in the worker.
@@ -152,19 +152,19 @@ set_statement("SELECT set_config('search_path', 'public', false), \$1");
 	my $name = clone();
 	my $oid = oid_of($admin, $name);
 	run($admin, "SELECT testdb_drop('$name')");
-	spare_of($admin, $oid, $name);
+	$node->spare_of($oid, $name);
 	set_statement('INSERT INTO public.seen VALUES ($1, current_setting(\'search_path\'))');
 	run($admin, 'TRUNCATE seen');
 	$name = clone();
 	run($admin, "SELECT testdb_drop('$name')");
-	spare_of($admin, $oid, $name);
+	$node->spare_of($oid, $name);
 	is($admin->query('SELECT path FROM seen'), 'pg_catalog, pg_temp', 'what the statement sets is undone');
 	set_statement('');
 }
 
 # Only superusers may set it, and see it.
 {
-	my $client = session($node, 'postgres', user => 'regress_user');
+	my $client = $node->session('postgres', user => 'regress_user');
 	$client->query("SET testdb.recycle_statement = 'SELECT 1'");
 	is($client->sqlstate, '55P02', 'nobody sets it in a session');
 	$client->query('SHOW testdb.recycle_statement');
@@ -176,19 +176,19 @@ for my $case ([ 0, -1 ], [ 7, 7 ], [ -1, -1 ])
 {
 	my ($limit, $wanted) = @$case;
 	run($admin, "ALTER DATABASE $template CONNECTION LIMIT $limit");
-	my $client = session($node, 'postgres', user => 'regress_user');
+	my $client = $node->session('postgres', user => 'regress_user');
 	my $name = run($client, "SELECT testdb_clone('$template')");
 	my $oid = oid_of($admin, $name);
 	for my $life ('a new clone', 'a recycled one', 'one that was reset', 'one with a name')
 	{
 		is($admin->query("SELECT datconnlimit FROM pg_database WHERE oid = $oid"),
 			$wanted, "limit $limit: $life has $wanted");
-		is(connect_to($node, $name, user => 'regress_user')->query('SELECT 1'),
+		is($node->connect_to($name, user => 'regress_user')->query('SELECT 1'),
 			'1', "limit $limit: its owner gets into $life");
 		if ($life eq 'a new clone')
 		{
 			run($client, "SELECT testdb_drop('$name')");
-			spare_of($admin, $oid, $name);
+			$node->spare_of($oid, $name);
 			$name = run($client, "SELECT testdb_clone('$template')");
 		}
 		run($client, "SELECT testdb_reset('$name')") if $life eq 'a recycled one';

@@ -11,29 +11,28 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use List::Util qw(min);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(set_conf worker_pids);
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
 
 # One worker, so that it is known who has read a manifest; and no caller may rely on trying again for a while.
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'damage', q{
 wal_level = minimal
 max_wal_senders = 0
 testdb.workers = 1
 testdb.template_timeout = 0
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 my $parent = $node->data_dir . '/pg_testdb/snapshots';
 my $elsewhere = PostgreSQL::Test::Utils::tempdir();
 my $nnames = 0;
 
 run($admin, "CREATE DATABASE $template");
-my $client = session($node, $template);
+my $client = $node->session($template);
 run($client, $_)
   for 'CREATE TABLE t AS SELECT i, md5(i::text) AS x FROM generate_series(1, 500) i', 'CREATE TABLE e (i int)';
 my ($t_file, $e_file) = map { $client->query("SELECT pg_relation_filenode('$_')") } qw(t e);
@@ -119,7 +118,7 @@ sub ask
 sub has_content
 {
 	my ($name, $title) = @_;
-	my $in_clone = connect_to($node, $name);
+	my $in_clone = $node->connect_to($name);
 	is($in_clone->query($content) // $in_clone->message, $expected, "$title: the content is right");
 	leave($in_clone);
 	return;
@@ -128,7 +127,7 @@ sub has_content
 sub change
 {
 	my ($name) = @_;
-	my $in_clone = session($node, $name);
+	my $in_clone = $node->session($name);
 	run($in_clone, $_) for q{UPDATE t SET x = 'x'}, 'INSERT INTO e VALUES (1)';
 	leave($in_clone);
 	return;
@@ -153,7 +152,7 @@ my %roads = (
 			my ($name, $title) = @_;
 			my $oid = oid_of($admin, $name);
 			ask($title, "SELECT testdb_drop('$name')");
-			spare_of($admin, $oid, $name);
+			$node->spare_of($oid, $name);
 			return ask($title, "SELECT testdb_clone('$template')");
 		}
 	},
@@ -205,7 +204,7 @@ sub clear
 sub set_recycled
 {
 	my ($n) = @_;
-	set_conf($node, 'reload', 'testdb.recycled' => $n);
+	$node->set_conf('reload', 'testdb.recycled' => $n);
 	poll(sub { $admin->query('SHOW testdb.recycled') eq $n }) or die 'not reloaded';
 	return;
 }
@@ -213,9 +212,9 @@ sub set_recycled
 # Ends the worker, and waits until another one is there, which knows no manifest.
 sub renew_worker
 {
-	my ($old) = worker_pids($node);
+	my ($old) = $node->worker_pids;
 	run($admin, "SELECT pg_terminate_backend($old)");
-	poll(sub { my ($new) = worker_pids($node); $new && $new != $old }) or die 'no new worker';
+	poll(sub { my ($new) = $node->worker_pids; $new && $new != $old }) or die 'no new worker';
 	return;
 }
 
@@ -278,7 +277,7 @@ clear();
 my $mine = run($admin, "SELECT testdb_clone('$template')");
 change($mine);
 run($admin, "SELECT testdb_prewarm('$template', 2)");
-my $sitter = session($node, $template);
+my $sitter = $node->session($template);
 $sitter->query('SELECT 1');
 unlink $table or die $!;
 
@@ -286,7 +285,7 @@ for my $restore (qw(reset rewind))
 {
 	ok(!$admin->do("SELECT testdb_$restore('$mine')"), "in use, $restore: refused");
 	is($admin->sqlstate, '55006', "in use, $restore: the template is said to be in use");
-	is(connect_to($node, $mine)->query('SELECT count(*) FROM e'), '1', "in use, $restore: the clone stays as it was");
+	is($node->connect_to($mine)->query('SELECT count(*) FROM e'), '1', "in use, $restore: the clone stays as it was");
 }
 is(run($admin, 'SELECT snapshot FROM testdb_templates'), 'damaged', 'in use: the view says what is wrong');
 has_content(run($admin, "SELECT testdb_clone('$template')"), 'in use, a spare');
@@ -305,7 +304,7 @@ for my $damage (grep { ($_->[2] // '') ne 'all' } @damages)
 	set_recycled(0);
 	clear();
 	run($admin, "SELECT testdb_drop(testdb_clone('$template'))");
-	$client = session($node, $template);
+	$client = $node->session($template);
 	run($client, 'UPDATE t SET x = md5(x)');
 	$expected = run($client, $content);
 	leave($client);
@@ -317,7 +316,7 @@ for my $damage (grep { ($_->[2] // '') ne 'all' } @damages)
 chmod 0, $folder;
 $admin->close;
 $node->restart;
-$admin = connect_to($node, 'postgres');
+$admin = $node->connect_to('postgres');
 has_content(ask('restart', "SELECT testdb_clone('$template')") // 'postgres', 'restart');
 
 $node->stop;

@@ -8,17 +8,16 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(set_conf told error_of kill_server start_again);
+use TestdbCluster;
 use TestdbTest;
 
 # With points at which a process can be made to fail, if there is such a library.
 $ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG} if $ENV{TESTDB_DEBUG_CONFIG};
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'uninstall', q{
 full_page_writes = on
 restart_after_crash = off
@@ -26,13 +25,13 @@ testdb.spares = 4
 include_if_exists 'point.conf'
 });
 my $data = $node->data_dir;
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 run($admin, $_)
   for "CREATE DATABASE $template", 'CREATE ROLE regress_user LOGIN', 'CREATE ROLE regress_granted LOGIN',
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_uninstall, testdb_install TO regress_granted',
   "ALTER DATABASE $template IS_TEMPLATE true";
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, 'CREATE TABLE t AS SELECT generate_series(1, 100) i');
 	$client->close;
 }
@@ -87,15 +86,15 @@ my $refused = qr/^55000: testdb has been uninstalled from this server\n.*testdb_
 for my $function (qw(testdb_uninstall testdb_install))
 {
 	like(
-		error_of($node, "SELECT $function()", user => 'regress_user'),
+		$node->error_of("SELECT $function()", user => 'regress_user'),
 		qr/^42501: permission denied for function $function/,
 		"$function: not for everybody");
 	like(
-		error_of($node, "SELECT $function()", user => 'regress_granted'),
+		$node->error_of("SELECT $function()", user => 'regress_granted'),
 		qr/^42501: permission denied to call $function/,
 		"$function: for superusers only, whatever was granted");
 	like(
-		error_of($node, "BEGIN READ ONLY; SELECT $function()"),
+		$node->error_of("BEGIN READ ONLY; SELECT $function()"),
 		qr/^25006: cannot execute $function\(\) in a read-only transaction/,
 		"$function: not in a read-only transaction");
 }
@@ -127,18 +126,18 @@ my %calls = (
 sub all_refused
 {
 	my ($title) = @_;
-	like(error_of($node, $calls{$_}), $refused, "$title: $_ is refused") for sort keys %calls;
+	like($node->error_of($calls{$_}), $refused, "$title: $_ is refused") for sort keys %calls;
 	return;
 }
 all_refused('uninstall');
 is_clear('refused', @names);
 run($admin, "SELECT testdb_keep('$names[0]')");
-is(run(session($node, $names[0]), 'SELECT count(*) FROM t'), '100', 'a clone in use can be used');
+is(run($node->session($names[0]), 'SELECT count(*) FROM t'), '100', 'a clone in use can be used');
 
 # A restart changes nothing.
 $admin->close;
 $node->restart;
-$admin = connect_to($node, 'postgres');
+$admin = $node->connect_to('postgres');
 all_refused('restart');
 is_clear('restart', @names);
 like(
@@ -152,17 +151,17 @@ is_clear('dropped', @names);
 # A server without the library.
 my $preload = run($admin, 'SHOW shared_preload_libraries');
 $admin->close;
-set_conf($node, 'restart', shared_preload_libraries => '');
-$admin = connect_to($node, 'postgres');
+$node->set_conf('restart', shared_preload_libraries => '');
+$admin = $node->connect_to('postgres');
 is(others(), "@names", 'without the library: no other databases');
-is(run(session($node, $names[0]), 'SELECT count(*) FROM t'),
+is(run($node->session($names[0]), 'SELECT count(*) FROM t'),
 	'100', 'without the library: a clone is an ordinary database');
 run($admin, 'DROP EXTENSION testdb');
 $admin->close;
 
 # It is not back by itself, but when somebody installs it.
-set_conf($node, 'restart', shared_preload_libraries => $preload);
-$admin = connect_to($node, 'postgres');
+$node->set_conf('restart', shared_preload_libraries => $preload);
+$admin = $node->connect_to('postgres');
 poll(sub { -d "$data/pg_testdb/snapshots" }) or die 'testdb does not start';
 is(run($admin, q{SELECT count(*) FROM pg_extension WHERE extname = 'testdb'}),
 	'0', 'with the library again: no extension');
@@ -176,27 +175,27 @@ push @names, prepare(1);
 is(uninstall(), "@names", 'uninstall again');
 is_clear('uninstall again', @names);
 run($admin, 'SELECT testdb_install()') for 1 .. 2;
-ok($admin->do("SELECT testdb_reset('$names[0]')"), 'testdb_install: a clone can be reset') or diag told($admin);
+ok($admin->do("SELECT testdb_reset('$names[0]')"), 'testdb_install: a clone can be reset') or diag $admin->told;
 push @names, prepare(1);
 run($admin, "SELECT testdb_drop('$_')") for @names;
 $admin->close;
 $node->restart;
-$admin = connect_to($node, 'postgres');
-ok($admin->do("SELECT testdb_drop(testdb_clone('$template'))"), 'testdb_install: for good') or diag told($admin);
+$admin = $node->connect_to('postgres');
+ok($admin->do("SELECT testdb_drop(testdb_clone('$template'))"), 'testdb_install: for good') or diag $admin->told;
 
 # What can't be removed in time is an error; the mark stays, and the next call finishes.
 {
 	prepare(0);
-	my $holder = session($node, 'postgres');
+	my $holder = $node->session('postgres');
 	run($holder, 'BEGIN; LOCK TABLE pg_shdepend IN SHARE MODE');
-	my $caller = session($node, 'postgres');
+	my $caller = $node->session('postgres');
 	run($caller, q{SET testdb.timeout = '300ms'});
 	ok(!$caller->do('SELECT * FROM testdb_uninstall()'), 'timeout: it fails');
 	like(
-		told($caller),
+		$caller->told,
 		qr/^55006: \d databases? created by testdb could not be removed in time\n.* is one of them.*\n.*again/,
 		'timeout: and says why');
-	like(error_of($node, $calls{clone}), $refused, 'timeout: no clones are made');
+	like($node->error_of($calls{clone}), $refused, 'timeout: no clones are made');
 	run($holder, 'ROLLBACK');
 	is(uninstall(), '', 'timeout: the next call succeeds');
 	is_clear('timeout');
@@ -207,7 +206,7 @@ ok($admin->do("SELECT testdb_drop(testdb_clone('$template'))"), 'testdb_install:
 for my $round (1 .. 4)
 {
 	prepare(0);
-	my @clients = map { session($node, 'postgres') } 1 .. 3;
+	my @clients = map { $node->session('postgres') } 1 .. 3;
 	my @sql = (
 		"SELECT testdb_clone('$template')",
 		"SELECT testdb_clone('$template', 'regression_named')",
@@ -223,7 +222,7 @@ for my $round (1 .. 4)
 	{
 		my $result = $client->result;
 		push @got, map { $_->[0] } @{ $result->{rows} || [] };
-		push @last, told($client);
+		push @last, $client->told;
 	}
 	$_->close for @clients;
 	@got = sort @got;
@@ -236,32 +235,20 @@ for my $round (1 .. 4)
 }
 
 # A crash, or an error, at each step.
-sub set_point
-{
-	my ($point) = @_;
-	open my $out, '>', "$data/point.conf" or die $!;
-	print $out "testdb.debug_point = '$point'\n";
-	close $out;
-	return;
-}
-
 for my $step (map { [ "uninstall-$_", 'kill' ], [ "uninstall-$_", 'error' ] } qw(marked closed settled snapshots))
 {
 	last unless $ENV{TESTDB_DEBUG_CONFIG};
 	my $title = "@$step";
 	my @mine = prepare(1);
-	set_point($title);
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq $title }) or die 'not reloaded';
+	$node->use_point($title);
 	ok(!$admin->do('SELECT * FROM testdb_uninstall()'), "$title: the call fails");
-	set_point('');
+	$node->set_point('');
 
 	if ($step->[1] eq 'kill')
 	{
-		$node->{_pid} = undef;
-		start_again($node);
-		$admin = connect_to($node, 'postgres');
-		like(error_of($node, $calls{clone}), $refused, "$title: what was begun stands");
+		$node->start_again;
+		$admin = $node->connect_to('postgres');
+		like($node->error_of($calls{clone}), $refused, "$title: what was begun stands");
 		poll(
 			sub {
 				others() eq "@mine"
@@ -272,8 +259,7 @@ for my $step (map { [ "uninstall-$_", 'kill' ], [ "uninstall-$_", 'error' ] } qw
 	}
 	else
 	{
-		run($admin, 'SELECT pg_reload_conf()');
-		poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq '' }) or die 'not reloaded';
+		$node->use_point('');
 	}
 	is(uninstall(), "@mine", "$title: the call can be repeated");
 	is_clear("$title, again", @mine);
@@ -285,20 +271,17 @@ for my $step (map { [ "uninstall-$_", 'kill' ], [ "uninstall-$_", 'error' ] } qw
 if ($ENV{TESTDB_DEBUG_CONFIG})
 {
 	my ($name) = prepare(1);
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	run($client, 'DELETE FROM t');
 	$client->close;
-	set_point('rewind-files kill');
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq 'rewind-files kill' }) or die 'not reloaded';
+	$node->use_point('rewind-files kill');
 	ok(!$admin->do("SELECT testdb_rewind('$name')"), 'crash in a rewind: the call fails');
-	set_point('');
+	$node->set_point('');
 	open my $mark, '>', "$data/pg_testdb/uninstalled" or die $!;
 	close $mark;
-	$node->{_pid} = undef;
-	start_again($node);
-	$admin = connect_to($node, 'postgres');
-	is(session($node, $name)->query('SELECT count(*) FROM t'), '100', 'crash in a rewind: the clone gets its content');
+	$node->start_again;
+	$admin = $node->connect_to('postgres');
+	is($node->session($name)->query('SELECT count(*) FROM t'), '100', 'crash in a rewind: the clone gets its content');
 	is(uninstall(), $name, 'crash in a rewind: it is a clone in use');
 	is_clear('crash in a rewind', $name);
 }

@@ -8,14 +8,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told error_of);
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('schema', '');
-my $admin = connect_to($node, 'postgres');
+my $node = TestdbCluster->new_server('schema', '');
+my $admin = $node->connect_to('postgres');
 my $troubleshooting = slurp_file("$FindBin::RealBin/../docs/troubleshooting.md");
 my $schema = 'regression "Odd" schema';
 (my $quoted = qq{"$schema"}) =~ s/"Odd"/""Odd""/;
@@ -77,13 +76,13 @@ for my $path (q{''}, 'pg_catalog', 'public')
 		my ($kind, $name) = @$object;
 		my $title = "search_path $path, $kind $name";
 		ok(!$admin->do(statement($kind, $name)), "$title: is not found");
-		like(told($admin), qr/^(42883|42P01): $kind "?\Q$name\E(\(.*\)|") does not exist/, "$title: and said so");
+		like($admin->told, qr/^(42883|42P01): $kind "?\Q$name\E(\(.*\)|") does not exist/, "$title: and said so");
 		ok($documented{$kind}, "$title: docs/troubleshooting.md has that");
 		next if $admin->do(statement($kind, "$quoted.$name"));
 
 		# The session is in postgres, which is not a clone.
 		like(
-			told($admin),
+			$admin->told,
 			qr/^42809: database "postgres" was not created by testdb/,
 			"$title: by its full name, it is called");
 		is($kind, 'procedure', "$title: only the procedure is about this database");

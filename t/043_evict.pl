@@ -8,14 +8,14 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time);
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'evict', q{
 wal_level = minimal
 max_wal_senders = 0
@@ -23,7 +23,7 @@ max_prepared_transactions = 2
 autovacuum_naptime = 1s
 testdb.template_timeout = 0
 });
-my $admin = connect_to($node, 'postgres');
+my $admin = $node->connect_to('postgres');
 
 run($admin, $_)
   for 'CREATE ROLE regress_owner',
@@ -34,13 +34,13 @@ run($admin, $_)
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_drop, testdb_reset, testdb_prewarm, testdb_rewind(text, boolean)
 	TO regress_member, regress_other', "CREATE DATABASE $template OWNER regress_owner IS_TEMPLATE true";
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_)
 	  for 'CREATE TABLE t (i int)', 'GRANT ALL ON t TO PUBLIC',
 	  'CREATE TABLE big (i int) WITH (autovacuum_enabled = off)';
 	$client->close;
 }
-my %callers = map { $_ => session($node, 'postgres', user => "regress_$_") } qw(member other super);
+my %callers = map { $_ => $node->session('postgres', user => "regress_$_") } qw(member other super);
 my $rows = 0;
 
 # Waits until nobody is in the template.
@@ -55,7 +55,7 @@ sub in_clone
 	my ($caller) = @_;
 	my $name = $caller->query("SELECT testdb_clone('$template')");
 	return 'error ' . $caller->sqlstate unless defined $name;
-	my $client = session($node, $name, user => 'regress_super');
+	my $client = $node->session($name, user => 'regress_super');
 	my $answer = run($client, 'SELECT count(*) FROM t');
 	$client->close;
 	run($caller, "SELECT testdb_drop('$name')");
@@ -90,7 +90,7 @@ for my $case (
 	my ($who, $setting, $sitters, $doing, $ends) = @$case;
 	my $title = "$who, $setting, " . join(' and ', @$sitters) . ($doing ? ", $doing" : '');
 	my $caller = $callers{$who};
-	my @sessions = map { session($node, $template, user => "regress_$_") } @$sitters;
+	my @sessions = map { $node->session($template, user => "regress_$_") } @$sitters;
 
 	run($sessions[0], 'INSERT INTO t VALUES (1)');
 	$rows++;
@@ -113,7 +113,7 @@ for my $case (
 
 # Each of those that were terminated stands in the log.
 {
-	my $sitter = session($node, $template, user => 'regress_sitter');
+	my $sitter = $node->session($template, user => 'regress_sitter');
 	my $pid = $sitter->pid;
 	run($sitter, 'INSERT INTO t VALUES (1)');
 	my $at = -s $node->logfile;
@@ -129,7 +129,7 @@ for my $case (
 
 # A prepared transaction can't be ended, so no session is.
 {
-	my $sitter = session($node, $template, user => 'regress_sitter');
+	my $sitter = $node->session($template, user => 'regress_sitter');
 	run($sitter, $_) for 'BEGIN', 'INSERT INTO t VALUES (1)', q{PREPARE TRANSACTION 'p'};
 	is(in_clone($callers{super}), 'error 55006', 'a prepared transaction is in the way');
 	ok(lives($sitter), 'and no session is terminated for nothing');
@@ -144,13 +144,13 @@ for my $case (
 	my $name = run($super, "SELECT testdb_clone('$template')");
 	for my $call ("testdb_prewarm('$template', 0)", "testdb_reset('$name')", "testdb_rewind('$name')")
 	{
-		my $sitter = session($node, $template, user => 'regress_sitter');
+		my $sitter = $node->session($template, user => 'regress_sitter');
 		run($sitter, 'INSERT INTO t VALUES (1)');
 		$rows++;
 		ok($super->do("SELECT $call"), $call) or diag($super->message);
 		next if $call =~ /prewarm/;
 		ok(!lives($sitter), "$call: the session");
-		my $client = session($node, $name);
+		my $client = $node->session($name);
 		is(run($client, 'SELECT count(*) FROM t'), $rows, "$call: the content");
 		$client->close;
 	}
@@ -160,7 +160,7 @@ for my $case (
 
 # CREATE DATABASE terminates nobody.
 {
-	my $sitter = session($node, $template, user => 'regress_sitter');
+	my $sitter = $node->session($template, user => 'regress_sitter');
 	run($sitter, 'INSERT INTO t VALUES (1)');
 	$rows++;
 	$callers{super}->do("CREATE DATABASE regression_served TEMPLATE $template");
@@ -178,7 +178,7 @@ for my $case (
 	{
 		while (time < $end)
 		{
-			my $client = connect_to($node, $template, user => 'regress_sitter');
+			my $client = $node->connect_to($template, user => 'regress_sitter');
 			$client->query('INSERT INTO t VALUES (1)') unless $client->error;
 			$client->readable(1) if $client->is_open;
 		}
@@ -201,7 +201,7 @@ for my $case (
 
 # Autovacuum makes way whether it is on or off.
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_)
 	  for 'INSERT INTO big SELECT generate_series(1, 200000)', 'DELETE FROM big',
 	  'ALTER TABLE big SET (autovacuum_enabled = on, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)';

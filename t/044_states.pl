@@ -9,9 +9,9 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 plan skip_all => 'no library that was built with DEBUG=1' unless $ENV{TESTDB_DEBUG_CONFIG};
@@ -22,22 +22,22 @@ for my $case (
 	[ 'illegal-function', qr/PANIC:  database \d+ cannot go from state "\w+" to "\w+" by debug_planted\(\)/ ])
 {
 	my ($mistake, $message) = @$case;
-	my $node = new_server($mistake =~ s/-/_/r, "restart_after_crash = off\ninclude_if_exists 'point.conf'\n");
-	my $admin = connect_to($node, 'postgres');
+	my $node =
+	  TestdbCluster->new_server($mistake =~ s/-/_/r, "restart_after_crash = off\ninclude_if_exists 'point.conf'\n");
+	my $admin = $node->connect_to('postgres');
 	run($admin, 'CREATE DATABASE regression_template');
 	run($admin, "SELECT testdb_drop(testdb_clone('regression_template'))");
 	unlike(slurp_file($node->logfile), qr/PANIC/, "nothing is wrong without $mistake");
 
-	append_to_file($node->data_dir . '/point.conf', "testdb.debug_point = '$mistake plant'\n");
+	$node->set_point("$mistake plant");
 	run($admin, 'SELECT pg_reload_conf()');
 	ok(poll(sub { !defined $admin->query(q{SELECT testdb_clone('regression_template')}) }), "$mistake: a call fails");
-	ok(poll(sub { !-e $node->data_dir . '/postmaster.pid' }), "$mistake: the server ends");
+	ok(poll(sub { $node->has_ended_itself }), "$mistake: the server ends");
 	like(slurp_file($node->logfile), $message, "$mistake: the log says why");
-	$node->_update_pid(0);
 }
 
-my $node = new_server('owners', "testdb.spares = 1\ninclude_if_exists 'point.conf'\n");
-my $admin = connect_to($node, 'postgres');
+my $node = TestdbCluster->new_server('owners', "testdb.spares = 1\ninclude_if_exists 'point.conf'\n");
+my $admin = $node->connect_to('postgres');
 run($admin, $_)
   for 'CREATE DATABASE regression_template',
   q{CREATE FUNCTION regress_audit() RETURNS text AS 'testdb', 'testdb_audit' LANGUAGE C};
@@ -77,9 +77,7 @@ sub wait_at
 {
 	my ($point) = @_;
 	my $position = -s $node->logfile;
-	append_to_file($node->data_dir . '/point.conf', "testdb.debug_point = '$point'\n");
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { run($admin, 'SHOW testdb.debug_point') eq $point });
+	$node->use_point($point);
 	return $position;
 }
 
@@ -92,7 +90,7 @@ sub reached
 
 my $oid = spare();
 my $position = wait_at('taken wait');
-my $client = connect_to($node, 'postgres');
+my $client = $node->connect_to('postgres');
 $client->send(q{SELECT testdb_clone('regression_template')});
 poll(sub { reached('taken', $position) });
 is(state_of($oid), 'creating', 'a session has taken a spare');

@@ -9,35 +9,24 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
 my $space = PostgreSQL::Test::Utils::tempdir;
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 wal_level = logical
 max_prepared_transactions = 10
 max_worker_processes = 16
 testdb.lock_timeout = 1s
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_other',
   "CREATE TABLESPACE regress_space LOCATION '$space'";
-
-# Runs statements in a session of its own in a database.
-sub inside
-{
-	my ($name, @statements) = @_;
-	my $client = session($node, $name);
-	run($client, $_) for @statements;
-	$client->close;
-	return;
-}
 
 # Has the clone of that name and OID been dropped?
 sub is_gone
@@ -78,23 +67,23 @@ for my $holder (@holders)
 	my ($what, $sqlstate, $take, $let_go, $inside) = @$holder;
 	my $name = run($admin, "SELECT testdb_clone('$template')");
 	my $oid = oid_of($admin, $name);
-	my $client = session($node, $inside ? $name : 'postgres', name => 'regress holder');
+	my $client = $node->session($inside ? $name : 'postgres', name => 'regress holder');
 	$take->($client, $name);
 	ok(!$admin->do("SELECT testdb_drop('$name')"), "$what: testdb_drop fails");
-	is($admin->sqlstate, $sqlstate, "$what: SQLSTATE") or diag told($admin);
-	ok(names(told($admin), $client, 'regress holder'), "$what: the error names it") or diag told($admin);
+	is($admin->sqlstate, $sqlstate, "$what: SQLSTATE") or diag $admin->told;
+	ok(names($admin->told, $client, 'regress holder'), "$what: the error names it") or diag $admin->told;
 
 	$let_go->($client);
 	$client->do('SELECT 1');
 	$client->close;
-	is($admin->query("SELECT testdb_drop('$name', true)"), 't', "$what: dropped when it has gone") or diag told($admin);
+	is($admin->query("SELECT testdb_drop('$name', true)"), 't', "$what: dropped when it has gone") or diag $admin->told;
 }
 
 # A retry that fails in the same way is logged once, and comes ever more rarely; what has changed is logged.
 {
 	my $name = run($admin, "SELECT testdb_clone('$template', lifetime => '1 second')");
 	my $oid = oid_of($admin, $name);
-	my $client = session($node, 'postgres', name => 'regress holder');
+	my $client = $node->session('postgres', name => 'regress holder');
 	my $from = -s $node->logfile;
 	my $said =
 	  sub { my $log = slurp_file($node->logfile, $from); scalar(() = $log =~ /could not drop expired database/g) };
@@ -119,9 +108,10 @@ for my $holder (@holders)
 # A prepared transaction of another database that has locked the clone.
 {
 	my $name = run($admin, "SELECT testdb_clone('$template')");
-	inside('postgres', 'BEGIN', "COMMENT ON DATABASE $name IS 'held'", "PREPARE TRANSACTION 'regress lock'");
+	$node->in_database('postgres', 'BEGIN', "COMMENT ON DATABASE $name IS 'held'",
+		"PREPARE TRANSACTION 'regress lock'");
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'locked by a prepared transaction: testdb_drop fails');
-	like(told($admin), qr/Prepared transaction "regress lock" of user "[^"]+" holds a lock/, 'the error names it');
+	like($admin->told, qr/Prepared transaction "regress lock" of user "[^"]+" holds a lock/, 'the error names it');
 	run($admin, "ROLLBACK PREPARED 'regress lock'");
 	is($admin->query("SELECT testdb_drop('$name')"), 't', 'dropped when it has gone');
 }
@@ -129,7 +119,7 @@ for my $holder (@holders)
 # testdb_drop_all drops what it can, and says what it could not.
 {
 	my @names = map { run($admin, "SELECT testdb_clone('$template')") } 1 .. 4;
-	my $client = session($node, 'postgres', name => 'regress holder');
+	my $client = $node->session('postgres', name => 'regress holder');
 	run($client, "BEGIN; COMMENT ON DATABASE $_ IS 'held'") for @names[ 0, 2 ];
 	my ($code, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT testdb_drop_all()");
 	my $pid = $client->pid;
@@ -153,10 +143,10 @@ for my $holder (@holders)
 	# A cancelled call ends at once.
 	@names = map { run($admin, "SELECT testdb_clone('$template')") } 1 .. 3;
 	run($client, "BEGIN; COMMENT ON DATABASE $_ IS 'held'") for @names;
-	my $caller = session($node, 'postgres');
+	my $caller = $node->session('postgres');
 	run($caller, "SET statement_timeout = '100ms'");
 	ok(!$caller->do('SELECT testdb_drop_all()'), 'testdb_drop_all: can be cancelled');
-	is($caller->sqlstate, '57014', 'testdb_drop_all: as its cancellation says') or diag told($caller);
+	is($caller->sqlstate, '57014', 'testdb_drop_all: as its cancellation says') or diag $caller->told;
 	run($client, 'ROLLBACK');
 	ok( poll(sub { $admin->do('SELECT testdb_drop_all()') && !run($admin, 'SELECT count(*) FROM testdb_clones') }, 20),
 		'testdb_drop_all: later they go');
@@ -166,7 +156,7 @@ for my $holder (@holders)
 {
 	my $name = run($admin, "SELECT testdb_clone('$template')");
 	my $oid = oid_of($admin, $name);
-	my $client = session($node, 'postgres', name => 'regress copy');
+	my $client = $node->session('postgres', name => 'regress copy');
 	run($client, 'CREATE TABLE copied (i int)');
 	$client->send('COPY copied FROM STDIN');
 	poll(
@@ -174,12 +164,12 @@ for my $holder (@holders)
 			run($admin,
 				q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY copied%' AND wait_event = 'ClientRead'});
 		});
-	inside($name, 'CREATE TABLE away (i) TABLESPACE regress_space AS SELECT 1');
+	$node->in_database($name, 'CREATE TABLE away (i) TABLESPACE regress_space AS SELECT 1');
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'during a COPY: testdb_drop fails');
 	is($admin->sqlstate, '55006', 'during a COPY: SQLSTATE');
-	like(told($admin), qr/timed out waiting for other processes/, 'during a COPY: message');
-	ok(names(told($admin), $client, 'regress copy'), 'during a COPY: the error names it') or diag told($admin);
-	like(told($admin), qr/has not released its files/, 'during a COPY: as core knows it');
+	like($admin->told, qr/timed out waiting for other processes/, 'during a COPY: message');
+	ok(names($admin->told, $client, 'regress copy'), 'during a COPY: the error names it') or diag $admin->told;
+	like($admin->told, qr/has not released its files/, 'during a COPY: as core knows it');
 	run($admin, 'SELECT pg_terminate_backend(' . $client->pid . ')');
 	ok(poll(sub { is_gone($name, $oid) }, 20), 'during a COPY: dropped when that has ended');
 	run($admin, 'DROP TABLE copied');
@@ -187,24 +177,24 @@ for my $holder (@holders)
 
 # Prepared transactions, and no background worker slot for who could roll them back.
 {
-	set_conf($node, 'restart', max_worker_processes => run($admin, 'SHOW testdb.workers') + 1);
-	$admin = session($node, 'postgres');
+	$node->set_conf('restart', max_worker_processes => run($admin, 'SHOW testdb.workers') + 1);
+	$admin = $node->session('postgres');
 	poll(sub { is_idle($admin) });
 	my $name = run($admin, "SELECT testdb_clone('$template')");
-	inside($name, 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION 'regress it''s $name'");
+	$node->in_database($name, 'BEGIN', 'CREATE TABLE prepared ()', "PREPARE TRANSACTION 'regress it''s $name'");
 	my $taken = run($admin, 'SHOW max_worker_processes') - run($admin,
 		q{SELECT count(*) FROM pg_stat_activity WHERE (backend_type LIKE '%worker%' AND backend_type <> 'io worker') OR backend_type LIKE 'logical%launcher'}
 	);
 	is($taken, 0, 'no background worker slot is free');
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'no slot: testdb_drop fails');
-	is($admin->sqlstate, '53400', 'no slot: SQLSTATE') or diag told($admin);
+	is($admin->sqlstate, '53400', 'no slot: SQLSTATE') or diag $admin->told;
 	like(
-		told($admin),
+		$admin->told,
 		qr/No background worker slot is free\. Prepared transaction "regress it's $name" of user/,
 		'no slot: the error says so');
-	like(told($admin), qr/max_worker_processes/, 'no slot: the hint says so');
-	inside($name, "ROLLBACK PREPARED 'regress it''s $name'");
-	is($admin->query("SELECT testdb_drop('$name')"), 't', 'no slot: dropped when nothing is left') or diag told($admin);
+	like($admin->told, qr/max_worker_processes/, 'no slot: the hint says so');
+	$node->in_database($name, "ROLLBACK PREPARED 'regress it''s $name'");
+	is($admin->query("SELECT testdb_drop('$name')"), 't', 'no slot: dropped when nothing is left') or diag $admin->told;
 }
 
 $node->stop;

@@ -8,22 +8,23 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'main', q{
 wal_level = minimal
 max_wal_senders = 0
 max_prepared_transactions = 4
+testdb.workers = 9
+max_worker_processes = 16
 testdb.lock_timeout = 500ms
 testdb.rewind_timeout = 500ms
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true", 'CREATE ROLE regress_role',
   "ALTER DATABASE $template SET work_mem = '5MB'", "ALTER ROLE regress_role IN DATABASE $template SET work_mem = '6MB'";
@@ -58,51 +59,68 @@ my @changes = (
 	[ 'GRANT', 'GRANT CREATE ON DATABASE %s TO regress_role' ],
 	[ 'COMMENT', q{COMMENT ON DATABASE %s IS 'theirs'} ]);
 
-for my $change (@changes)
+# Each deed to as many clones as there are changes, at the same time, since each waits for half a second.
+for my $deed (qw(testdb_drop testdb_reset testdb_rewind))
 {
-	my ($what, $statement) = @$change;
-	for my $deed (qw(testdb_drop testdb_reset testdb_rewind))
+	my @cases;
+	for my $change (@changes)
 	{
-		my $title = "$what, $deed";
+		my ($what, $statement) = @$change;
 		my $name = run($admin, "SELECT testdb_clone('$template')");
-		my $oid = oid_of($admin, $name);
-		my $other = session($node, 'postgres', name => 'regress holder');
+		my $other = $node->session('postgres', name => 'regress holder');
 		my $in_a_role = getpwuid($<) // 'postgres';
 		(my $sql = sprintf $statement, $name) =~ s/ROLE postgres/ROLE "$in_a_role"/;
 		run($other, "BEGIN; $sql");
-		if ($admin->do("SELECT $deed('$name')"))
+		push @cases,
+		  {
+			title => "$what, $deed",
+			name => $name,
+			oid => oid_of($admin, $name),
+			other => $other,
+			caller => $node->session('postgres')
+		  };
+	}
+	$_->{caller}->send("SELECT $deed('$_->{name}')") for @cases;
+	for my $case (@cases)
+	{
+		my ($title, $caller) = @{$case}{qw(title caller)};
+		if ($caller->result->{error})
 		{
-			fail("$title: has not waited");
+			is($caller->sqlstate, $deed eq 'testdb_rewind' ? '55006' : '55P03', "$title: has waited")
+			  or diag $caller->told;
+			my $pid = $case->{other}->pid;
+			like($caller->told, qr/Process $pid of user "[^"]+" \(application "regress holder"\)/, "$title: for whom")
+			  unless $deed eq 'testdb_rewind';
 		}
 		else
 		{
-			is($admin->sqlstate, $deed eq 'testdb_rewind' ? '55006' : '55P03', "$title: has waited")
-			  or diag told($admin);
-			my $pid = $other->pid;
-			like(told($admin), qr/Process $pid of user "[^"]+" \(application "regress holder"\)/, "$title: for whom")
-			  unless $deed eq 'testdb_rewind';
+			fail("$title: has not waited");
 		}
+	}
 
-		# What waits gets it when the change is committed, and it is gone then.
-		my $waiting = session($node, 'postgres');
-		run($waiting, 'SET testdb.rewind_timeout = 20000');
-		$waiting->send("SELECT $deed('$name')");
-		ok(!$waiting->readable(0.1), "$title: waits");
-		run($other, 'COMMIT');
-		$other->close;
-		$waiting->result;
-		is($waiting->message, '', "$title: succeeds after that");
-		$waiting->close;
-
+	# What waits gets it when the change is committed, and it is gone then.
+	for my $case (@cases)
+	{
+		my ($title, $caller) = @{$case}{qw(title caller)};
+		run($caller, 'SET testdb.rewind_timeout = 20000');
+		$caller->send("SELECT $deed('$case->{name}')");
+		ok(!$caller->readable(0.1), "$title: waits");
+		run($case->{other}, 'COMMIT');
+		$case->{other}->close;
+		$caller->result;
+		is($caller->message, '', "$title: succeeds after that");
+		$caller->close;
+	}
+	for my $case (@cases)
+	{
 		if ($deed eq 'testdb_drop')
 		{
-			my $next = run($admin, "SELECT testdb_clone('$template')");
-			$oid = oid_of($admin, $next);
-			$name = $next;
+			$case->{name} = run($admin, "SELECT testdb_clone('$template')");
+			$case->{oid} = oid_of($admin, $case->{name});
 		}
-		is(differs($oid), '', "$title: nothing is left of it");
-		run($admin, "SELECT testdb_drop('$name')");
+		is(differs($case->{oid}), '', "$case->{title}: nothing is left of it");
 	}
+	run($admin, "SELECT testdb_drop('$_->{name}')") for @cases;
 }
 is(orphans(), '', 'no settings of databases that have gone');
 
@@ -110,10 +128,10 @@ is(orphans(), '', 'no settings of databases that have gone');
 for my $how ('an open transaction', 'a prepared transaction')
 {
 	my $name = run($admin, "SELECT testdb_clone('$template')");
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	run($client, "BEGIN; ALTER DATABASE $name SET geqo = off");
 	run($client, q{PREPARE TRANSACTION 'regress inside'}) if $how =~ /prepared/;
-	ok($admin->do("SELECT testdb_drop('$name')"), "$how in the clone is no hindrance") or diag told($admin);
+	ok($admin->do("SELECT testdb_drop('$name')"), "$how in the clone is no hindrance") or diag $admin->told;
 	my $next = run($admin, "SELECT testdb_clone('$template')");
 	is(differs(oid_of($admin, $next)), '', "$how in the clone: nothing is left of it");
 	run($admin, "SELECT testdb_drop('$next')");
@@ -122,11 +140,11 @@ for my $how ('an open transaction', 'a prepared transaction')
 # One that was prepared elsewhere is waited for.
 {
 	my $name = run($admin, "SELECT testdb_clone('$template')");
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	run($client, "BEGIN; ALTER DATABASE $name SET geqo = off");
 	run($client, q{PREPARE TRANSACTION 'regress outside'});
 	ok(!$admin->do("SELECT testdb_drop('$name')"), 'a transaction prepared elsewhere is waited for');
-	is($admin->sqlstate, '55P03', 'as the error says') or diag told($admin);
+	is($admin->sqlstate, '55P03', 'as the error says') or diag $admin->told;
 	run($client, q{COMMIT PREPARED 'regress outside'});
 	ok($admin->do("SELECT testdb_drop('$name')"), 'when it is committed the clone is dropped');
 	my $next = run($admin, "SELECT testdb_clone('$template')");

@@ -9,21 +9,21 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time);
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'rewind', q{
 wal_level = minimal
 max_wal_senders = 0
 max_prepared_transactions = 4
 testdb.rewind_timeout = 300ms
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 
 run($admin, $_)
   for "CREATE DATABASE $template IS_TEMPLATE true",
@@ -31,7 +31,7 @@ run($admin, $_)
   "ALTER DATABASE $template SET work_mem = '5MB'",
   'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_rewind(text, boolean), testdb_drop TO regress_user';
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for split /;;/, q{
 		CREATE EXTENSION testdb;;
 		CREATE TABLE plain (i int PRIMARY KEY, t text);;
@@ -63,7 +63,7 @@ my $first = $admin->query("SELECT testdb_clone('$template')");
 run($admin, "SELECT testdb_drop('$first')");
 run($admin, 'CHECKPOINT');
 my $template_oid = oid_of($admin, $template);
-my $template_files = files_of($node, $template_oid);
+my $template_files = $node->files_of($template_oid);
 my $template_rows = catalog_rows($admin, $template_oid);
 
 my $clone = $admin->query("SELECT testdb_clone('$template', 'regression_clone')");
@@ -73,7 +73,7 @@ my $oid = oid_of($admin, $clone);
 sub is_like_template
 {
 	my ($title) = @_;
-	is(differences($template_files, files_of($node, $oid)), '', "$title: files");
+	is(differences($template_files, $node->files_of($oid)), '', "$title: files");
 	is(differences($template_rows, catalog_rows($admin, $oid)), '', "$title: catalogs");
 	is($admin->query("SELECT state FROM testdb_clones WHERE name = '$clone'"), 'leased', "$title: leased");
 	return;
@@ -198,7 +198,7 @@ sub run_all
 	return $result;
 }
 
-my $session = session($node, $clone);
+my $session = $node->session($clone);
 my $pid = $session->pid;
 my $own;
 for my $life (@lives)
@@ -210,7 +210,7 @@ for my $life (@lives)
 	  SKIP: { skip "PostgreSQL has no $contrib", 1 }
 		next;
 	}
-	my $other = session($node, $clone);
+	my $other = $node->session($clone);
 	$other->query($look);
 	run_all($session, $do);
 	is($admin->query("SELECT testdb_rewind('$clone')"), '', "$title: rewound") or diag $admin->message;
@@ -251,7 +251,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 
 # Who is in the way.
 {
-	my $busy = session($node, $clone, name => 'the busy one');
+	my $busy = $node->session($clone, name => 'the busy one');
 	run($busy, 'BEGIN');
 	run($busy, q{INSERT INTO plain VALUES (5000, 'x')});
 	$admin->query("SELECT testdb_rewind('$clone')");
@@ -265,7 +265,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	is(run($session, 'SELECT count(*) FROM plain'), '3000', 'and so do others');
 
 	# It is waited for.
-	my $waiting = session($node, 'postgres');
+	my $waiting = $node->session('postgres');
 	run($waiting, q{SET testdb.rewind_timeout = '60s'});
 	$waiting->send("SELECT testdb_rewind('$clone')");
 	ok( poll(
@@ -275,7 +275,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 				);
 			}),
 		'pg_stat_activity shows what the worker does');
-	my $parked = session($node, $clone);
+	my $parked = $node->session($clone);
 	$session->send('SELECT count(*) FROM plain');
 	ok(!$session->readable(0.2), 'others wait at the gate meanwhile');
 	run($busy, 'COMMIT');
@@ -334,7 +334,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 
 # Temporary tables.
 {
-	my $temporary = session($node, $clone);
+	my $temporary = $node->session($clone);
 	run($temporary, 'CREATE TEMPORARY TABLE t (i int)');
 	is($admin->query("SELECT testdb_rewind('$clone')"), '', 'with a session that has temporary tables')
 	  or diag $admin->message;
@@ -347,7 +347,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	$session->query('CALL testdb_rewind()');
 	is($session->sqlstate, '55000', 'its own rewind is refused');
 	$session->close;
-	$session = session($node, $clone);
+	$session = $node->session($clone);
 }
 
 # Where it can't be done.
@@ -358,7 +358,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	is($admin->sqlstate, '42809', 'not one of testdb\'s');
 	$admin->query(q{SELECT testdb_rewind(NULL)});
 	is($admin->sqlstate, '22004', 'null');
-	my $user = session($node, 'postgres', user => 'regress_user');
+	my $user = $node->session('postgres', user => 'regress_user');
 	$user->query("SELECT testdb_rewind('$clone')");
 	is($user->sqlstate, '42501', 'somebody else\'s');
 	my $theirs = run($user, "SELECT testdb_clone('$template')");
@@ -369,9 +369,9 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	run($admin, "ALTER DATABASE $template IS_TEMPLATE true");
 	run($user, "SELECT testdb_drop('$theirs')");
 
-	my $reader = session($node, $clone);
+	my $reader = $node->session($clone);
 	run($reader, 'BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM plain');
-	my $writer = session($node, $clone);
+	my $writer = $node->session($clone);
 	run($writer, q{BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM plain; INSERT INTO plain VALUES (0, '')});
 	run($writer, 'COMMIT');
 	$admin->query("SELECT testdb_rewind('$clone')");
@@ -382,7 +382,7 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 
 # The template changes.
 {
-	my $builder = session($node, $template);
+	my $builder = $node->session($template);
 	run($builder, q{INSERT INTO plain VALUES (4000, 'added')});
 	$builder->close;
 	run($session, 'SELECT count(*) FROM plain');
@@ -392,9 +392,9 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 
 # What is dropped while somebody waits for its rewind.
 {
-	my $busy = session($node, $clone);
+	my $busy = $node->session($clone);
 	run($busy, 'BEGIN; DELETE FROM plain');
-	my $waiting = session($node, 'postgres');
+	my $waiting = $node->session('postgres');
 	run($waiting, q{SET testdb.rewind_timeout = '60s'});
 	$waiting->send("SELECT testdb_rewind('$clone')");
 	ok( poll(

@@ -12,10 +12,9 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use List::Util qw(shuffle sum0);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbChaos;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
@@ -27,7 +26,7 @@ my $nworkers = 8;
 note "TESTDB_REWIND_SECONDS=$seconds TESTDB_REWIND_SEED=$seed";
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'stress', q{
 max_connections = 80
 max_worker_processes = 16
@@ -37,11 +36,11 @@ testdb.rewind_timeout = 60s
 testdb.timeout = 120s
 lock_timeout = 10s
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 my $amcheck = has_contrib('amcheck');
 run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for split(
 		/;;/, q{
 		CREATE EXTENSION testdb;;
@@ -113,7 +112,7 @@ sub look_at_template
 {
 	my ($nlight) = @_;
 	my $name = run($admin, "SELECT testdb_clone('$template')");
-	my $first = session($node, $name);
+	my $first = $node->session($name);
 	$seen = run($first, $look);
 	$first->close;
 	run($admin, "SELECT testdb_drop('$name')");
@@ -188,14 +187,14 @@ sub be_strict
 {
 	my ($db, $file, $end) = @_;
 	my (%count, %wrong);
-	my $boss = session($node, 'postgres');
-	my $other = session($node, 'postgres');
+	my $boss = $node->session('postgres');
+	my $other = $node->session('postgres');
 	my $writes_only = rand() < 0.5;
 	my @sessions;
 	my $complain = sub { $wrong{ $_[0] }++ };
 	while (time < $end)
 	{
-		push @sessions, session($node, $db) while @sessions < 4;
+		push @sessions, $node->session($db) while @sessions < 4;
 		for my $who (@sessions)
 		{
 			next if $who->{knows};
@@ -362,7 +361,7 @@ sub work
 	{
 		unless ($session && $session->is_open)
 		{
-			$session = connect_to($node, $db);
+			$session = $node->connect_to($db);
 			unless ($ok->('connect'))
 			{
 				usleep(5000);
@@ -452,7 +451,7 @@ sub rewind_often
 	my (%count, %wrong, $session);
 	while (time < $end)
 	{
-		$session = connect_to($node, 'postgres') unless $session && $session->is_open;
+		$session = $node->connect_to('postgres') unless $session && $session->is_open;
 		my $force = rand() < 0.03 ? 'true' : 'false';
 		$session->do("SELECT testdb_rewind('$db', $force)") unless $session->error;
 		$session->error ? $count{ $session->sqlstate }++ : $count{rewinds}++;
@@ -473,7 +472,7 @@ sub visit
 	my (%count, %wrong);
 	while (time < $end)
 	{
-		my $visitor = connect_to($node, $db);
+		my $visitor = $node->connect_to($db);
 		my @statements = ('SELECT (SELECT count(*) FROM t1) - (SELECT count(*) FROM t2)');
 		push @statements, 'CREATE TEMPORARY TABLE mine AS SELECT 1 AS i' if rand() < 0.1;
 		for (@statements)
@@ -534,7 +533,7 @@ sub is_sound
 	my ($db, $title) = @_;
   SKIP: { skip 'PostgreSQL has no amcheck', 2 unless $amcheck }
 	return unless $amcheck;
-	my $client = session($node, $db);
+	my $client = $node->session($db);
 	is( $client->query(
 			q{SELECT count(bt_index_check(indexrelid, true)) > 0
 		FROM pg_index i JOIN pg_class c ON c.oid = indexrelid JOIN pg_am a ON a.oid = relam
@@ -555,7 +554,7 @@ sub are_sound
 	{
 		is_sound($db, "$title: $db");
 		is($admin->query("SELECT testdb_rewind('$db')"), '', "$title: $db is rewound") or diag $admin->message;
-		my $client = session($node, $db);
+		my $client = $node->session($db);
 		is($client->query($look), $seen, "$title: $db is like the template");
 		$client->close;
 		is_sound($db, "$title: $db, rewound");
@@ -582,15 +581,15 @@ run_children(
 			usleep(300_000 + rand 500_000);
 			my ($pattern) =
 			  (qr/postgres: .*regression_shared/, qr/testdb worker/, qr/testdb worker/, qr/checkpointer/)[ rand 4 ];
-			my @pids = pids_by_title($node, $pattern) or next;
+			my @pids = $node->pids_by_title($pattern) or next;
 			kill_pids(1, $pids[ rand @pids ]);
 			$nkills++;
-			poll(sub { my $client = connect_to($node, 'postgres'); return !$client->error && $client->do('SELECT 1') })
+			poll(sub { my $client = $node->connect_to('postgres'); return !$client->error && $client->do('SELECT 1') })
 			  or die 'the server does not start again';
 		}
 	});
 cmp_ok($nkills, '>', 0, "there were crashes ($nkills)");
-poll(sub { $admin = connect_to($node, 'postgres'); return !$admin->error && $admin->do('SELECT 1') });
+poll(sub { $admin = $node->connect_to('postgres'); return !$admin->error && $admin->do('SELECT 1') });
 look_at_template(0);
 are_sound('crashes');
 is(join("\n", log_of($node)), '', 'the log is still clean');

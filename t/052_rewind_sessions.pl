@@ -10,14 +10,14 @@ use lib "$FindBin::RealBin/lib";
 
 use IPC::Run;
 use POSIX qw(mkfifo);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time);
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'sessions', q{
 wal_level = logical
 max_wal_senders = 4
@@ -26,10 +26,10 @@ jit = off
 testdb.rewind_timeout = 300ms
 testdb.lock_timeout = 1s
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_)
 	  for 'CREATE EXTENSION testdb', 'CREATE TABLE plain (i int PRIMARY KEY, t text)',
 	  q{INSERT INTO plain SELECT i, repeat('row', 100) || i FROM generate_series(1, 3000) i},
@@ -37,7 +37,7 @@ run($admin, "CREATE DATABASE $template IS_TEMPLATE true");
 	$client->close;
 }
 my $clone = $admin->query("SELECT testdb_clone('$template', 'regression_clone')");
-my $session = session($node, $clone);
+my $session = $node->session($clone);
 my $count = 'SELECT count(*) FROM plain';
 
 # Rewinds it after some change, by the function; true if that worked.
@@ -50,7 +50,7 @@ sub rewind
 # What a session remembers of tables and indexes although no catalog has changed: where there was room in a table, and where
 # an index has its root.
 {
-	my $other = session($node, $clone);
+	my $other = $node->session($clone);
 	for my $life (1 .. 3)
 	{
 		run($other, q{SET enable_seqscan = off});
@@ -78,7 +78,7 @@ sub rewind
 sub busy_with
 {
 	my (@statements) = @_;
-	my $busy = session($node, $clone, name => 'the busy one');
+	my $busy = $node->session($clone, name => 'the busy one');
 	my $last = pop @statements;
 	run($busy, $_) for @statements;
 	$busy->send($last);
@@ -106,7 +106,7 @@ mkfifo($fifo, oct 700) or die "mkfifo: $!";
 my @kinds = (
 	{
 		name => 'idle',
-		start => sub { return session($node, $clone) },
+		start => sub { return $node->session($clone) },
 	},
 	{
 		name => 'just connecting',
@@ -115,11 +115,11 @@ my @kinds = (
 	},
 	{
 		name => 'waiting for notifications',
-		start => sub { my $who = session($node, $clone); run($who, 'LISTEN news'); return $who },
+		start => sub { my $who = $node->session($clone); run($who, 'LISTEN news'); return $who },
 	},
 	{
 		name => 'frozen while it was idle',
-		start => sub { my $who = session($node, $clone); kill 'STOP', $who->pid; return $who },
+		start => sub { my $who = $node->session($clone); kill 'STOP', $who->pid; return $who },
 		end => sub {
 			my ($who) = @_;
 			kill 'CONT', $who->pid;
@@ -129,7 +129,7 @@ my @kinds = (
 	{
 		name => 'frozen while it was idle, and tables have been made',
 		start => sub {
-			my $who = session($node, $clone);
+			my $who = $node->session($clone);
 			run($who, $count);
 			kill 'STOP', $who->pid;
 			run($session, 'CREATE TABLE made (i int)');
@@ -145,7 +145,7 @@ my @kinds = (
 	{
 		name => 'in a transaction',
 		start => sub {
-			my $who = session($node, $clone, name => 'the busy one');
+			my $who = $node->session($clone, name => 'the busy one');
 			run($who, 'BEGIN; DELETE FROM plain');
 			return $who;
 		},
@@ -155,7 +155,7 @@ my @kinds = (
 	{
 		name => 'frozen in a transaction',
 		start => sub {
-			my $who = session($node, $clone, name => 'the busy one');
+			my $who = $node->session($clone, name => 'the busy one');
 			run($who, 'BEGIN; DELETE FROM plain');
 			kill 'STOP', $who->pid;
 			return $who;

@@ -9,17 +9,16 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold;
+use TestdbCluster;
 use TestdbTest;
 
 plan skip_all => 'no library that was built with DEBUG=1' unless $ENV{TESTDB_DEBUG_CONFIG};
 $ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG};
 
 my $template = 'regression_template';
-my $node = new_server(
+my $node = TestdbCluster->new_server(
 	'interrupted', q{
 restart_after_crash = off
 full_page_writes = on
@@ -30,23 +29,12 @@ testdb.template_timeout = 300ms
 testdb.lock_timeout = 2s
 include_if_exists 'point.conf'
 });
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, "CREATE DATABASE $template");
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, 'CREATE TABLE t AS SELECT 1 AS i');
 	$client->close;
-}
-
-# Where processes wait from now on, or nowhere.
-sub set_point
-{
-	my ($point) = @_;
-	append_to_file($node->data_dir . '/point.conf', "testdb.debug_point = '$point'\n");
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { ($admin->query('SHOW testdb.debug_point') // '') eq $point }) or die 'the settings are not reloaded';
-	session($node, 'postgres')->close;
-	return;
 }
 
 # The states of these clones, in the view.
@@ -59,7 +47,7 @@ sub states
 sub rows_in
 {
 	my ($name) = @_;
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	my $rows = run($client, 'SELECT count(*) FROM t');
 	$client->close;
 	return $rows;
@@ -69,7 +57,7 @@ my @names = qw(mine_drop mine_drop_all mine_keep mine_reset mine_rewind);
 for my $name (@names)
 {
 	run($admin, "SELECT testdb_clone('$template', '$name', label => '$name')");
-	my $client = session($node, $name);
+	my $client = $node->session($name);
 	run($client, 'INSERT INTO t SELECT generate_series(1, 10)');
 	$client->close;
 }
@@ -79,10 +67,10 @@ is(states(), join(', ', map { "$_ leased" } @names), 'before it: leased');
 my @clients;
 {
 	my $position = -s $node->logfile;
-	set_point('restore-recorded wait');
+	$node->use_point('restore-recorded wait');
 	for my $name (@names)
 	{
-		my $client = session($node, 'postgres');
+		my $client = $node->session('postgres');
 		$client->send("SELECT testdb_reset('$name')");
 		push @clients, $client;
 	}
@@ -92,15 +80,15 @@ my @clients;
 				return $n == @names;
 			}),
 		'all resets have begun');
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, $_) for 'BEGIN', 'INSERT INTO t VALUES (2)', q{PREPARE TRANSACTION 'regress in the way'};
 	$client->close;
 	append_to_file($node->data_dir . '/point.conf', "testdb.debug_point = ''\n");
-	kill_server($node);
-	vanish($_) for @clients, $admin;
+	$node->kill_server;
+	$_->vanish for @clients, $admin;
 }
-start_again($node);
-$admin = session($node, 'postgres');
+$node->start_again;
+$admin = $node->session('postgres');
 is(states(), join(', ', map { "$_ interrupted" } @names), 'after the crash all are to be seen');
 is( run($admin,
 		q{SELECT string_agg(label, ' ' ORDER BY name) FROM testdb_clones WHERE template = 'regression_template'}),
@@ -108,7 +96,7 @@ is( run($admin,
 	'with their labels and the template');
 
 # Without the template there is no restoring them.
-my $other = session($node, 'postgres');
+my $other = $node->session('postgres');
 run($_, q{SET testdb.timeout = '700ms'}) for $admin, $other;
 for my $case (
 	[ 'testdb_rewind', q{SELECT testdb_rewind('mine_rewind')}, '57P03' ],
@@ -117,7 +105,7 @@ for my $case (
 {
 	my ($what, $statement, $sqlstate) = @$case;
 	ok(!$other->do($statement), "$what has to wait");
-	is($other->sqlstate, $sqlstate, "$what says so") or diag told($other);
+	is($other->sqlstate, $sqlstate, "$what says so") or diag $other->told;
 }
 run($_, 'RESET testdb.timeout') for $admin, $other;
 is(run($admin, q{SELECT testdb_drop('mine_drop')}), 't', 'testdb_drop drops one at once');
@@ -130,10 +118,10 @@ is( states(),
 
 # A drop that fails leaves it as it was.
 {
-	my $holder = session($node, 'postgres', name => 'regress holder');
+	my $holder = $node->session('postgres', name => 'regress holder');
 	run($holder, q{BEGIN; COMMENT ON DATABASE mine_reset IS 'held'});
 	ok(!$admin->do(q{SELECT testdb_drop('mine_reset')}), 'a drop fails that somebody is in the way of');
-	is($admin->sqlstate, '55P03', 'as it does of others') or diag told($admin);
+	is($admin->sqlstate, '55P03', 'as it does of others') or diag $admin->told;
 	run($holder, 'ROLLBACK');
 	$holder->close;
 	like(states(), qr/mine_reset interrupted/, 'and the clone waits as before');
@@ -146,13 +134,13 @@ my %waits = (
 my %waiting;
 for my $name (sort keys %waits)
 {
-	$waiting{$name} = session($node, 'postgres');
+	$waiting{$name} = $node->session('postgres');
 	$waiting{$name}->send($waits{$name});
 }
 ok(!$waiting{$_}->readable(0.2), "$waits{$_} waits") for sort keys %waits;
 run($admin, q{SET testdb.template_timeout = '30s'});
 {
-	my $client = session($node, $template);
+	my $client = $node->session($template);
 	run($client, q{ROLLBACK PREPARED 'regress in the way'});
 	$client->close;
 }

@@ -7,14 +7,14 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(set_conf told);
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('serve', "testdb.serve_create_database = on\ntestdb.spares = 4\nmax_prepared_transactions = 2");
-my $admin = session($node, 'postgres');
+my $node = TestdbCluster->new_server('serve',
+	"testdb.serve_create_database = on\ntestdb.spares = 4\nmax_prepared_transactions = 2");
+my $admin = $node->session('postgres');
 run($admin, $_)
   for 'CREATE ROLE regress_creator LOGIN CREATEDB', 'CREATE ROLE regress_owner LOGIN',
   'CREATE ROLE regress_plain LOGIN',
@@ -23,7 +23,7 @@ run($admin, $_)
   for q{ALTER DATABASE regression_template SET work_mem = '1MB'},
   'REVOKE CONNECT ON DATABASE regression_template FROM PUBLIC',
   'ALTER DATABASE regression_template CONNECTION LIMIT 3';
-my $inside = session($node, 'regression_template');
+my $inside = $node->session('regression_template');
 run($inside, 'CREATE TABLE t AS SELECT generate_series(1, 100) AS i');
 $inside->close;
 
@@ -53,17 +53,17 @@ for my $case (@made)
 		my $before = served();
 		ok($admin->do("CREATE DATABASE regression_made TEMPLATE regression_template $options"),
 			"$options, $round: made")
-		  or diag told($admin);
+		  or diag $admin->told;
 		is(served(), $before + 1, "$options, $round: served");
 		(my $found = run($admin, sprintf $row, 'regression_made')) =~ s/\bpostgres\b/postgres/;
 		is($found, $expected, "$options, $round: its row");
 		is(run($admin, q{SELECT scope, expires_at IS NULL FROM testdb_clones WHERE name = 'regression_made'}),
 			'database|t', "$options, $round: in the view");
 		run($admin, 'ALTER DATABASE regression_made IS_TEMPLATE false ALLOW_CONNECTIONS true');
-		my $in = session($node, 'regression_made');
+		my $in = $node->session('regression_made');
 		is($in->query('SELECT count(*) FROM t'), 100, "$options, $round: its content");
 		$in->close;
-		ok($admin->do('DROP DATABASE regression_made'), "$options, $round: dropped") or diag told($admin);
+		ok($admin->do('DROP DATABASE regression_made'), "$options, $round: dropped") or diag $admin->told;
 		is(run($admin, q{SELECT count(*) FROM pg_database WHERE datname = 'regression_made'}),
 			0, "$options, $round: the name is free");
 	}
@@ -90,7 +90,7 @@ for my $options (
 	is(served(), $before, 'off: passed on');
 	run($admin, 'DROP DATABASE regression_core');
 	run($admin, 'RESET testdb.serve_create_database');
-	my $creator = session($node, 'postgres', user => 'regress_creator');
+	my $creator = $node->session('postgres', user => 'regress_creator');
 	ok(!$creator->do('SET testdb.serve_create_database = off'), 'only for superusers');
 }
 is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_template'}),
@@ -100,10 +100,10 @@ is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 're
 # Sessions in it: DROP fails as core's does, FORCE ends them, and prepared transactions stop both.
 {
 	run($admin, 'CREATE DATABASE regression_made TEMPLATE regression_template');
-	my $in = session($node, 'regression_made');
+	my $in = $node->session('regression_made');
 	run($in, 'SELECT 1');
 	ok(!$admin->do('DROP DATABASE regression_made'), 'in use: not dropped');
-	is( told($admin),
+	is( $admin->told,
 		qq{55006: database "regression_made" is being accessed by other users\nThere is 1 other session using the database.},
 		'in use: error');
 	is($in->query('SELECT count(*) FROM t'), 100, 'in use: the session goes on');
@@ -111,14 +111,14 @@ is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 're
 	$in->close;
 	ok(!$admin->do('DROP DATABASE regression_made WITH (FORCE)'), 'prepared: not dropped');
 	is($admin->sqlstate, '55006', 'prepared: SQLSTATE');
-	$in = session($node, 'regression_made');
+	$in = $node->session('regression_made');
 	run($in, q{ROLLBACK PREPARED 'regress p'});
-	ok($admin->do('DROP DATABASE regression_made WITH (FORCE)'), 'forced: dropped') or diag told($admin);
+	ok($admin->do('DROP DATABASE regression_made WITH (FORCE)'), 'forced: dropped') or diag $admin->told;
 	ok(!$in->do('SELECT 1'), 'forced: the session has ended');
 
 	# One that leaves in time is waited for.
 	run($admin, 'CREATE DATABASE regression_made TEMPLATE regression_template');
-	$in = session($node, 'regression_made');
+	$in = $node->session('regression_made');
 	run($in, 'SELECT 1');
 	$admin->send('DROP DATABASE regression_made');
 	ok(!$admin->readable(0.2), 'leaving: waited for');
@@ -129,16 +129,16 @@ is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 're
 # What testdb's functions do to one.
 {
 	run($admin, 'CREATE DATABASE regression_made TEMPLATE regression_template OWNER regress_owner CONNECTION LIMIT 5');
-	my $in = session($node, 'regression_made');
+	my $in = $node->session('regression_made');
 	run($in, 'DELETE FROM t');
-	ok($admin->do(q{SELECT testdb_rewind('regression_made')}), 'rewound') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_rewind('regression_made')}), 'rewound') or diag $admin->told;
 	is($in->query('SELECT count(*) FROM t'), 100, 'rewound: its content');
 	is(run($admin, sprintf $row, 'regression_made'), 'regress_owner|f|t|5||0', 'rewound: its row');
 	run($in, 'DELETE FROM t');
 	$in->close;
 	run($admin, q{COMMENT ON DATABASE regression_made IS 'mine'});
-	ok($admin->do(q{SELECT testdb_reset('regression_made')}), 'reset') or diag told($admin);
-	is(session($node, 'regression_made')->query('SELECT count(*) FROM t'), 100, 'reset: its content');
+	ok($admin->do(q{SELECT testdb_reset('regression_made')}), 'reset') or diag $admin->told;
+	is($node->session('regression_made')->query('SELECT count(*) FROM t'), 100, 'reset: its content');
 	like(run($admin, sprintf $row, 'regression_made'), qr/^regress_owner\|f\|t\|-?\d\|\|0$/, 'reset: its row');
 	is( run($admin, q{SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'regression_made'}),
 		'',
@@ -146,17 +146,17 @@ is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 're
 
 	# A crash, and the server is started without testdb.
 	run($admin, 'CREATE DATABASE regression_kept TEMPLATE regression_template');
-	my $kept = session($node, 'regression_kept');
+	my $kept = $node->session('regression_kept');
 	run($kept, 'INSERT INTO t VALUES (101)');
 	$node->stop('immediate');
 	$node->start;
-	$admin = session($node, 'postgres');
+	$admin = $node->session('postgres');
 	is( run($admin, q{SELECT string_agg(name || ' ' || scope, ', ' ORDER BY name) FROM testdb_clones}),
 		'regression_kept database, regression_made database, regression_template database',
 		'crash: all are there');
-	is(session($node, 'regression_kept')->query('SELECT count(*) FROM t'), 101, 'crash: with their data');
-	ok($admin->do('DROP DATABASE regression_made'), 'crash: one is dropped') or diag told($admin);
-	ok($admin->do(q{SELECT testdb_drop('regression_kept')}), 'crash: the other by testdb_drop') or diag told($admin);
+	is($node->session('regression_kept')->query('SELECT count(*) FROM t'), 101, 'crash: with their data');
+	ok($admin->do('DROP DATABASE regression_made'), 'crash: one is dropped') or diag $admin->told;
+	ok($admin->do(q{SELECT testdb_drop('regression_kept')}), 'crash: the other by testdb_drop') or diag $admin->told;
 }
 $node->stop;
 done_testing();

@@ -9,13 +9,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('compared', "testdb.spares = 2");
-my $admin = session($node, 'postgres');
+my $node = TestdbCluster->new_server('compared', "testdb.spares = 2");
+my $admin = $node->session('postgres');
 my @users = qw(postgres regress_creator regress_member regress_plain);
 run($admin, $_)
   for 'ALTER ROLE postgres SUPERUSER', 'CREATE ROLE regress_owner', 'CREATE ROLE regress_creator LOGIN CREATEDB',
@@ -29,7 +29,7 @@ run($admin, $_)
   'ALTER DATABASE regression_template CONNECTION LIMIT 4',
   q{UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'regression_invalid'};
 my %sessions =
-  map { $_ => $_ eq 'postgres' ? session($node, 'postgres') : session($node, 'postgres', user => $_) } @users;
+  map { $_ => $_ eq 'postgres' ? $node->session('postgres') : $node->session('postgres', user => $_) } @users;
 
 my $long = 'regression_' . 'x' x 52;
 my $longer = $long . 'y';
@@ -212,7 +212,7 @@ sub outcome
 	my ($mode, $user, $before, $sql) = @_;
 	run($admin, "SET testdb.serve_create_database = $mode");
 	run($admin, "ALTER ROLE $user SET testdb.serve_create_database = $mode");
-	my $client = session($node, 'postgres', user => $user);
+	my $client = $node->session('postgres', user => $user);
 	run($admin, "CREATE DATABASE regression_new $before") if defined $before;
 	my $said = answer($client, $sql);
 	my $state = catalogs();

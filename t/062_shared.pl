@@ -8,14 +8,14 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told);
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('shared', "testdb.serve_create_database = on\ntestdb.spares = 3\ntestdb.workers = 3");
-my $admin = session($node, 'postgres');
+my $node =
+  TestdbCluster->new_server('shared', "testdb.serve_create_database = on\ntestdb.spares = 3\ntestdb.workers = 3");
+my $admin = $node->session('postgres');
 my $snapshots = $node->data_dir . '/pg_testdb/snapshots';
 
 # A template with a table, by CREATE DATABASE; its OID.
@@ -23,7 +23,7 @@ sub make_template
 {
 	my ($name, $options) = @_;
 	run($admin, "CREATE DATABASE $name " . ($options // ''));
-	my $inside = session($node, $name);
+	my $inside = $node->session($name);
 	run($inside, 'CREATE TABLE t AS SELECT generate_series(1, 100) AS i');
 	$inside->close;
 	return oid_of($admin, $name);
@@ -68,12 +68,12 @@ for my $case (
 	make_spares('regression_gone', 3);
 	my $kept = run($admin, q{SELECT testdb_clone('regression_gone')});
 	ok(-d "$snapshots/$oid", "$title: there is a snapshot");
-	ok($admin->do("DROP DATABASE regression_gone$how"), "$title: dropped") or diag told($admin);
+	ok($admin->do("DROP DATABASE regression_gone$how"), "$title: dropped") or diag $admin->told;
 	is(named('regression_gone'), $kept, "$title: only the clone that somebody has is left");
 	is(run($admin, q{SELECT string_agg(state, ' ') FROM testdb_clones() WHERE template_name = 'regression_gone'}),
 		'leased', "$title: that is what testdb knows");
 	ok(!-e "$snapshots/$oid", "$title: no snapshot");
-	is(session($node, $kept)->query('SELECT count(*) FROM t'), 100, "$title: the clone is whole");
+	is($node->session($kept)->query('SELECT count(*) FROM t'), 100, "$title: the clone is whole");
 	run($admin, "SELECT testdb_drop('$kept')");
 	is(named('regression_gone'), '', "$title: its clones go for good");
 }
@@ -83,20 +83,20 @@ run($admin, 'SET testdb.serve_create_database = on');
 {
 	make_template('regression_gone');
 	make_spares('regression_gone', 3);
-	my $holder = session($node, 'postgres');
+	my $holder = $node->session('postgres');
 	my $spare = run(
 		$admin, q{
 		SELECT d.datname FROM testdb_clones() c JOIN pg_database d USING (oid) WHERE c.state = 'spare' AND c.template_name = 'regression_gone' LIMIT 1}
 	);
 	run($holder, "BEGIN; ALTER DATABASE $spare SET work_mem = '1MB'");
-	my $dropper = session($node, 'postgres');
+	my $dropper = $node->session('postgres');
 	my $pid = run($dropper, 'SELECT pg_backend_pid()');
 	$dropper->send('DROP DATABASE regression_gone');
 	poll(sub { run($admin, "SELECT count(*) FROM testdb_clones() WHERE template_name = 'regression_gone'") == 1 })
 	  or die 'more than one stays';
 	ok(!$dropper->readable(0), 'held: the command waits');
 	run($admin, "SELECT pg_cancel_backend($pid)");
-	ok(!$dropper->result->{error}, 'held: no error') or diag told($dropper);
+	ok(!$dropper->result->{error}, 'held: no error') or diag $dropper->told;
 	is(named('regression_gone'), $spare, 'held: all others have gone');
 	is(run($dropper, 'SELECT 1'), 1, 'held: the next command is not canceled');
 	run($holder, 'ROLLBACK');
@@ -128,9 +128,9 @@ $admin->close;
 $node->stop;
 
 # More templates than testdb.max_templates, each with a database that stays.
-$node = new_server('places',
+$node = TestdbCluster->new_server('places',
 	"testdb.serve_create_database = on\ntestdb.spares = 2\ntestdb.max_templates = 3\ntestdb.max_clones = 20");
-$admin = session($node, 'postgres');
+$admin = $node->session('postgres');
 sub served  { return run($admin, 'SELECT coalesce(sum(served), 0) FROM testdb_templates') }
 sub sources { return run($admin, q{SELECT count(DISTINCT template_oid) FROM testdb_clones()}) }
 for my $i (1 .. 8)
@@ -140,7 +140,7 @@ for my $i (1 .. 8)
 	{
 		ok($admin->do("CREATE DATABASE regression_made_${i}_$round TEMPLATE regression_source_$i"),
 			"template $i, $round: made")
-		  or diag told($admin);
+		  or diag $admin->told;
 		is(run($admin, "SELECT scope FROM testdb_clones WHERE name = 'regression_made_${i}_$round'"),
 			'database', "template $i, $round: by testdb");
 	}
@@ -155,13 +155,13 @@ is( run($admin,
 	0,
 	'the first ones are ordinary');
 {
-	my $client = session($node, 'regression_made_1_1');
+	my $client = $node->session('regression_made_1_1');
 	is($client->query('SELECT count(*) FROM t'), 100, 'ordinary: with its content');
 	$client->close;
 	ok(!$admin->do(q{SELECT testdb_drop('regression_made_1_1')}), q{ordinary: none of testdb's});
 	is($admin->sqlstate, '42809', 'ordinary: SQLSTATE');
 	ok($admin->do('DROP DATABASE regression_made_1_1'), 'ordinary: dropped');
-	ok($admin->do(q{SELECT testdb_clone('regression_source_2')}), 'there is a place for a clone') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_clone('regression_source_2')}), 'there is a place for a clone') or diag $admin->told;
 	ok($admin->do(q{SELECT testdb_drop_all()}), 'which is dropped');
 }
 
@@ -171,7 +171,7 @@ is( run($admin,
 	my $all = named('regression_made');
 	$node->stop('immediate');
 	$node->start;
-	$admin = session($node, 'postgres');
+	$admin = $node->session('postgres');
 	is(run($admin, q{SELECT string_agg(name, ' ' ORDER BY name) FROM testdb_clones}),
 		$before, 'crash: the same are known');
 	is(named('regression_made'), $all, 'crash: all are there');
@@ -180,7 +180,7 @@ is( run($admin,
 # More databases than testdb.max_clones. The last eighth is kept free of them.
 {
 	ok($admin->do("CREATE DATABASE regression_many_$_ TEMPLATE regression_source_3"), "database $_: made")
-	  or diag told($admin)
+	  or diag $admin->told
 	  for 1 .. 25;
 	my @known = split / /, run($admin, q{SELECT string_agg(name, ' ' ORDER BY created_at) FROM testdb_clones});
 	cmp_ok(scalar @known, '<=', 18, 'not all are known');
@@ -195,7 +195,7 @@ is( run($admin,
 	is($admin->sqlstate, '53400', 'no place for another: SQLSTATE');
 	my $before = served();
 	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_3'), 'no place: passed on')
-	  or diag told($admin);
+	  or diag $admin->told;
 	is(served(), $before, 'no place: not served');
 	is( run($admin, q{SELECT passed_on_reason FROM testdb_templates WHERE name = 'regression_source_3'}),
 		'too many databases created by testdb',
@@ -211,13 +211,13 @@ is( run($admin,
 	run($admin, "CREATE DATABASE regression_role_$_ TEMPLATE regression_source_3") for 1 .. 3;
 	is(served(), $before + 3, 'limit of a role: served');
 	ok($admin->do(q{SELECT testdb_clone('regression_source_3')}), 'limit of a role: they do not count')
-	  or diag told($admin);
+	  or diag $admin->told;
 	run($admin, q{ALTER SYSTEM SET testdb.min_free_space = '1000TB'});
 	run($admin, 'SELECT pg_reload_conf()');
 	poll(sub { run($admin, 'SHOW testdb.min_free_space') eq '1000TB' }) or die 'not reloaded';
 	$before = served();
 	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_4'), 'no room: passed on')
-	  or diag told($admin);
+	  or diag $admin->told;
 	is(served(), $before, 'no room: not served');
 }
 

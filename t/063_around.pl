@@ -9,16 +9,15 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Cwd qw(getcwd);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told is_idle);
+use TestdbCluster;
 use TestdbTest;
 
 my $settings = "testdb.serve_create_database = on\ntestdb.spares = 2";
-my $node = new_server('around', $settings);
+my $node = TestdbCluster->new_server('around', $settings);
 my $bin = $node->config_data('--bindir');
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 
 # How many CREATE DATABASE were served, from whatever template.
 sub served { return run($admin, 'SELECT coalesce(sum(served), 0) FROM testdb_templates') }
@@ -65,7 +64,7 @@ run($admin, $_)
   q{COMMENT ON DATABASE regression_app IS 'an application'},
   'ALTER DATABASE regression_app CONNECTION LIMIT 9';
 {
-	my $inside = session($node, 'regression_app', user => 'regress_app');
+	my $inside = $node->session('regression_app', user => 'regress_app');
 	run($inside, $_)
 	  for 'CREATE SCHEMA app', 'CREATE TABLE app.t (i int PRIMARY KEY, s text)', 'CREATE SEQUENCE app.s START 5',
 	  q{INSERT INTO app.t SELECT i, nextval('app.s') FROM generate_series(1, 1000) i},
@@ -91,7 +90,7 @@ like($before, qr/^CREATE DATABASE $_ /m, "$_ is in the dump") for @names;
 	is(all_of($node), $before, 'pg_dumpall | psql: all is as before');
 	cmp_ok(served(), '>', $nserved, 'pg_dumpall | psql: databases were served');
 
-	my $other = new_server('empty', $settings);
+	my $other = TestdbCluster->new_server('empty', $settings);
 	$err = psql_file($other, $before);
 	is(join("\n", grep { !/ERROR:  (role ".*"|extension "testdb") already exists/ } split /\n/, $err),
 		'', 'pg_dumpall | psql, on another server: no errors');
@@ -102,7 +101,7 @@ like($before, qr/^CREATE DATABASE $_ /m, "$_ is in the dump") for @names;
 # pg_restore --create, of a database that is there still, too.
 {
 	my $file = PostgreSQL::Test::Utils::tempdir . '/dump';
-	my $dump = dump_of($node, 'regression_app');
+	my $dump = $node->dump_of('regression_app');
 	my $row =
 	  q{SELECT datdba::regrole, datacl, datconnlimit, datistemplate, datallowconn, shobj_description(oid, 'pg_database'),
 		(SELECT string_agg(setrole || setconfig::text, ' ' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
@@ -114,7 +113,7 @@ like($before, qr/^CREATE DATABASE $_ /m, "$_ is in the dump") for @names;
 	{
 		run($admin, 'DROP DATABASE regression_app') unless @$options;
 		program($node, 'pg_restore', '--create', @$options, '-d', 'postgres', $file);
-		is(dump_of($node, 'regression_app'), $dump, "pg_restore --create @$options: its content");
+		is($node->dump_of('regression_app'), $dump, "pg_restore --create @$options: its content");
 		is(run($admin, $row), $is, "pg_restore --create @$options: its row");
 	}
 	cmp_ok(served(), '>=', $nserved + 3, 'pg_restore --create: served');
@@ -143,8 +142,8 @@ sub single_user
 		'ERROR:  database "regression_app" already exists',
 		'single-user mode: the only error is the one there should be');
 	$node->start;
-	$admin = session($node, 'postgres');
-	is(session($node, 'regression_new')->query('SELECT * FROM app.v'), 1000, 'single-user mode: what it has made');
+	$admin = $node->session('postgres');
+	is($node->session('regression_new')->query('SELECT * FROM app.v'), 1000, 'single-user mode: what it has made');
 	is(run($admin, q{SELECT count(*) FROM testdb_clones WHERE name = 'regression_new'}),
 		0, 'single-user mode: PostgreSQL made it');
 	poll(
@@ -167,7 +166,7 @@ sub single_user
 # A new data directory, on which scripts are run at once, by a server that is stopped when they have ended: as the official
 # image does it for /docker-entrypoint-initdb.d.
 {
-	my $image = PostgreSQL::Test::Cluster->new('image');
+	my $image = TestdbCluster->new('image');
 	$image->init;
 	$image->append_conf('postgresql.conf', $settings);
 	$image->start;
@@ -187,7 +186,7 @@ sub single_user
 
 	for my $name (qw(regression_first regression_second regression_third))
 	{
-		is(session($image, $name)->query('SELECT count(*) FROM t'), 100, "scripts of an image: $name");
+		is($image->session($name)->query('SELECT count(*) FROM t'), 100, "scripts of an image: $name");
 	}
 	is( $image->safe_psql(
 			'postgres',
@@ -210,7 +209,7 @@ sub single_user
 	my $dump = all_of($node);
 	$admin->close;
 	$node->stop;
-	my $new = PostgreSQL::Test::Cluster->new('upgraded');
+	my $new = TestdbCluster->new('upgraded');
 	$new->init;
 	$new->append_conf('postgresql.conf', $settings);
 	my $from = getcwd;
@@ -233,13 +232,13 @@ sub single_user
 	die 'pg_upgrade has failed' unless $done;
 	$new->start;
 	is(all_of($new), $dump, 'pg_upgrade: all is there');
-	$admin = session($new, 'postgres');
+	$admin = $new->session('postgres');
 	run($admin, 'CREATE EXTENSION testdb') if $hidden;
 	my $nserved = served();
 	ok($admin->do('CREATE DATABASE regression_again TEMPLATE regression_app'), 'pg_upgrade: and it goes on')
-	  or diag told($admin);
+	  or diag $admin->told;
 	is(served(), $nserved + 1, 'pg_upgrade: served again');
-	is(session($new, 'regression_again')->query('SELECT * FROM app.v'), 1000, 'pg_upgrade: with its content');
+	is($new->session('regression_again')->query('SELECT * FROM app.v'), 1000, 'pg_upgrade: with its content');
 	$admin->close;
 	$new->stop;
 }

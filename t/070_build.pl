@@ -9,14 +9,14 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Encode qw(decode);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told vanish set_conf has_ended start_again kill_server);
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('build', "testdb.spares = 2\nmax_prepared_transactions = 2\nmax_worker_processes = 16");
-my $admin = session($node, 'postgres');
+my $node =
+  TestdbCluster->new_server('build', "testdb.spares = 2\nmax_prepared_transactions = 2\nmax_worker_processes = 16");
+my $admin = $node->session('postgres');
 run($admin, $_)
   for 'CREATE ROLE regress_builder LOGIN', 'CREATE ROLE regress_other LOGIN', 'CREATE ROLE regress_nobody LOGIN',
   'GRANT EXECUTE ON FUNCTION testdb_template_begin, testdb_template_finish, testdb_template_cancel, testdb_template_drop,
@@ -32,9 +32,9 @@ sub begin_sql
 sub builder
 {
 	my ($name, $fingerprint, %args) = @_;
-	my $client = session($node, 'postgres', name => "builds $name", %args);
+	my $client = $node->session('postgres', name => "builds $name", %args);
 	my ($row) = $client->rows(begin_sql($name, $fingerprint, $args{base}));
-	die told($client) if $client->error;
+	die $client->told if $client->error;
 	is($row->[1], 't', "$name $fingerprint: this session is to build it");
 	return ($client, $row->[0]);
 }
@@ -43,7 +43,7 @@ sub builder
 sub fill
 {
 	my ($db, %args) = @_;
-	my $client = session($node, $db, %args);
+	my $client = $node->session($db, %args);
 	run($client, 'CREATE TABLE IF NOT EXISTS built AS SELECT generate_series(1, 1000) AS i');
 	$client->close;
 	return;
@@ -64,7 +64,7 @@ sub build
 sub waiters
 {
 	my ($n, $name, $fingerprint, %args) = @_;
-	my @clients = map { session($node, 'postgres', name => "waits $_", %args) } 1 .. $n;
+	my @clients = map { $node->session('postgres', name => "waits $_", %args) } 1 .. $n;
 	$_->send(begin_sql($name, $fingerprint)) for @clients;
 	for my $client (@clients)
 	{
@@ -96,14 +96,14 @@ sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_dat
 	is(run($admin, "SELECT builder = " . $first->pid . " FROM testdb_builds"), 't', 'and by whom');
 	ok(!grep({ $_->readable(0) } @others), 'three wait');
 	fill($db);
-	my $lingering = session($node, $db);
+	my $lingering = $node->session($db);
 	run($first, q{SET testdb.template_timeout = '10ms'});
 	ok(!$first->do("SELECT testdb_template_finish('$db')"), 'it is not finished while somebody is in it');
 	my $pid = $lingering->pid;
-	like(told($first), qr/^55006: template "$db" is being accessed by other users\nProcess $pid of user/,
+	like($first->told, qr/^55006: template "$db" is being accessed by other users\nProcess $pid of user/,
 		'and said so');
 	$lingering->close;
-	ok(has_ended($node, $pid), 'who was in it has left');
+	ok($node->has_ended($pid), 'who was in it has left');
 	run($first, "SELECT testdb_template_finish('$db')");
 
 	for my $other (@others)
@@ -116,7 +116,7 @@ sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_dat
 	is(run($admin, "SELECT spares >= 2 FROM testdb_templates WHERE name = '$db'"), 't', 'spares are ready');
 	my $clone = run($first, "SELECT testdb_clone('$db')");
 	is(run($admin, "SELECT hits FROM testdb_stats WHERE name = '$db'"), 1, 'so the first clone is one of them');
-	my $inside = session($node, $clone);
+	my $inside = $node->session($clone);
 	is(run($inside, 'SELECT count(*) FROM built'), 1000, 'it has what was built');
 	is(run($inside, q{SELECT reltuples FROM pg_class WHERE relname = 'built'}), 1000, 'it has been analyzed');
 	is(run($inside, q{SELECT bool_and(relallvisible = relpages) FROM pg_class WHERE relname = 'built'}),
@@ -124,7 +124,7 @@ sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_dat
 	is(run($inside, q{SELECT age(relfrozenxid) < 200 FROM pg_class WHERE relname = 'pg_class'}), 't', 'and frozen');
 	$inside->close;
 	ok(!$first->do("SELECT $_"), "$_: refused")
-	  && like(told($first), qr/^42809: database "$db" is a template/, 'and said so')
+	  && like($first->told, qr/^42809: database "$db" is a template/, 'and said so')
 	  for "testdb_keep('$db')", "testdb_reset('$db')", "testdb_rewind('$db')";
 	is(run($first, 'SELECT testdb_drop_all()'), 1, 'testdb_drop_all drops the clone, and not the template');
 	is(run($first, "SELECT testdb_template_drop('regression_app', 'f1')"), 1, 'it is dropped');
@@ -138,7 +138,7 @@ sub databases { my ($like) = @_; return run($admin, "SELECT count(*) FROM pg_dat
 # The builder goes, in several ways: the next who waits builds.
 my %ends = (
 	'disconnects' => sub { $_[0]->close },
-	'vanishes' => sub { vanish($_[0]) },
+	'vanishes' => sub { $_[0]->vanish },
 	'is terminated' => sub { run($admin, 'SELECT pg_terminate_backend(' . $_[0]->pid . ')') },
 	'cancels' => sub { run($_[0], "SELECT testdb_template_cancel('$_[1]')") },
 	'has its database dropped, and cancels' =>
@@ -159,7 +159,7 @@ for my $how (sort keys %ends)
 	is($row->[1], 't', "$how: one of those who wait is to build it");
 	poll(sub { databases('regression_left%') == 1 });
 	is(databases('regression_left%'), 1, "$how: the half-made database goes");
-	my $inside = session($node, $row->[0]);
+	my $inside = $node->session($row->[0]);
 	is(run($inside, q{SELECT to_regclass('built') IS NULL}), 't', "$how: and is not what it gets");
 	$inside->close;
 	ok(!$last->readable(0), "$how: the other still waits");
@@ -179,13 +179,13 @@ for my $how (sort keys %ends)
 	ok(!$waiter->do(begin_sql('regression_wait', 'f')), 'it waits testdb.timeout at most');
 	my $pid = $first->pid;
 	like(
-		told($waiter),
+		$waiter->told,
 		qr/^55006: template "regression_wait" is being built\nProcess $pid of user ".*" \(application "builds regression_wait"\) has been building it since \d/,
 		'and is told who builds');
 	ok(!$first->do(begin_sql('regression_wait', 'f')), 'the builder itself does not wait');
-	like(told($first), qr/^55006: .*That is this session/s, 'and is told why');
+	like($first->told, qr/^55006: .*That is this session/s, 'and is told why');
 	ok(!$waiter->do(q{SELECT testdb_template_drop('regression_wait', 'f')}), 'what is being built is not dropped');
-	like(told($waiter), qr/^55006: template "regression_wait" is being built/, 'and said so');
+	like($waiter->told, qr/^55006: template "regression_wait" is being built/, 'and said so');
 	is(run($waiter, q{SELECT testdb_template_drop('regression_wait')}), 0, 'nor with all of that name');
 	my ($beside, $other) = builder('regression_wait', 'g');
 	isnt($other, $db, 'another fingerprint is built beside it');
@@ -198,12 +198,12 @@ for my $how (sort keys %ends)
 	run($first, 'ROLLBACK');
 	run($first, 'DISCARD ALL');
 	$waiter->do(begin_sql('regression_wait', 'f'));
-	like(told($waiter), qr/^55006/, 'a failed transaction and DISCARD ALL leave the work to the builder');
+	like($waiter->told, qr/^55006/, 'a failed transaction and DISCARD ALL leave the work to the builder');
 	# Another session of the same role may finish it.
 	run($beside, "SELECT testdb_template_finish('$db')");
 	is(run($waiter, begin_sql('regression_wait', 'f')), "$db|f", 'any session of the role can finish it');
 	ok(!$first->do("SELECT testdb_template_$_('$db')"), "$_: it can't be finished or cancelled any more")
-	  && like(told($first), qr/^55000: template "$db" is finished/, 'and said so')
+	  && like($first->told, qr/^55000: template "$db" is finished/, 'and said so')
 	  for qw(finish cancel);
 	$_->close for $first, $beside, $third, $waiter;
 }
@@ -211,21 +211,21 @@ for my $how (sort keys %ends)
 # What can't be finished.
 {
 	my ($first, $db) = builder('regression_busy', 'f');
-	my $inside = session($node, $db);
+	my $inside = $node->session($db);
 	run($inside, $_)
 	  for 'CREATE TABLE t (i int)', 'BEGIN', 'INSERT INTO t VALUES (1)', q{PREPARE TRANSACTION 'regression'};
 	run($first, q{SET testdb.template_timeout = '10ms'});
 	$inside->close;
-	has_ended($node, $inside->pid);
+	$node->has_ended($inside->pid);
 	ok(!$first->do("SELECT testdb_template_finish('$db')"), 'a prepared transaction is in the way');
-	like(told($first), qr/^55006: .*There is 1 prepared transaction/s, 'and said so');
-	$inside = session($node, $db);
+	like($first->told, qr/^55006: .*There is 1 prepared transaction/s, 'and said so');
+	$inside = $node->session($db);
 	run($inside, q{COMMIT PREPARED 'regression'});
 	run($first, 'SET testdb.end_template_sessions = on');
 	ok($first->do("SELECT testdb_template_finish('$db')"), 'sessions are terminated if that is wanted')
-	  or diag told($first);
+	  or diag $first->told;
 	$inside->close;
-	my $own = session($node, 'postgres');
+	my $own = $node->session('postgres');
 	my $name = run($own, q{SELECT testdb_clone('template1', 'regression_plain')});
 
 	for my $case (
@@ -236,7 +236,7 @@ for my $how (sort keys %ends)
 		for my $function (qw(finish cancel))
 		{
 			$own->do("SELECT testdb_template_$function('$case->[0]')");
-			like(told($own), $case->[1], "$function $case->[0]: refused");
+			like($own->told, $case->[1], "$function $case->[0]: refused");
 		}
 	}
 	run($own, q{SELECT testdb_drop('regression_plain')});
@@ -255,7 +255,7 @@ for my $case (
 	[ q{'regression', 'f', ''}, qr/^42602: base name must not be empty/ ])
 {
 	$admin->do("SELECT testdb_template_begin($case->[0])");
-	like(told($admin), $case->[1], "begin($case->[0]): refused");
+	like($admin->told, $case->[1], "begin($case->[0]): refused");
 }
 is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE state = 'building'}), 0, 'and nothing is claimed then');
 
@@ -263,7 +263,7 @@ is(run($admin, q{SELECT count(*) FROM testdb_builds WHERE state = 'building'}), 
 for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本' x 10, 3 ], [ 'regression', 200 ])
 {
 	my ($name, $length) = @$case;
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	my $row = $client->query(
 		"SELECT database, build, octet_length(database::text), starts_with('$name', left(database::text, -9)) FROM testdb_template_begin('$name', repeat('f', $length))"
 	);
@@ -282,13 +282,13 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 {
 	my $schema = build('regression_schema', 'f');
 	my ($client, $db) = builder('regression_data', 'f', base => $schema);
-	my $inside = session($node, $db);
+	my $inside = $node->session($db);
 	is(run($inside, 'SELECT count(*) FROM built'), 1000, 'a layer has what its base has');
 	run($inside, 'DELETE FROM built WHERE i > 10');
 	$inside->close;
 	run($client, "SELECT testdb_template_finish('$db')");
 	is(state_of('regression_data'), "f|ready|t|$schema|f|t", 'and says what that is');
-	$inside = session($node, my $clone = run($client, "SELECT testdb_clone('$db')"));
+	$inside = $node->session(my $clone = run($client, "SELECT testdb_clone('$db')"));
 	is(run($inside, 'SELECT count(*) FROM built'), 10, 'and what was added to it');
 	$inside->close;
 	run($client, "SELECT testdb_drop('$clone')");
@@ -300,24 +300,24 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	my $db = build('regression_rights', 'f', user => 'regress_builder');
 	is(run($admin, q{SELECT owner FROM testdb_builds WHERE name = 'regression_rights'}),
 		'regress_builder', 'it is the builder\'s');
-	my $other = session($node, 'postgres', user => 'regress_other');
+	my $other = $node->session('postgres', user => 'regress_other');
 	is(run($other, begin_sql('regression_rights', 'f')), "$db|f", 'others get the same');
 	my $clone = run($other, "SELECT testdb_clone('$db')");
 	is(run($admin, "SELECT datdba::regrole FROM pg_database WHERE datname = '$clone'"), 'regress_other',
 		'and clone it');
 	run($other, "SELECT testdb_drop('$clone')");
 	ok(!$other->do(q{SELECT testdb_template_drop('regression_rights', 'f')}), 'but do not drop it');
-	like(told($other), qr/^42501: must be owner of database $db/, 'and are told so');
+	like($other->told, qr/^42501: must be owner of database $db/, 'and are told so');
 	is(run($other, q{SELECT testdb_template_drop('regression_rights')}), 0, 'nor with all');
 	run($admin, "ALTER DATABASE $db IS_TEMPLATE false");
 	ok(!$other->do(begin_sql('regression_rights', 'f')), 'who may not clone it does not get it');
-	like(told($other), qr/^42501: permission denied to clone database/, 'and is told so');
+	like($other->told, qr/^42501: permission denied to clone database/, 'and is told so');
 	my ($builder, $half) = builder('regression_rights', 'g', user => 'regress_builder');
 	ok(!$other->do("SELECT testdb_template_$_('$half')"), "$_: only for who builds it")
-	  && like(told($other), qr/^42501: must be owner/, 'and said so')
+	  && like($other->told, qr/^42501: must be owner/, 'and said so')
 	  for qw(finish cancel);
-	my $nobody = session($node, 'postgres', user => 'regress_nobody');
-	ok(!$nobody->do("SELECT $_"), "$_: not for everybody") && like(told($nobody), qr/^42501/, 'and said so')
+	my $nobody = $node->session('postgres', user => 'regress_nobody');
+	ok(!$nobody->do("SELECT $_"), "$_: not for everybody") && like($nobody->told, qr/^42501/, 'and said so')
 	  for q{testdb_template_begin('x', 'y')}, q{testdb_template_finish('x')}, q{testdb_template_cancel('x')},
 	  q{testdb_template_drop('x')};
 	is(run($builder, q{SELECT testdb_template_drop('regression_rights')}), 1, 'its owner drops it, template or not');
@@ -327,7 +327,7 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 # Old ones give way.
 {
 	my @dbs = map { build('regression_kept', "f$_") } 1 .. 3;
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	my $clone = run($client, "SELECT testdb_clone('$dbs[1]')");
 	run($client, begin_sql('regression_kept', 'f1'));
 
@@ -335,10 +335,10 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	my $used_at = "SELECT used_at FROM testdb_builds WHERE database = '$dbs[2]'";
 	my $before = run($admin, $used_at);
 	run($admin, "ALTER DATABASE $dbs[2] ALLOW_CONNECTIONS true");
-	my $inside = session($node, $dbs[2]);
+	my $inside = $node->session($dbs[2]);
 	run($inside, 'SELECT count(*) FROM built');
 	$inside->close;
-	has_ended($node, $inside->pid);
+	$node->has_ended($inside->pid);
 	run($admin, "ALTER DATABASE $dbs[2] ALLOW_CONNECTIONS false");
 	is(run($admin, $used_at), $before, 'a session in a template is no use of it');
 	my $position = -s $node->logfile;
@@ -375,15 +375,15 @@ for my $case ([ 'ä' x 31, 200 ], [ 'x' x 63, 1 ], [ 'a"b$;--', 10 ], [ '日本'
 	my ($client, $half) = builder('regression_crash', 'g');
 	fill($half);
 	run($admin, 'CHECKPOINT');
-	kill_server($node);
-	start_again($node);
-	$admin = session($node, 'postgres');
+	$node->kill_server;
+	$node->start_again;
+	$admin = $node->session('postgres');
 	is(state_of('regression_crash'), 'f|ready|t|template1|f|t', 'after a crash, what was finished is there');
 	poll(sub { run($admin, "SELECT count(*) FROM pg_database WHERE datname = '$half'") == 0 });
 	is(run($admin, "SELECT count(*) FROM pg_database WHERE datname = '$half'"), 0, 'and what was not is gone');
-	$client = session($node, 'postgres');
+	$client = $node->session('postgres');
 	is(run($client, begin_sql('regression_crash', 'f')), "$ready|f", 'it need not be built again');
-	my $inside = session($node, my $clone = run($client, "SELECT testdb_clone('$ready')"));
+	my $inside = $node->session(my $clone = run($client, "SELECT testdb_clone('$ready')"));
 	is(run($inside, 'SELECT count(*) FROM built'), 1000, 'and can be cloned');
 	$inside->close;
 	$client->close;

@@ -9,49 +9,23 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 plan skip_all => 'no library that was built with DEBUG=1' unless $ENV{TESTDB_DEBUG_CONFIG};
 $ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG};
 
-my $node = new_server('build_points', "restart_after_crash = on\ntestdb.timeout = 20s\ninclude_if_exists 'point.conf'");
+my $node = TestdbCluster->new_server('build_points',
+	"restart_after_crash = on\ntestdb.timeout = 20s\ninclude_if_exists 'point.conf'");
 my $nfingerprints = 0;
-
-# A session with the server, which may be starting again just now.
-sub connected
-{
-	my $client;
-	poll(sub { $client = connect_to($node, 'postgres'); !$client->error && $client->do('SELECT 1') }, 60)
-	  or die 'no server';
-	return $client;
-}
-
-# Where processes fail from now on.
-sub set_point
-{
-	my ($point) = @_;
-	open my $out, '>', $node->data_dir . '/point.conf' or die $!;
-	print $out "testdb.debug_point = '$point'\n";
-	close $out;
-	my $client = connected();
-	run($client, 'SELECT pg_reload_conf()');
-	$client->close;
-	$client = undef;
-	poll(sub { my $c = connected(); my $is = ($c->query('SHOW testdb.debug_point') // '?') eq $point; $c->close; $is })
-	  or die 'not reloaded';
-	# The postmaster accepts a connection when it has told all processes: the one above may have been the first.
-	connected()->close;
-	return;
-}
 
 # What there is: finished templates, other databases of that name, claims.
 sub state_of
 {
 	my ($fingerprint) = @_;
-	my $client = connected();
+	my $client = $node->reconnect;
 	my $state = $client->query(
 		qq{
 		SELECT (SELECT count(*) FROM testdb_builds WHERE fingerprint = '$fingerprint' AND state = 'ready'),
@@ -72,16 +46,16 @@ for
 		my $title = "$point $how";
 		my $fingerprint = 'f' . ++$nfingerprints;
 		my $in_begin = $point =~ /^(build-claimed|clone)/;
-		my $client = connected();
+		my $client = $node->reconnect;
 		my $db;
 		$db = $client->query("SELECT database FROM testdb_template_begin('regression_built', '$fingerprint')")
 		  unless $in_begin;
-		set_point("$point $how");
+		$node->use_point("$point $how");
 		my $waiter;
 
 		unless ($in_begin)
 		{
-			$waiter = connected();
+			$waiter = $node->reconnect;
 			$waiter->send("SELECT * FROM testdb_template_begin('regression_built', '$fingerprint')");
 		}
 		ok( !$client->do(
@@ -89,7 +63,7 @@ for
 				? "SELECT testdb_template_begin('regression_built', '$fingerprint')"
 				: "SELECT testdb_template_finish('$db')"),
 			"$title: that is reached");
-		set_point('');
+		$node->use_point('');
 		$client->close;
 		if ($waiter && $how ne 'kill')
 		{
@@ -104,7 +78,7 @@ for
 		poll(sub { $state = state_of($fingerprint); $state =~ $expected });
 		like($state, $expected, "$title: it is finished, or nothing of it is left");
 
-		my $next = connected();
+		my $next = $node->reconnect;
 		my ($database, $build) = split /\|/,
 		  $next->query("SELECT * FROM testdb_template_begin('regression_built', '$fingerprint')") // '';
 		ok(defined $build, "$title: it can be asked for");
@@ -119,21 +93,21 @@ for
 
 # A builder whose work is taken over is not in its successor's way, nor the worker that still makes its database.
 {
-	set_point('clone-recorded wait');
-	my $client = connected();
+	$node->use_point('clone-recorded wait');
+	my $client = $node->reconnect;
 	my $pid = $client->pid;
 	$client->send(q{SELECT testdb_template_begin('regression_built', 'held')});
-	my $admin = connected();
+	my $admin = $node->reconnect;
 	poll(
 		sub {
 			slurp_file($node->logfile) =~ /debug point "clone-recorded" was reached/
 			  && run($admin, 'SELECT count(*) FROM testdb_clones() WHERE state = \'creating\'') > 0;
 		}) or die 'not reached';
-	my $waiter = connected();
+	my $waiter = $node->reconnect;
 	$waiter->send(q{SELECT * FROM testdb_template_begin('regression_built', 'held')});
 	run($admin, "SELECT pg_cancel_backend($pid)");
 	like(($client->result->{error} || {})->{C} // '', qr/^57014/, 'held: the builder is cancelled');
-	set_point('');
+	$node->use_point('');
 	my ($row) = @{ $waiter->result->{rows} };
 	is($row->[1], 't', 'held: the next is to build it');
 	ok($waiter->do("SELECT testdb_template_finish('$row->[0]')"), 'held: and does');

@@ -8,14 +8,14 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use IPC::Run;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my $script = "$FindBin::RealBin/../bin/testdb-template";
-my $node = new_server('template_script', '');
-my $admin = session($node, 'postgres');
+my $node = TestdbCluster->new_server('template_script', '');
+my $admin = $node->session('postgres');
 $ENV{PGHOST} = $node->host;
 $ENV{PGPORT} = $node->port;
 delete $ENV{PGDATABASE};
@@ -62,7 +62,7 @@ for my $shell (@shells)
 	like($err, qr/building/, "$title: what the command says goes to standard error");
 	is(slurp_file('log'), "a  b \$c\n", "$title: the command's arguments are as they were");
 	is(slurp_file('url'), "$name\n", "$title: DATABASE_URL leads to the database");
-	my $inside = session($node, my $clone = run($admin, "SELECT testdb_clone('$name')"));
+	my $inside = $node->session(my $clone = run($admin, "SELECT testdb_clone('$name')"));
 	is(run($inside, 'SELECT count(*) FROM t'), 1, "$title: it has what was built");
 	$inside->close;
 	run($admin, "SELECT testdb_drop('$clone')");

@@ -9,15 +9,14 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use File::Find;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told set_conf has_ended hold_workers wait_held);
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('memory', "testdb.workers = 1\ntestdb.template_timeout = 100ms");
+my $node = TestdbCluster->new_server('memory', "testdb.workers = 1\ntestdb.template_timeout = 100ms");
 my $data = $node->data_dir;
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 
 # What all databases and snapshots occupy, in bytes.
 sub occupied
@@ -38,7 +37,7 @@ sub found_in_clone
 {
 	my ($template, $sql) = @_;
 	my $clone = run($admin, "SELECT testdb_clone('$template')");
-	my $inside = session($node, $clone);
+	my $inside = $node->session($clone);
 	my $found = run($inside, $sql);
 	$inside->close;
 	run($admin, "SELECT testdb_drop('$clone')");
@@ -49,7 +48,7 @@ sub found_in_clone
 sub keep_no_spares
 {
 	my ($template) = @_;
-	set_conf($node, 'reload', 'testdb.spares' => 0, 'testdb.recycled' => 0);
+	$node->set_conf('reload', 'testdb.spares' => 0, 'testdb.recycled' => 0);
 	poll(sub { run($admin, q{SELECT current_setting('testdb.spares') || current_setting('testdb.recycled')}) eq '00' });
 	poll(
 		sub {
@@ -63,7 +62,7 @@ sub keep_no_spares
 # A finished template with some 20 MB in it.
 my ($template) = split /\|/, run($admin, q{SELECT database FROM testdb_template_begin('regression_memory', 'f')});
 {
-	my $inside = session($node, $template);
+	my $inside = $node->session($template);
 	run($inside, q{CREATE TABLE t AS SELECT i, repeat(md5(i::text), 10) AS text FROM generate_series(1, 50000) AS i});
 	run($inside, 'CREATE TABLE one (i int)');
 	$inside->close;
@@ -81,7 +80,7 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 	cmp_ok($size, '>', 20_000_000, 'the template is large');
 	cmp_ok($one, '<', 1.2 * $size, 'the first clone of a sealed template takes one copy');
 	is(has_copy($oid) . has_manifest($oid), '01', 'it has a manifest of its own files, and no copy of them');
-	is_same_database($node, $admin, oid_of($admin, $clone), $oid, 'the clone');
+	$node->is_same_database($admin, oid_of($admin, $clone), $oid, 'the clone');
 	run($admin, "SELECT testdb_drop('$clone')");
 
 	run($admin, "CREATE DATABASE regression_open TEMPLATE $template IS_TEMPLATE true");
@@ -97,25 +96,25 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 # Clones are restored from the template's own files as from a copy: what was changed is copied, and nothing else.
 {
 	my $clone = run($admin, "SELECT testdb_clone('$template', 'regression_again')");
-	my $inside = session($node, $clone);
+	my $inside = $node->session($clone);
 	run($inside, $_) for 'DELETE FROM t WHERE i > 10', 'CREATE TABLE more (i int)', 'INSERT INTO one VALUES (1)';
-	ok($admin->do(q{SELECT testdb_rewind('regression_again')}), 'it is rewound') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_rewind('regression_again')}), 'it is rewound') or diag $admin->told;
 	like(run($inside, $sum), qr/^50000 /, 'and has its content again');
 	is(run($inside, q{SELECT to_regclass('more') IS NULL}), 't', 'and nothing else');
 	run($inside, $_) for 'DELETE FROM t WHERE i > 10', 'CREATE TABLE more (i int)';
-	ok($admin->do(q{SELECT testdb_reset('regression_again')}), 'it is reset') or diag told($admin);
+	ok($admin->do(q{SELECT testdb_reset('regression_again')}), 'it is reset') or diag $admin->told;
 	$inside->close;
-	is_same_database($node, $admin, oid_of($admin, $clone), $oid, 'the clone that was reset');
+	$node->is_same_database($admin, oid_of($admin, $clone), $oid, 'the clone that was reset');
 
-	set_conf($node, 'reload', 'testdb.spares' => 1, 'testdb.recycled' => 10);
+	$node->set_conf('reload', 'testdb.spares' => 1, 'testdb.recycled' => 10);
 	poll(sub { run($admin, 'SHOW testdb.recycled') eq '10' });
-	$inside = session($node, $clone);
+	$inside = $node->session($clone);
 	run($inside, 'INSERT INTO one VALUES (1)');
 	$inside->close;
 	run($admin, 'SELECT testdb_stats_reset()');
 	my $clone_oid = oid_of($admin, $clone);
 	run($admin, "SELECT testdb_drop('$clone')");
-	ok(defined spare_of($admin, $clone_oid, $clone), 'it is recycled');
+	ok(defined $node->spare_of($clone_oid, $clone), 'it is recycled');
 	my ($row) = $admin->rows(
 		qq{SELECT recycled, files_copied, bytes_copied < 1000000 FROM testdb_stats WHERE name = '$template'});
 	is($row->[0], 1, 'once');
@@ -128,15 +127,15 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 
 # Somebody opens it while a clone is being made: who connects waits until its files are copied.
 {
-	my $holder = hold_workers($node);
-	my $caller = session($node, 'postgres');
+	my $holder = $node->hold_workers;
+	my $caller = $node->session('postgres');
 	$caller->send("SELECT testdb_clone('$template')");
-	wait_held($node, 1);
+	$node->wait_held(1);
 	run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS true");
 	my $pid = fork // die $!;
 	if ($pid == 0)
 	{
-		my $inside = connect_to($node, $template);
+		my $inside = $node->connect_to($template);
 		my $done = !$inside->error && $inside->do('INSERT INTO one VALUES (1)');
 		$inside->close;
 		require POSIX;
@@ -155,7 +154,7 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 	my $clone = $caller->result->{rows}[0][0];
 	waitpid $pid, 0;
 	is($?, 0, 'and gets in then');
-	my $inside = session($node, $clone);
+	my $inside = $node->session($clone);
 	is(run($inside, 'SELECT count(*) FROM one'), 0, 'the clone has nothing of what it did');
 	like(run($inside, $sum), qr/^50000 /, 'and all that was there');
 	$inside->close;
@@ -167,12 +166,12 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 {
 	is(found_in_clone($template, 'SELECT count(*) FROM one'), 1, 'the next clone has what was done');
 	is(has_copy($oid), 1, 'and comes from a snapshot');
-	my $inside = session($node, $template);
+	my $inside = $node->session($template);
 	run($inside, $_) for 'BEGIN', 'INSERT INTO one VALUES (2)';
 	is(found_in_clone($template, 'SELECT count(*) FROM one'), 1, 'so do clones while somebody is in the template');
 	run($inside, 'ROLLBACK');
 	$inside->close;
-	has_ended($node, $inside->pid);
+	$node->has_ended($inside->pid);
 	run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS false");
 	is(found_in_clone($template, 'SELECT count(*) FROM one'), 1, 'closed again, it is cloned');
 	is(has_copy($oid), 0, 'and its snapshot is gone');
@@ -181,12 +180,12 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 # Opened with somebody in it there is no copy to clone, and none of files that may change.
 {
 	run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS true");
-	my $inside = session($node, $template);
+	my $inside = $node->session($template);
 	ok(!$admin->do("SELECT testdb_clone('$template')"), 'opened and in use, it is not cloned');
-	like(told($admin), qr/^55006: /, 'for that reason');
+	like($admin->told, qr/^55006: /, 'for that reason');
 	run($inside, 'UPDATE one SET i = 7');
 	$inside->close;
-	has_ended($node, $inside->pid);
+	$node->has_ended($inside->pid);
 	is(found_in_clone($template, 'SELECT string_agg(i::text, \' \') FROM one'), 7, 'afterwards it is, as it then is');
 	run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS false");
 }
@@ -207,13 +206,13 @@ my $sum = q{SELECT count(*) || ' ' || sum(hashtext(text)) FROM t};
 
 # Spares are made from its own files, and so is what comes after a restart.
 {
-	set_conf($node, 'reload', 'testdb.spares' => 2);
+	$node->set_conf('reload', 'testdb.spares' => 2);
 	poll(sub { run($admin, 'SHOW testdb.spares') eq '2' });
 	run($admin, "SELECT testdb_prewarm('$template', 2)");
 	is(has_copy($oid), 0, 'spares are made from its own files');
 	$admin->close;
 	$node->restart;
-	$admin = session($node, 'postgres');
+	$admin = $node->session('postgres');
 	is(found_in_clone($template, $sum), found_in_clone($template, $sum), 'after a restart it is cloned');
 	is(has_copy($oid) . has_manifest($oid), '01', 'from its own files');
 	is(run($admin, q{SELECT testdb_template_drop('regression_memory', 'f')}), 1, 'it is dropped');
@@ -225,9 +224,9 @@ $node->stop;
 
 # Several workers, each of which remembers the manifest that it has read last: opened and closed without a change, the
 # template has the same files, but elsewhere.
-$node = new_server('workers', "testdb.workers = 3\ntestdb.spares = 2");
+$node = TestdbCluster->new_server('workers', "testdb.workers = 3\ntestdb.spares = 2");
 $data = $node->data_dir;
-$admin = session($node, 'postgres');
+$admin = $node->session('postgres');
 run($admin, 'CREATE DATABASE regression_toggled');
 for my $round (1 .. 8)
 {
@@ -235,7 +234,7 @@ for my $round (1 .. 8)
 	my @clones = map { run($admin, q{SELECT testdb_clone('regression_toggled')}) } 1 .. 4;
 	for my $name (@clones)
 	{
-		my $inside = session($node, $name);
+		my $inside = $node->session($name);
 		run($inside, 'CREATE TABLE own AS SELECT 1');
 		$inside->close;
 	}

@@ -11,10 +11,9 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told set_conf);
+use TestdbCluster;
 use TestdbTest;
 
 my $group = $ENV{TESTDB_GROUP} or plan skip_all => 'no right to make a control group with a memory limit';
@@ -33,10 +32,10 @@ plan skip_all => 'the tests do not run on a tmpfs' if `stat -f -c %T $dir` !~ /^
 my ($room) = `df -Pk $dir | tail -n 1` =~ /^\S+\s+\d+\s+\d+\s+(\d+)/;
 plan skip_all => 'the tmpfs is too small' if $room * 1024 < 1.5 * limit();
 
-my $node = new_server('container',
+my $node = TestdbCluster->new_server('container',
 	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\nwal_recycle = off\ntestdb.min_free_space = 32MB\ntestdb.workers = 2"
 );
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
 $node->safe_psql('regression_template',
 	q{CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 40000)});
@@ -64,15 +63,15 @@ for my $round (1 .. 3)
 	cmp_ok(scalar @clones, '>=', 2, "round $round: some clones are made");
 	cmp_ok(scalar @clones, '<', $fit, "round $round: fewer than the limit of memory would hold by themselves");
 	like(
-		told($admin),
+		$admin->told,
 		qr/^53100: not enough free space for another database\nIt needs \d+ kB more than the 32 MB of "testdb.min_free_space"; \d+ kB are free of the \d+ kB of memory that the server's control group may use, and the data directory is in memory. Clones in use take about \d+ MB, spares and databases being removed 0 MB, snapshots \d+ MB.\nDrop databases that are no longer needed, raise the memory limit/,
 		"round $round: and said why there are no more");
-	my ($clones_mb, $snapshots_mb) = told($admin) =~ /use take about (\d+) MB.*snapshots (\d+) MB/;
+	my ($clones_mb, $snapshots_mb) = $admin->told =~ /use take about (\d+) MB.*snapshots (\d+) MB/;
 	cmp_ok($clones_mb, '>=', @clones * int($size / 1048576), "round $round: they are counted");
 	cmp_ok($snapshots_mb, '>=', int($size / 1048576), "round $round: so is the snapshot");
 
 	# A clone that exists is whole, and dropping makes room: two, since WAL is in memory as well, and grows meanwhile.
-	my $inside = session($node, $clones[-1]);
+	my $inside = $node->session($clones[-1]);
 	is(run($inside, 'SELECT count(*) FROM big'), 40000, "round $round: the last one is whole");
 	$inside->close;
 	run($admin, "SELECT testdb_drop('" . pop(@clones) . "')") for 1 .. 2;

@@ -7,21 +7,20 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told set_conf);
+use TestdbCluster;
 use TestdbTest;
 
-my $node = new_server('budget', "testdb.workers = 2\ntestdb.spares = 4\ntestdb.recycled = 10");
+my $node = TestdbCluster->new_server('budget', "testdb.workers = 2\ntestdb.spares = 4\ntestdb.recycled = 10");
 my $data = $node->data_dir;
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 
 # Changes settings, and waits until they are in effect.
 sub configure
 {
 	my (%settings) = @_;
-	set_conf($node, 'reload', %settings);
+	$node->set_conf('reload', %settings);
 	for my $name (keys %settings)
 	{
 		poll(sub { run($admin, "SHOW $name") eq $settings{$name} }) or die "$name is not $settings{$name}";
@@ -147,9 +146,9 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 	configure('testdb.snapshot_timeout' => '1s');
 	run($admin, "SELECT testdb_drop('" . pop(@all) . "')") while @all > 1;
 	ok(-d $dir, 'as long as there is a clone there is the snapshot');
-	my $inside = session($node, $all[0]);
+	my $inside = $node->session($all[0]);
 	run($inside, 'TRUNCATE t');
-	ok($admin->do("SELECT testdb_rewind('$all[0]')"), 'from which it is restored') or diag told($admin);
+	ok($admin->do("SELECT testdb_rewind('$all[0]')"), 'from which it is restored') or diag $admin->told;
 	is(run($inside, 'SELECT count(*) FROM t'), 10000, 'whole');
 	$inside->close;
 	run($admin, "SELECT testdb_drop('$all[0]')");
@@ -161,7 +160,7 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 	configure('testdb.snapshot_timeout' => 0);
 	my ($clone) = clones(1);
 	ok(-d $dir, 'it is taken anew when it is needed');
-	$inside = session($node, $clone);
+	$inside = $node->session($clone);
 	is(run($inside, 'SELECT count(*) FROM t'), 10000, 'and is whole');
 	$inside->close;
 	run($admin, "SELECT testdb_drop('$clone')");

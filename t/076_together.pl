@@ -10,17 +10,16 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use POSIX ();
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told kill_server start_again);
+use TestdbCluster;
 use TestdbTest;
 use Time::HiRes qw(time);
 
 my $n = 16;
-my $node = new_server('together', "testdb.spares = 2\nmax_worker_processes = 16");
+my $node = TestdbCluster->new_server('together', "testdb.spares = 2\nmax_worker_processes = 16");
 my $dir = $PostgreSQL::Test::Utils::tmp_check;
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 
 # How many sessions wait for the builder of a template.
 sub waiting
@@ -36,7 +35,7 @@ sub waiting
 sub suite
 {
 	my ($name, $notes, $others, $middle) = @_;
-	my $client = connect_to($node, 'postgres', timeout => 120);
+	my $client = $node->connect_to('postgres', timeout => 120);
 	return 2 if $client->error;
 	my $row = ($client->rows("SELECT * FROM testdb_template_begin('$name', 'f')"))[0];
 	return 3 if $client->error;
@@ -44,9 +43,9 @@ sub suite
 	if ($build eq 't')
 	{
 		append_to_file($notes, "$$\n");
-		my $inside = connect_to($node, $template);
+		my $inside = $node->connect_to($template);
 		return 4 unless $inside->do('CREATE TABLE built AS SELECT generate_series(1, 1000) AS i');
-		my $watch = connect_to($node, 'postgres');
+		my $watch = $node->connect_to('postgres');
 		poll(sub { waiting($watch) >= $others->() }, 60) or return 5;
 		$watch->close;
 		$middle->($client);
@@ -54,7 +53,7 @@ sub suite
 		return 6 unless $client->do("SELECT testdb_template_finish('$template')");
 	}
 	my $clone = $client->query("SELECT testdb_clone('$template')") or return 7;
-	my $inside = connect_to($node, $clone);
+	my $inside = $node->connect_to($clone);
 	return 8 unless ($inside->query('SELECT count(*) FROM built') // '') eq '1000';
 	return 9 unless $inside->do('DELETE FROM built WHERE i > 10');
 	$inside->close;
@@ -123,7 +122,7 @@ is( run_together(
 			my ($builders, $client) = @_;
 			if ($builders < 3)
 			{
-				my $other = connect_to($node, 'postgres');
+				my $other = $node->connect_to('postgres');
 				$other->do('SELECT pg_terminate_backend(' . $client->pid . ')');
 				$other->close;
 			}
@@ -162,13 +161,13 @@ is_clean('regression_ended', 'two sessions terminated');
 		push @pids, $pid;
 	}
 	poll(sub { -e $reached }, 60) or die 'the build was not reached';
-	kill_server($node);
-	start_again($node);
+	$node->kill_server;
+	$node->start_again;
 	my %ends;
 	waitpid($_, 0), $ends{$?}++ for @pids;
 	is(join(' ', %ends), "0 $n", 'the server killed in the middle: all work when they have come again');
 	is(scalar(() = slurp_file($notes) =~ /\n/g), 2, 'the server killed in the middle: it is built once more');
-	$admin = session($node, 'postgres');
+	$admin = $node->session('postgres');
 	is_clean('regression_server', 'the server killed in the middle');
 }
 
@@ -202,7 +201,7 @@ is_clean('regression_ended', 'two sessions terminated');
 	my $most = 0;
 	for my $i (1 .. 20)
 	{
-		my $client = session($node, 'postgres');
+		my $client = $node->session('postgres');
 		my ($db) = split /\|/, run($client, "SELECT * FROM testdb_template_begin('regression_versions', 'f$i')");
 		run($client, "SELECT testdb_template_finish('$db')");
 		$client->close;
@@ -224,7 +223,7 @@ is_clean('regression_ended', 'two sessions terminated');
 	$most = 0;
 	for my $i (21 .. 26)
 	{
-		my $client = session($node, 'postgres');
+		my $client = $node->session('postgres');
 		my ($db) = split /\|/, run($client, "SELECT * FROM testdb_template_begin('regression_versions', 'f$i')");
 		run($client, "SELECT testdb_template_finish('$db')");
 		$client->close;
@@ -270,9 +269,9 @@ is_clean('regression_ended', 'two sessions terminated');
 	$node->append_conf('postgresql.conf',
 		"autovacuum = on\nautovacuum_naptime = 1s\nautovacuum_vacuum_threshold = 10\nautovacuum_analyze_threshold = 10\nautovacuum_vacuum_insert_threshold = 10\nlog_autovacuum_min_duration = 0"
 	);
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	my ($db) = split /\|/, run($client, q{SELECT * FROM testdb_template_begin('regression_quiet', 'f')});
-	my $inside = session($node, $db);
+	my $inside = $node->session($db);
 	run($inside, $_)
 	  for 'CREATE TABLE t AS SELECT generate_series(1, 10000) AS i', 'UPDATE t SET i = i + 1',
 	  'DELETE FROM t WHERE i > 5000', 'CREATE TABLE empty (i int)';

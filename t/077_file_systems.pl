@@ -11,9 +11,9 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use File::Basename;
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbTest;
 
 my @mounts = split ' ', $ENV{TESTDB_MOUNTS} // '';
@@ -33,8 +33,9 @@ for my $dir (@mounts)
 	my $type = basename($dir);
 	local $PostgreSQL::Test::Utils::tmp_check = $dir;
 	my $node =
-	  new_server($type, "wal_level = minimal\nmax_wal_senders = 0\ntestdb.min_free_space = 8MB\ntestdb.recycled = 2");
-	my $admin = session($node, 'postgres');
+	  TestdbCluster->new_server($type,
+		"wal_level = minimal\nmax_wal_senders = 0\ntestdb.min_free_space = 8MB\ntestdb.recycled = 2");
+	my $admin = $node->session('postgres');
 
 	run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
 	$node->safe_psql(
@@ -58,7 +59,7 @@ for my $dir (@mounts)
 	{
 		cmp_ok($taken, '<', $size / 2, "$type: two clones and a snapshot share the template's blocks");
 	}
-	is_same_database($node, $admin, oid_of($admin, $_), $template, "$type: a clone") for @clones;
+	$node->is_same_database($admin, oid_of($admin, $_), $template, "$type: a clone") for @clones;
 
 	# What is written in one is seen in no other, and goes when it is recycled, reset or rewound.
 	my @oids = map { oid_of($admin, $_) } @clones;
@@ -66,16 +67,16 @@ for my $dir (@mounts)
 	$node->safe_psql($_, $change) for @clones;
 	is($node->safe_psql('regression_template', q{SELECT count(*) FROM big WHERE t = 'changed'}),
 		0, "$type: the template has no change");
-	is_same_database($node, $admin, oid_of($admin, run($admin, q{SELECT testdb_clone('regression_template')})),
+	$node->is_same_database($admin, oid_of($admin, run($admin, q{SELECT testdb_clone('regression_template')})),
 		$template, "$type: nor has another clone");
 	run($admin, "SELECT testdb_drop('$clones[0]')");
-	my $name = spare_of($admin, $oids[0], $clones[0]);
+	my $name = $node->spare_of($oids[0], $clones[0]);
 	ok($name, "$type: a dropped clone is recycled");
-	is(differences(files_of($node, $template), files_of($node, $oids[0])), '', "$type: with the template's files");
+	is(differences($node->files_of($template), $node->files_of($oids[0])), '', "$type: with the template's files");
 	run($admin, "SELECT testdb_reset('$clones[1]')");
-	is_same_database($node, $admin, $oids[1], $template, "$type: a reset clone");
+	$node->is_same_database($admin, $oids[1], $template, "$type: a reset clone");
 
-	my $inside = session($node, $clones[1]);
+	my $inside = $node->session($clones[1]);
 	run($inside, $_) for split /; /, $change;
 	run($admin, "SELECT testdb_rewind('$clones[1]')");
 	is(run($inside, 'SELECT count(*), count(t) FROM big'), '50000|50000', "$type: a rewound clone has its table again");
@@ -86,11 +87,11 @@ for my $dir (@mounts)
 	$admin->close;
 	$node->stop('immediate');
 	$node->start;
-	$admin = session($node, 'postgres');
+	$admin = $node->session('postgres');
 	is($node->safe_psql($clones[1], 'SELECT max(t), count(*) FROM small'),
 		'template|2', "$type: a clone in use survives a crash");
 	is($node->safe_psql($clones[1], 'SELECT count(DISTINCT md5(t)) FROM big'), 50000, "$type: whole");
-	is_same_database($node, $admin, oid_of($admin, run($admin, q{SELECT testdb_clone('regression_template')})),
+	$node->is_same_database($admin, oid_of($admin, run($admin, q{SELECT testdb_clone('regression_template')})),
 		$template, "$type: a clone after the crash");
 	run($admin, 'SELECT testdb_drop_all()');
 	$admin->close;

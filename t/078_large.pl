@@ -11,10 +11,9 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use TestdbHold qw(told);
+use TestdbCluster;
 use TestdbTest;
 
 plan skip_all => 'only with TESTDB_LONG=1' unless $ENV{TESTDB_LONG};
@@ -42,9 +41,9 @@ sub occupied
 	return $kb / 1024;
 }
 
-my $node = new_server('large',
+my $node = TestdbCluster->new_server('large',
 	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\ntestdb.spares = 5\ntestdb.workers = 2");
-my $admin = session($node, 'postgres');
+my $admin = $node->session('postgres');
 my ($template) = split /\|/, run($admin, q{SELECT database FROM testdb_template_begin('regression_large', 'f')});
 my $empty = occupied($node);
 $node->safe_psql($template,
@@ -61,7 +60,7 @@ my $clone = run($admin, "SELECT testdb_clone('$template')");
 cmp_ok(occupied($node) - $empty, '<', 2.05 * $size, 'the first clone adds one copy');
 is($node->safe_psql($clone, 'SELECT count(*) FROM big'), 1350000, 'and is whole');
 ok(!$admin->do("SELECT testdb_clone('$template')"), 'there is no room for another');
-like(told($admin), qr/^53100: not enough free space for another database/, 'which is said');
+like($admin->told, qr/^53100: not enough free space for another database/, 'which is said');
 run($admin, "SELECT testdb_drop('$clone')");
 is(run($admin, "SELECT testdb_clone('$template') IS NOT NULL"), 't', 'once it is dropped, there is');
 is(kills(), 0, 'the kernel has ended no process') if defined kills();
@@ -71,7 +70,7 @@ run($admin, 'SELECT testdb_drop_all()');
 run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS true");
 ok(!$admin->do("SELECT testdb_clone('$template')"),
 	'an open template takes two more copies, for which there is no room');
-like(told($admin), qr/^53100: not enough free space for another database/, 'which is said as well');
+like($admin->told, qr/^53100: not enough free space for another database/, 'which is said as well');
 is(kills(), 0, 'the kernel has ended no process still') if defined kills();
 
 $admin->close;

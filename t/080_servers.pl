@@ -19,12 +19,11 @@ use lib "$FindBin::RealBin/lib";
 
 use Fcntl      qw(O_CREAT O_EXCL O_WRONLY);
 use List::Util qw(max shuffle);
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-use TestdbChaos;
+use TestdbCluster;
 use TestdbTest;
 
 my $ntests = int(($ENV{TESTDB_SERVERS_TESTS} // 600) / 2);
@@ -36,7 +35,7 @@ plan skip_all => 'TESTDB_SERVERS_TESTS is 0' unless $ntests;
 sub add_server
 {
 	my ($name) = @_;
-	my $node = new_server(
+	my $node = TestdbCluster->new_server(
 		$name, q{
 listen_addresses = '127.0.0.1'
 fsync = off
@@ -47,10 +46,10 @@ restart_after_crash = off
 testdb.spares = 8
 });
 	$node->append_conf('postgresql.conf', "testdb.uri = 'postgresql://127.0.0.1:" . $node->port . "/'");
-	take_over($node);
-	my $admin = session($node, 'postgres');
+	$node->restart;
+	my $admin = $node->session('postgres');
 	run($admin, 'CREATE DATABASE app_template');
-	my $in_template = session($node, 'app_template');
+	my $in_template = $node->session('app_template');
 	run($in_template, 'CREATE TABLE item AS SELECT i FROM generate_series(1, 500) i');
 	$in_template->close;
 	run($admin, 'ALTER DATABASE app_template IS_TEMPLATE true');
@@ -204,7 +203,7 @@ my $kill = sub {
 	my ($number, $port) = @_;
 	return if $port != $victim->port || (-s "$folder/crash.done" // 0) < $ntests / 2;
 	return unless sysopen my $mark, "$folder/killer", O_CREAT | O_EXCL | O_WRONLY;
-	kill_pids(0, server_pids($victim));
+	kill_pids(0, $victim->server_pids);
 	syswrite $mark, "$number\n";
 	return;
 };
@@ -216,8 +215,8 @@ my $wait = sub {
 };
 my $restart = sub {
 	poll(sub { -s "$folder/killer" }, 60) or die 'nobody has killed the server';
-	kill_everything($victim, 0);
-	start_server($victim);
+	$victim->kill_everything(0);
+	$victim->start;
 	append_to_file("$folder/restarted", "\n");
 	return;
 };
@@ -238,7 +237,7 @@ is($bad_ends, 0, 'no worker has died');
 # Nothing is left anywhere, but what the other sessions of the killed server had is gone by itself.
 for my $node (@nodes)
 {
-	my $admin = session($node, 'postgres');
+	my $admin = $node->session('postgres');
 	my $left;
 	poll(sub { ($left = run($admin, 'SELECT count(*) FROM testdb_clones')) == 0 }, 30);
 	is($left, 0, $node->name . ' has no clones left');
@@ -270,5 +269,5 @@ SKIP:
 	is(eval { my $n = 0; $n += $_ for values %seen; $n }, 60, 'always');
 }
 
-stop_server($_) for @nodes;
+$_->stop for @nodes;
 done_testing();

@@ -74,6 +74,14 @@ sub message
 	return join ' ', grep { defined } @{ $self->{error} }{qw(C M D)};
 }
 
+# What was told last, in one text: SQLSTATE, message, detail, hint.
+sub told
+{
+	my ($self) = @_;
+	my $error = $self->{error} or return 'no error';
+	return join "\n", "$error->{C}: $error->{M}", map { defined $_ ? $_ : () } @{$error}{qw(D H)};
+}
+
 # Is the session still there, as far as is known?
 sub is_open
 {
@@ -226,6 +234,15 @@ sub close
 	}
 	$self->{open} = 0;
 	$self->{lost} ||= { C => '08003', M => 'session is closed' };
+	return;
+}
+
+# Ends the session as kill -9 of the client does: without a word to the server.
+sub vanish
+{
+	my ($self) = @_;
+	$self->{socket}->close;
+	$self->{open} = 0;
 	return;
 }
 

@@ -1,5 +1,6 @@
 
-# What the tests of the engine share: a server, sessions, and ways to look at a database from outside.
+# What the tests share that is not about a server as a whole, which is in TestdbCluster: statements, waiting, what databases look like
+# from within, and processes of the test's own.
 
 package TestdbTest;
 
@@ -7,17 +8,13 @@ use strict;
 use warnings;
 
 use Carp;
-use Digest::MD5;
 use Exporter 'import';
-use PostgreSQL::Test::Cluster;
+use POSIX qw(_exit);
 use PostgreSQL::Test::Utils;
-use TestdbClient;
-use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-  qw(how_much new_server has_contrib connect_to session run oid_of poll spare_of dump_of files_of differences
-  row_columns catalog_rows described is_same_database);
+  qw(how_much has_contrib run oid_of poll is_idle differences row_columns catalog_rows described kill_pids in_child add_line lines_of);
 
 # How much a test does that could go on for ever: what the environment says by this name, or by itself as much as the run is meant
 # to last. A run is long if TESTDB_LONG is set, as continuous integration does.
@@ -27,30 +24,6 @@ sub how_much
 	return $ENV{$name} // ($ENV{TESTDB_LONG} ? $long : $short);
 }
 
-# A server with testdb in its database postgres, started; settings are lines for its configuration. No databases are made
-# ahead unless they say so: then it is known which one is handed out next.
-#
-# Without TEMP_CONFIG there is nothing that loads testdb: see test/run.
-sub new_server
-{
-	my ($name, $settings, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-
-	$node->init(%params);
-	$node->append_conf(
-		'postgresql.conf', qq{
-log_statement = none
-autovacuum = off
-max_connections = 60
-shared_buffers = 32MB
-testdb.spares = 0
-$settings
-});
-	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION testdb');
-	return $node;
-}
-
 # Whether PostgreSQL has this extension of contrib. Some builds have none; a test then skips what needs it, and nothing else.
 sub has_contrib
 {
@@ -58,26 +31,6 @@ sub has_contrib
 	my ($folder, $err) = run_command([ $ENV{PG_CONFIG} || 'pg_config', '--sharedir' ]);
 	die "pg_config: $err" if $folder eq '';
 	return -e "$folder/extension/$name.control";
-}
-
-# A session in a database of this server.
-sub connect_to
-{
-	my ($node, $db, %args) = @_;
-	return TestdbClient->new(
-		host => $node->host,
-		port => $node->port,
-		db => $db,
-		%args);
-}
-
-# The same, which must succeed.
-sub session
-{
-	my ($node, $db, %args) = @_;
-	my $client = connect_to($node, $db, %args);
-	die "$db: " . $client->message if $client->error;
-	return $client;
 }
 
 # Runs a statement that must succeed, and returns its rows as text.
@@ -113,53 +66,6 @@ sub poll
 		}
 		usleep(2000);
 	}
-}
-
-# Waits until a database that was dropped is ready to be handed out, and returns the name that it then has; undef if it
-# has gone instead.
-sub spare_of
-{
-	my ($admin, $oid, $old_name) = @_;
-	my $name;
-	poll(
-		sub {
-			my ($row) = $admin->rows(
-				qq{
-				SELECT datname, datconnlimit,
-					(SELECT coalesce(sum(recycling), 0) FROM testdb_templates)
-				FROM pg_database WHERE oid = $oid});
-			$name = $row ? $row->[0] : undef;
-			return !$row
-			  || ($row->[0] ne $old_name && $row->[1] != -2 && $row->[2] == 0);
-		}) or die "database $old_name is neither recycled nor removed";
-	return $name;
-}
-
-# pg_dump of a database, without what differs from one run to the next.
-sub dump_of
-{
-	my ($node, $db) = @_;
-	my ($out, $err) = run_command([ 'pg_dump', '-h', $node->host, '-p', $node->port, '--blobs', $db ]);
-	die "pg_dump of $db: $err" if $err ne '';
-	$out =~ s/^\\(un)?restrict .*$//mg;
-	return $out;
-}
-
-# The files in a database's directory: name => checksum. Nothing of it is read from the server's memory.
-sub files_of
-{
-	my ($node, $oid) = @_;
-	my $dir = $node->data_dir . "/base/$oid";
-	my %files;
-	opendir my $handle, $dir or die "$dir: $!";
-	for my $file (grep { !/^\.\.?$/ } readdir $handle)
-	{
-		open my $in, '<:raw', "$dir/$file" or next;
-		$files{$file} = Digest::MD5->new->addfile($in)->hexdigest . ' ' . -s $in;
-		close $in;
-	}
-	closedir $handle;
-	return \%files;
 }
 
 # How two such hashes differ, in lines; the empty string if they don't.
@@ -253,13 +159,84 @@ sub described
 	return \%rows;
 }
 
-# Tests that a database that nobody has connected to yet equals another one, which is flushed, in files and catalogs.
-sub is_same_database
+# Are all workers there, with nothing to do?
+sub is_idle
 {
-	my ($node, $admin, $oid, $wanted_oid, $title) = @_;
-	my $files = differences(files_of($node, $wanted_oid), files_of($node, $oid));
-	my $rows = differences(catalog_rows($admin, $wanted_oid), catalog_rows($admin, $oid));
-	return is($files, '', "$title: files") & is($rows, '', "$title: catalogs");
+	my ($client) = @_;
+	return run(
+		$client, q{
+		SELECT count(*) = current_setting('testdb.workers')::int FROM pg_stat_activity
+		WHERE backend_type = 'testdb worker' AND state = 'idle' AND wait_event_type = 'Extension'}) eq 't';
+}
+
+# Is the process stopped, a zombie or gone?
+sub _is_stopped
+{
+	my ($pid) = @_;
+	open my $in, '<', "/proc/$pid/stat" or return 1;
+	my $line = <$in> // '';
+	close $in;
+	return $line !~ /\) [^TtZX] /;
+}
+
+# Kills processes with signal 9; how many there were. With $whole_writes each has finished its system call before that, so that no page is torn:
+# PostgreSQL can't repair one with full_page_writes = off.
+sub kill_pids
+{
+	my ($whole_writes, @pids) = @_;
+	return 0 unless @pids;
+	if ($whole_writes)
+	{
+		kill 'STOP', @pids;
+		poll(
+			sub {
+				!grep { !_is_stopped($_) } @pids;
+			},
+			5);
+	}
+	return kill 'KILL', @pids;
+}
+
+# Runs the function in a child process and returns its process ID. Output that the child leaves behind for the parent goes
+# through files.
+sub in_child
+{
+	my ($function) = @_;
+	my $pid = fork;
+	die "fork: $!" unless defined $pid;
+	return $pid if $pid;
+	my $ok = eval { $function->(); 1 };
+	my $why = $@;
+	print STDERR "# child failed: $why\n" unless $ok;
+	_exit($ok ? 0 : 1);
+}
+
+# Adds a line to a file, in one write, with the time.
+sub add_line
+{
+	my ($file, @words) = @_;
+	open my $out, '>>', $file or die "$file: $!";
+	syswrite $out, join("\t", sprintf('%.6f', time), @words) . "\n";
+	close $out;
+	return;
+}
+
+# The lines of such files, as arrays of words, in the order of time.
+sub lines_of
+{
+	my (@files) = @_;
+	my @lines;
+	for my $file (@files)
+	{
+		open my $in, '<', $file or next;
+		while (<$in>)
+		{
+			chomp;
+			push @lines, [ split /\t/, $_, -1 ];
+		}
+		close $in;
+	}
+	return sort { $a->[0] <=> $b->[0] } @lines;
 }
 
 1;
