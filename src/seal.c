@@ -31,7 +31,11 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_statistic.h"
 #include "catalog/pg_statistic_ext_data.h"
 #include "commands/dbcommands.h"
@@ -55,22 +59,56 @@
 PGDLLEXPORT void testdb_vacuum_main(Datum main_arg);
 
 /*
- * VACUUM (FREEZE) a list of VacuumRelations, or the whole database, with
- * ANALYZE, if it is empty.  Locked tables (for example a shared catalog) are
+ * Return the VacuumRelations of all tables of this database that VACUUM
+ * processes, except shared catalogs, in cxt.  Other sessions would have to
+ * read their caches of these anew.
+ */
+static List *
+list_tables(MemoryContext cxt)
+{
+	List	   *tables = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	rel = table_open(RelationRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (form->relisshared ||
+			(form->relkind != RELKIND_RELATION && form->relkind != RELKIND_MATVIEW &&
+			 form->relkind != RELKIND_PARTITIONED_TABLE))
+			continue;
+		old = MemoryContextSwitchTo(cxt);
+		tables = lappend(tables, makeVacuumRelation(NULL, form->oid, NIL));
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return tables;
+}
+
+/*
+ * VACUUM (FREEZE) some tables, and ANALYZE them if told so.  Locked ones are
  * skipped.  Not in a transaction.
  *
  * Errors: those of VACUUM.
  */
 static void
-vacuum_now(List *relations, MemoryContext cxt)
+vacuum_now(List *tables, bool analyze, MemoryContext cxt)
 {
 	VacuumStmt *stmt = makeNode(VacuumStmt);
 
 	stmt->is_vacuumcmd = true;
-	stmt->rels = relations;
+	stmt->rels = tables;
 	stmt->options = list_make2(makeDefElem("freeze", NULL, -1),
 							   makeDefElem("skip_locked", NULL, -1));
-	if (relations == NIL)
+	if (analyze)
 		stmt->options = lappend(stmt->options, makeDefElem("analyze", NULL, -1));
 	StartTransactionCommand();
 
@@ -101,14 +139,14 @@ testdb_vacuum_main(Datum main_arg)
 
 	database_init_visitor(database);
 	pgstat_report_activity(STATE_RUNNING, "testdb: vacuuming a template");
-	vacuum_now(NIL, cxt);
+	vacuum_now(list_tables(cxt), true, cxt);
 
 	/*
 	 * The catalogs in which ANALYZE leaves its results were vacuumed before
 	 * most of these were written, and autovacuum would come for the old ones.
 	 */
 	vacuum_now(list_make2(makeVacuumRelation(NULL, StatisticExtDataRelationId, NIL),
-						  makeVacuumRelation(NULL, StatisticRelationId, NIL)), cxt);
+						  makeVacuumRelation(NULL, StatisticRelationId, NIL)), false, cxt);
 	build_note_vacuumed(database);
 }
 

@@ -239,6 +239,8 @@ is_clean('regression_ended', 'two sessions terminated');
 {
 	my $client = session($node, 'postgres');
 	my $base = 'template1';
+	my $shared = q{SELECT sum(vacuum_count) FROM pg_stat_sys_tables JOIN pg_class c ON c.oid = relid WHERE relisshared};
+	my $vacuumed = run($client, $shared);
 	for my $name ('regression_clean', 'regression_cleaner')
 	{
 		my ($db) = split /\|/, run($client, "SELECT * FROM testdb_template_begin('$name', 'f', '$base')");
@@ -259,6 +261,7 @@ is_clean('regression_ended', 'two sessions terminated');
 		),
 		'',
 		'a finished template has no dead rows');
+	is(run($client, $shared), $vacuumed, 'tables of all databases were left alone');
 	$inside->close;
 	run($admin, "SELECT testdb_template_drop('$_')") for 'regression_cleaner', 'regression_clean';
 	$client->close;
