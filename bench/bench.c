@@ -609,7 +609,8 @@ spare_once(Client *client)
 
 /*
  * Kind "first": the first clone of a template that has just been finished, next
- * to the simplest statement on the same connection.
+ * to the simplest statement on the same connection.  The session has just
+ * cloned another template, so that processor and session know the way.
  */
 static void
 first_once(Client *client)
@@ -618,6 +619,7 @@ first_once(Client *client)
 	char		sql[SQL_SIZE];
 	char		template[NAME_SIZE];
 	char		name[NAME_SIZE];
+	char		other[NAME_SIZE];
 	double		begun;
 	double		selected;
 
@@ -627,7 +629,10 @@ first_once(Client *client)
 	query(client->control, sql, template, sizeof(template));
 	print_to(sql, sizeof(sql), "SELECT testdb_template_finish('%s')", template);
 	command(client->control, sql);
+	make_database(client, name);
+	drop_database(client, name);
 	wait_quiet(client->control);
+	make_database(client, other);
 
 	print_to(sql, sizeof(sql), "SELECT testdb_clone('%s')", template);
 	begun = now();
@@ -639,6 +644,7 @@ first_once(Client *client)
 
 	(void) use_database(client, name, true);
 	drop_database(client, name);
+	drop_database(client, other);
 	print_to(sql, sizeof(sql), "SELECT testdb_template_drop('bench_first', '%lu')", serial);
 	command(client->control, sql);
 }
