@@ -3,7 +3,6 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    globalSetup: 'testing/template.ts',
     // For machines that have less than a processor for each worker.
     testTimeout: 30_000,
   },

@@ -3,10 +3,11 @@ import { eq, sql } from 'drizzle-orm';
 import { migrate } from 'drizzle-orm/node-postgres/migrator';
 import { expect } from 'vitest';
 import { product } from '../src/schema';
-import { test } from '../testing/test';
+import { call, test } from '../testing/test';
 
 for (const price of [1, 2, 3]) {
-  test(`a statement that was prepared before the rewind, price ${price}`, async ({ sameDb, worker, admin }) => {
+  test(`a statement that was prepared before the rewind, price ${price}`, async ({ sameDb }) => {
+    const { rows: [{ name }] } = await sameDb.execute<{ name: string }>(sql`SELECT current_database()::text AS name`);
     const statement = sameDb.select().from(product).where(eq(product.id, sql.placeholder('id'))).prepare('product_by_id');
     const preparedAt = async () => (await sameDb.execute(
       sql`SELECT pg_backend_pid(), prepare_time FROM pg_prepared_statements WHERE name = 'product_by_id'`)).rows;
@@ -17,7 +18,7 @@ for (const price of [1, 2, 3]) {
 
     await sameDb.update(product).set({ price });
     expect(await statement.execute({ id: 1 })).toEqual([{ ...kettle, price }]);
-    await admin.query('SELECT testdb_rewind($1)', [worker.name]);
+    await call('testdb_rewind($1)', name);
     expect(await statement.execute({ id: 1 })).toEqual([kettle]);
     expect(await preparedAt()).toEqual(before);
   });

@@ -1,65 +1,48 @@
 // Databases for the tests, by testdb. Copy this file, and delete the half of it that you don't use.
-//
-//   withDatabase    a database of its own for each test
-//   workerDatabase  one database for each test file, which is made what the template is again before each test, while
-//                   connections to it stay open
-const { createHash } = require('node:crypto');
 const { readFileSync, readdirSync } = require('node:fs');
 const knex = require('knex');
-const pg = require('pg');
 
 // Where testdb is. What a test gets is another database on this server.
-const adminUrl = process.env.ADMIN_URL ?? 'postgresql://postgres:postgres@localhost:5435/postgres';
-const connect = (database) => knex({ client: 'pg', connection: Object.assign(new URL(adminUrl), { pathname: database }).href });
+const server = process.env.ADMIN_URL ?? 'postgresql://postgres:postgres@localhost:5435/postgres';
+const open = (name, pool) => knex({ client: 'pg', connection: new URL(name, server).href, pool });
+// One connection that stays. The clones go with it: when this process ends, however it ends.
+const admin = open('postgres', { min: 1, max: 1 });
+const call = async (text, ...values) => (await admin.raw(`SELECT * FROM ${text}`, values)).rows[0];
+let template, worker;
 
-// What the template is made from: after a change of a migration there is another one.
-const files = ['migrations', 'seeds'].flatMap((folder) => readdirSync(folder).sort().map((file) => `${folder}/${file}`));
-const fingerprint = createHash('sha256').update(files.map((file) => readFileSync(file, 'utf8')).join('\n')).digest('hex');
-
-// A client and not an instance of Knex, whose pool closes connections that are idle.
-const admin = new pg.Client({ connectionString: adminUrl });
-let template;
-
-// The process that comes first makes the template; the others wait here.
+// Of the processes that start together one makes the template, and the others wait here. After a change of a migration or a
+// seed there is another one.
 beforeAll(async () => {
-  await admin.connect();
-  const { rows: [{ database, build }] } = await admin.query("SELECT * FROM testdb_template_begin('shop', $1)", [fingerprint]);
-  if (build) {
-    const building = connect(database);
-    await building.migrate.latest();
-    await building.seed.run();
-    await building.destroy();
-    await admin.query('SELECT testdb_template_finish($1)', [database]);
+  const files = ['migrations', 'seeds'].flatMap((folder) => readdirSync(folder).sort().map((file) => `${folder}/${file}`));
+  template = await call("testdb_template_begin('shop', md5(?))", files.map((file) => readFileSync(file, 'utf8')).join('\n'));
+  if (template.build) {
+    const db = open(template.database);
+    await db.migrate.latest();
+    await db.seed.run();
+    await db.destroy();
+    await call('testdb_template_finish(?)', template.database);
   }
-  template = database;
 });
-afterAll(() => admin.end());
+afterAll(() => Promise.all([worker?.destroy(), admin.destroy()]));
 
-// The clone goes with the connection `admin`: when this process ends, however it ends.
-const clone = async (label) => (await admin.query(
-  "SELECT testdb_clone($1, scope => 'session', label => left($2, 100)) AS name", [template, label])).rows[0].name;
+const clone = async (label) =>
+  open((await call("testdb_clone(?, scope => 'session', label => left(?, 100)) AS name", template.database, label)).name);
 
-/** Use: test('...', withDatabase(async (db) => { ... })) */
+/** A database for each test. Use: test('...', withDatabase(async (db) => { ... })) */
 exports.withDatabase = (run) => async () => {
-  const name = await clone(expect.getState().currentTestName);
-  const db = connect(name);
-  const kept = await run(db).then(() => false, (error) => ({ error }));
+  const db = await clone(expect.getState().currentTestName);
+  const name = db.client.database();
+  const error = await run(db).then(() => null, (error) => error);
   await db.destroy();
-  await admin.query(kept ? "SELECT testdb_keep($1, '2 days')" : 'SELECT testdb_drop($1)', [name]);
-  if (kept) {
-    console.log(`Kept for 2 days: psql "host=${admin.host} port=${admin.port} user=${admin.user} dbname=${name}"`);
-    throw kept.error;
-  }
+  if (!error) return call('testdb_drop(?)', name);
+  await call("testdb_keep(?, '2 days')", name);
+  console.log(`Kept for 2 days: psql "${Object.assign(new URL(name, server), { password: '' })}"`);
+  throw error;
 };
 
-/** Use, at the top of a file: const database = workerDatabase(); and in its tests: database.db */
-exports.workerDatabase = () => {
-  const database = { rewind: () => admin.query('SELECT testdb_rewind($1)', [database.name]) };
-  beforeAll(async () => {
-    database.name = await clone('worker');
-    database.db = connect(database.name);
-  });
-  beforeEach(() => database.rewind());
-  afterAll(() => database.db.destroy());
-  return database;
+/** One for all tests of a file, with the template's content again before each, while connections stay. It is used in the same way. */
+exports.withSameDatabase = (run) => async () => {
+  worker ??= await clone('worker');
+  await call('testdb_rewind(?)', worker.client.database());
+  await run(worker);
 };

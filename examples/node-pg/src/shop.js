@@ -1,14 +1,17 @@
-// The application: a shop. `db` is a client of `pg`. It commits for itself, as applications do.
+// The application: a shop. `db` is a pool of `pg`. It commits for itself, as applications do.
 
 async function transaction(db, work) {
-  await db.query('BEGIN');
+  const client = await db.connect();
   try {
-    const result = await work();
-    await db.query('COMMIT');
+    await client.query('BEGIN');
+    const result = await work(client);
+    await client.query('COMMIT');
     return result;
   } catch (error) {
-    await db.query('ROLLBACK');
+    await client.query('ROLLBACK');
     throw error;
+  } finally {
+    client.release();
   }
 }
 
@@ -19,15 +22,15 @@ async function value(db, text, values) {
 
 /** Orders [[product, amount], ...] for a customer, and returns the order's number. */
 export function placeOrder(db, customer, items) {
-  return transaction(db, async () => {
-    const order = await value(db, 'INSERT INTO purchase (customer_id) VALUES ($1) RETURNING id', [customer]);
+  return transaction(db, async (client) => {
+    const order = await value(client, 'INSERT INTO purchase (customer_id) VALUES ($1) RETURNING id', [customer]);
     for (const [product, amount] of items) {
-      const { rowCount } = await db.query(
+      const { rowCount } = await client.query(
         'UPDATE stock SET amount = amount - $1 WHERE product_id = $2 AND amount >= $1', [amount, product]);
       if (rowCount === 0) {
         throw new Error(`product ${product} is out of stock`);
       }
-      await db.query('INSERT INTO purchase_item VALUES ($1, $2, $3)', [order, product, amount]);
+      await client.query('INSERT INTO purchase_item VALUES ($1, $2, $3)', [order, product, amount]);
     }
     return Number(order);
   });

@@ -1,11 +1,10 @@
 // One database for this file, rewound before each test.
 import assert from 'node:assert/strict';
-import test, { beforeEach } from 'node:test';
+import test from 'node:test';
 import { orderCount, pay, placeOrder, revenue } from '../src/shop.js';
-import { rewind, workerDatabase } from '../testing/database.js';
+import { workerDatabase } from '../testing/database.js';
 
 const db = await workerDatabase();
-beforeEach(() => rewind(db));
 
 for (const [product, price] of [[1, 30], [2, 25.5], [3, 12]]) {
   for (const amount of [1, 2, 3, 4, 5]) {

@@ -1,26 +1,26 @@
 // Prisma's own: what it does with its connections, and with errors of the database.
 import { expect } from 'vitest';
-import { connect } from '../src/db';
+import type { Db } from '../src/db';
 import { inStock, placeOrder } from '../src/shop';
-import { urlOf } from '../testing/server';
-import { test } from '../testing/test';
+import { call, open, test } from '../testing/test';
 
-const names = (db: ReturnType<typeof connect>) => db.$queryRaw<[{ name: string }]>`SELECT current_database() AS name`;
+const nameOf = async (db: Db) => (await db.$queryRaw<[{ name: string }]>`SELECT current_database()::text AS name`)[0].name;
 
 test('two clients see what the other has committed', async ({ db }) => {
-  const other = connect(urlOf((await names(db))[0].name));
+  const other = open(await nameOf(db));
   await placeOrder(other, 2, [[3, 5]]);
   await expect(placeOrder(db, 1, [[3, 1]])).rejects.toThrow('product 3 is out of stock');
   await other.$disconnect();
 });
 
-test('its connections stay when the database is rewound', async ({ admin, worker, sameDb }) => {
-  const pids = async () => (await admin.query(
-    'SELECT pid FROM pg_stat_activity WHERE datname = $1 ORDER BY pid', [worker.name])).rows.map(({ pid }) => pid);
+test('its connections stay when the database is rewound', async ({ sameDb }) => {
+  const name = await nameOf(sameDb);
+  const pids = async () => (await call(
+    '(SELECT array_agg(pid ORDER BY pid) AS pids FROM pg_stat_activity WHERE datname = $1) AS sessions', name)).pids;
   await Promise.all([1, 2, 3].map((product) => placeOrder(sameDb, 1, [[product, 5]])));
   const before = await pids();
   expect(before.length).toBeGreaterThanOrEqual(3);
-  await admin.query('SELECT testdb_rewind($1)', [worker.name]);
+  await call('testdb_rewind($1)', name);
   expect(await Promise.all([1, 2, 3].map((product) => inStock(sameDb, product)))).toEqual([5, 5, 5]);
   expect(await pids()).toEqual(before);
 });

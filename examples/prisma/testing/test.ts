@@ -1,51 +1,49 @@
-// vitest's `test` with databases. Copy it. A test that names `db` has a client of Prisma for a database of its own; one that
-// names `sameDb` has that of its worker, as the template is, and through connections that stay open.
-import type { Client } from 'pg';
-import { test as base, inject } from 'vitest';
+// vitest's `test` with databases, by testdb. Copy this file. A test that names `db` has a client of Prisma for a database of its
+// own; one that names `sameDb` has that of its worker, as the template is, and through connections that stay open.
+import { readFileSync, readdirSync } from 'node:fs';
+import pg from 'pg';
+import { test as base } from 'vitest';
+import { seed } from '../prisma/seed';
 import { connect, type Db } from '../src/db';
-import { open, urlOf } from './server';
 
-// The clone goes with the connection that asks for it: when the worker ends, however it ends. It is a client of `pg`, and not
-// one of Prisma, since a pool closes connections that are idle.
-const clone = async (admin: Client, label: string) => (await admin.query(
-  "SELECT testdb_clone($1, scope => 'session', label => left($2, 100)) AS name", [inject('template'), label])).rows[0].name;
+// Where testdb is. The template, and what a test gets, are other databases on this server.
+const server = process.env.ADMIN_URL ?? 'postgresql://postgres:postgres@localhost:5435/postgres';
+export const open = (name: string) => connect(new URL(name, server).href);
+// One connection that stays. The clones go with it: when the worker ends, however it ends. Prisma's own pools close idle ones.
+const admin = new pg.Pool({ connectionString: server, max: 1, idleTimeoutMillis: 0 });
+export const call = async (text: string, ...values: string[]) => (await admin.query(`SELECT * FROM ${text}`, values)).rows[0];
 
-interface Databases {
-  admin: Client;
-  worker: { name: string; db: Db };
-  db: Db;
-  sameDb: Db;
+// Of the workers one makes the template, and the others wait here. After a change of what it is made from there is another one.
+const migrations = readdirSync('prisma/migrations').filter((name) => /^\d/.test(name)).sort();
+const files = migrations.map((name) => `prisma/migrations/${name}/migration.sql`).concat('prisma/seed.ts');
+const source = files.map((file) => readFileSync(file, 'utf8'));
+const { database, build } = await call("testdb_template_begin('shop', md5($1))", source.join('\n'));
+if (build) {
+  // As `prisma migrate deploy` does it, but without a process of its own and the engine that this downloads.
+  const db = open(database);
+  for (const sql of source.slice(0, -1)) await db.$executeRawUnsafe(sql);
+  await seed(db);
+  await db.$disconnect();
+  await call('testdb_template_finish($1)', database);
 }
+const clone = async (label: string): Promise<{ name: string; db: Db }> => {
+  const { name } = await call("testdb_clone($1, scope => 'session', label => left($2, 100)) AS name", database, label);
+  return { name, db: open(name) };
+};
 
-export const test = base.extend<Databases>({
-  admin: [async ({}, use) => {
-    const admin = await open();
-    await use(admin);
-    await admin.end();
-  }, { scope: 'worker' }],
-
-  worker: [async ({ admin }, use) => {
-    const name = await clone(admin, 'worker');
-    const db = connect(urlOf(name));
-    await use({ name, db });
-    await db.$disconnect();
-  }, { scope: 'worker' }],
-
-  db: async ({ admin, task }, use) => {
-    const name = await clone(admin, task.name);
-    const db = connect(urlOf(name));
+let worker: ReturnType<typeof clone> | undefined;
+export const test = base.extend<{ db: Db; sameDb: Db }>({
+  db: async ({ task }, use) => {
+    const { name, db } = await clone(task.name);
     await use(db);
     await db.$disconnect();
-    if (task.result?.state === 'fail') {
-      await admin.query("SELECT testdb_keep($1, '2 days')", [name]);
-      console.log(`Kept for 2 days: psql "host=${admin.host} port=${admin.port} user=${admin.user} dbname=${name}"`);
-    } else {
-      await admin.query('SELECT testdb_drop($1)', [name]);
-    }
+    const failed = task.result?.state === 'fail';
+    await call(failed ? "testdb_keep($1, '2 days')" : 'testdb_drop($1)', name);
+    if (failed) console.log(`Kept for 2 days: psql "${Object.assign(new URL(name, server), { password: '' })}"`);
   },
-
-  sameDb: async ({ admin, worker }, use) => {
-    await admin.query('SELECT testdb_rewind($1)', [worker.name]);
-    await use(worker.db);
+  sameDb: async ({}, use) => {
+    const { name, db } = await (worker ??= clone('worker'));
+    await call('testdb_rewind($1)', name);
+    await use(db);
   },
 });

@@ -1,6 +1,6 @@
 import { describe, expect } from 'vitest';
 import { inStock, orderCount, pay, placeOrder } from '../src/shop';
-import { test } from '../testing/test';
+import { test } from './test';
 
 describe('ordering the rake', () => {
   for (const amount of [1, 2, 3, 4, 5]) {

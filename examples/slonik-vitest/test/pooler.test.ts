@@ -1,11 +1,8 @@
 // The pooler by itself, as a test without the fixtures uses it.
 import { createPool, sql } from 'slonik';
-import { afterAll, expect, inject, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { inStock, placeOrder } from '../src/shop';
-import { createTestDatabasePooler } from '../testing/pooler';
-
-const pooler = createTestDatabasePooler(inject('templateUrl'));
-afterAll(() => pooler.end());
+import { pooler } from './test';
 
 test('two databases know nothing of each other', async () => {
   const databases = await Promise.all([pooler.getTestDatabase(), pooler.getTestDatabase()]);

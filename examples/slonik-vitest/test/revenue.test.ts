@@ -2,7 +2,7 @@
 import { sql } from 'slonik';
 import { expect } from 'vitest';
 import { orderCount, pay, placeOrder, revenue } from '../src/shop';
-import { test } from '../testing/test';
+import { test } from './test';
 
 for (const [product, price] of [[1, 30], [2, 25.5], [3, 12]]) {
   for (const amount of [1, 2, 3, 4, 5]) {

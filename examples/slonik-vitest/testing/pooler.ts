@@ -1,45 +1,46 @@
 // Databases for the tests, by testdb. Copy this file.
-import { createPool, sql } from 'slonik';
-import { z } from 'zod';
+import { readFileSync, readdirSync } from 'node:fs';
+import pg from 'pg';
 
-export type TestDatabase = {
-  /** Drops the database, whoever is still connected to it. */
-  destroy: () => Promise<void>;
-  getConnectionUri: () => string;
-  name: () => string;
-  /** Leaves the database to whoever wants to look at it, and returns how to. */
-  keep: () => Promise<string>;
-  /** Makes the database what the template is again, while connections to it stay open. */
-  rewind: () => Promise<void>;
-};
-
-// A run that is killed leaves its databases no longer than this. It is a lifetime, and not the scope 'session', because a pool
-// closes connections that are idle.
-const lifetime = process.env.TESTDB_LIFETIME ?? '20 minutes';
-
-/** Hands out databases that are copies of the one that the URL names. */
+/** Hands out databases on the server that the URL names. They are copies of a template that is made from the migrations. */
 export function createTestDatabasePooler(connectionUrl: string) {
-  const urlOf = (database: string) => Object.assign(new URL(connectionUrl), { pathname: database });
-  const template = new URL(connectionUrl).pathname.slice(1);
-  const admin = createPool(urlOf('postgres').href, { maximumPoolSize: 2 });
-  const call = async (query: ReturnType<typeof sql.unsafe>) => void await (await admin).query(query);
+  const urlOf = (name: string) => Object.assign(new URL(connectionUrl), { pathname: name });
+  // One connection that stays. The copies go with it: when this process ends, however it ends.
+  const admin = new pg.Pool({ connectionString: connectionUrl, max: 1, idleTimeoutMillis: 0 });
+  const call = async (text: string, ...values: string[]) => (await admin.query(`SELECT * FROM ${text}`, values)).rows[0];
+
+  // Of the processes that start together one makes it, and the others wait. After a change of a migration there is another one.
+  const makeTemplate = async (): Promise<string> => {
+    const schema = readdirSync('migrations').sort().map((file) => readFileSync(`migrations/${file}`, 'utf8')).join('\n');
+    const { database, build } = await call("testdb_template_begin('shop', md5($1))", schema);
+    if (build) {
+      const building = new pg.Pool({ connectionString: urlOf(database).href });
+      await building.query(schema);
+      await building.end();
+      await call('testdb_template_finish($1)', database);
+    }
+    return database;
+  };
+  let template: Promise<string> | undefined;
 
   return {
-    getTestDatabase: async (label = ''): Promise<TestDatabase> => {
-      const name = await (await admin).oneFirst(sql.type(z.object({ name: z.string() }))`
-        SELECT testdb_clone(${template}, lifetime => ${lifetime}::interval, label => left(${label}, 100)) AS name`);
-      const url = urlOf(name);
+    getTestDatabase: async (label = '') => {
+      const sql = "testdb_clone($1, scope => 'session', label => left($2, 100)) AS name";
+      const { name } = await call(sql, await (template ??= makeTemplate()), label);
       return {
-        destroy: () => call(sql.unsafe`SELECT testdb_drop(${name})`),
-        getConnectionUri: () => url.href,
-        name: () => name,
+        name: (): string => name,
+        getConnectionUri: () => urlOf(name).href,
+        /** Drops the database, whoever is still connected to it. */
+        destroy: () => call('testdb_drop($1)', name),
+        /** Makes the database what the template is again, while connections to it stay open. */
+        rewind: () => call('testdb_rewind($1)', name),
+        /** Leaves the database to whoever wants to look at it, and says how to. */
         keep: async () => {
-          await call(sql.unsafe`SELECT testdb_keep(${name}, '2 days')`);
-          return `psql "host=${url.hostname} port=${url.port || 5432} user=${url.username} dbname=${name}"`;
+          await call("testdb_keep($1, '2 days')", name);
+          console.log(`Kept for 2 days: psql "${Object.assign(urlOf(name), { password: '' })}"`);
         },
-        rewind: () => call(sql.unsafe`SELECT testdb_rewind(${name})`),
       };
     },
-    end: async () => (await admin).end(),
+    end: () => admin.end(),
   };
 }
