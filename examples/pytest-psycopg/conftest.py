@@ -3,7 +3,6 @@
 `db`       a database of its own for each test
 `same_db`  one database for each worker, which is what the template is again before each test; connections to it stay open
 """
-import hashlib
 import os
 from pathlib import Path
 
@@ -11,54 +10,46 @@ import psycopg
 import pytest
 
 # Where testdb is. What a test gets is another database on this server.
-ADMIN = os.environ.get("ADMIN_URL", "postgresql://postgres:postgres@localhost:5435/postgres")
-# The template is named after what it is made from: after a change of a migration there is another one.
-SCHEMA = b"\n".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("migrations/*.sql")))
-TEMPLATE = "shop_" + hashlib.sha256(SCHEMA).hexdigest()[:12]
-# The clone goes with the connection that asked for it: when this worker ends, however it ends.
-CLONE = "SELECT testdb_clone(%s, scope => 'session', label => left(%s, 100))"
+SERVER = os.environ.get("ADMIN_URL", "postgresql://postgres:postgres@localhost:5435/postgres")
+# What the template is made from: after a change of a migration there is another one.
+SCHEMA = "\n".join(file.read_text() for file in sorted(Path(__file__).parent.glob("migrations/*.sql")))
 
 
 @pytest.fixture(scope="session")
-def admin():
-    with psycopg.connect(ADMIN, autocommit=True) as admin:
-        # Of the workers that start together one makes the template, and the others wait here. It gets its name last, so
-        # that one that was interrupted is never taken for whole.
-        admin.execute("SELECT pg_advisory_lock(hashtext('shop template'))")
-        if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
-            admin.execute("DROP DATABASE IF EXISTS shop_building WITH (FORCE)")
-            admin.execute("CREATE DATABASE shop_building")
-            with psycopg.connect(ADMIN, dbname="shop_building", autocommit=True) as building:
-                building.execute(SCHEMA)
-                building.execute("VACUUM (FREEZE, ANALYZE)")
-            admin.execute(f"ALTER DATABASE shop_building RENAME TO {TEMPLATE}")
-        admin.execute("SELECT pg_advisory_unlock(hashtext('shop template'))")
-        yield admin
+def testdb():
+    """Calls a function of testdb, on a connection that stays. Clones go with it: when this worker ends, however it ends."""
+    with psycopg.connect(SERVER, autocommit=True) as admin:
+        yield lambda call, *values: admin.execute(f"SELECT * FROM testdb_{call}", values).fetchone()
+
+
+@pytest.fixture(scope="session")
+def template(testdb):
+    """Of the workers that start together one makes it, and the others wait here."""
+    name, build = testdb("template_begin('shop', md5(%s))", SCHEMA)
+    if build:
+        with psycopg.connect(SERVER, dbname=name) as building:
+            building.execute(SCHEMA)
+        testdb("template_finish(%s)", name)
+    return name
 
 
 @pytest.fixture
-def db(admin, request):
-    [name] = admin.execute(CLONE, [TEMPLATE, request.node.name]).fetchone()
+def db(testdb, template, request):
     failures = request.session.testsfailed
-    with psycopg.connect(ADMIN, dbname=name, autocommit=True) as connection:
-        server = connection.info
-        psql = f'psql "host={server.host} port={server.port} user={server.user} dbname={name}"'
+    [name] = testdb("clone(%s, scope => 'session', label => left(%s, 100))", template, request.node.name)
+    with psycopg.connect(SERVER, dbname=name, autocommit=True) as connection:
         yield connection
+    testdb("keep(%s, '2 days')" if request.session.testsfailed > failures else "drop(%s)", name)
     if request.session.testsfailed > failures:
-        admin.execute("SELECT testdb_keep(%s, '2 days')", [name])
-        print("Kept for 2 days:", psql)
-    else:
-        admin.execute("SELECT testdb_drop(%s)", [name])
+        print(f'Kept for 2 days: psql "{psycopg.conninfo.make_conninfo(SERVER, dbname=name, password=None)}"')
 
 
 @pytest.fixture(scope="session")
-def worker_db(admin):
-    [name] = admin.execute(CLONE, [TEMPLATE, "worker"]).fetchone()
-    with psycopg.connect(ADMIN, dbname=name, autocommit=True) as connection:
-        yield connection
+def worker_db(testdb, template):
+    return psycopg.connect(SERVER, dbname=testdb("clone(%s, scope => 'session')", template)[0], autocommit=True)
 
 
 @pytest.fixture
-def same_db(admin, worker_db):
-    admin.execute("SELECT testdb_rewind(%s)", [worker_db.info.dbname])
+def same_db(testdb, worker_db):
+    testdb("rewind(%s)", worker_db.info.dbname)
     return worker_db
