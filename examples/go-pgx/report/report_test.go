@@ -14,7 +14,7 @@ func TestRevenue(t *testing.T) {
 	for product, price := range map[int]float64{1: 30, 2: 25.5, 3: 12} {
 		for amount := 1; amount <= 5; amount++ {
 			t.Run(fmt.Sprintf("%d of product %d", amount, product), func(t *testing.T) {
-				ctx, db := context.Background(), testdb.Shared(t)
+				ctx, db := context.Background(), testdb.Shared()
 				if revenue, err := report.Revenue(ctx, db); err != nil || revenue != 0 {
 					t.Fatalf("revenue at first: %v, %v", revenue, err)
 				}
@@ -34,13 +34,13 @@ func TestRevenue(t *testing.T) {
 }
 
 func TestTableMayGo(t *testing.T) {
-	if _, err := testdb.Shared(t).Exec(context.Background(), "DROP TABLE shipment"); err != nil {
+	if _, err := testdb.Shared().Exec(context.Background(), "DROP TABLE shipment"); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestTableIsBack(t *testing.T) {
-	if _, err := testdb.Shared(t).Exec(context.Background(), "TABLE shipment"); err != nil {
+	if _, err := testdb.Shared().Exec(context.Background(), "TABLE shipment"); err != nil {
 		t.Error(err)
 	}
 }

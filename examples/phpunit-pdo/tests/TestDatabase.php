@@ -1,25 +1,15 @@
 <?php
 
-/**
- * Databases for the tests, by testdb. Copy this file, and delete the trait that you don't use. In a test case,
- *
- *   use FreshDatabase;  has $this->db connected to a database of its own for each test
- *   use SameDatabase;   to the one of this class, which is what the template is again; the connection stays open
- */
+/** Databases for the tests, by testdb. Copy this file, and delete the trait that you don't use. */
 final class TestDatabase
 {
     private static ?PDO $admin = null;
     private static ?string $template = null;
 
-    /** Where testdb is. What a test gets is another database on this server. */
-    public static function server(): array
-    {
-        return parse_url(getenv('ADMIN_URL') ?: 'postgresql://postgres:postgres@localhost:5435/postgres');
-    }
-
     public static function connect(string $name): PDO
     {
-        $server = self::server();
+        // Where testdb is. What a test gets is another database on this server.
+        $server = parse_url(getenv('ADMIN_URL') ?: 'postgresql://postgres:postgres@localhost:5435/postgres');
         return new PDO("pgsql:host={$server['host']};port={$server['port']};dbname=$name", $server['user'], $server['pass']);
     }
 
@@ -33,68 +23,58 @@ final class TestDatabase
     }
 
     /** The process that comes first makes it, and the others wait here. After a change of a migration there is another one. */
-    private static function template(): string
+    private static function makeTemplate(): string
     {
-        if (self::$template === null) {
-            $schema = implode("\n", array_map('file_get_contents', glob(__DIR__ . '/../migrations/*.sql')));
-            [$name, $build] = self::call("testdb_template_begin('shop', ?)", hash('sha256', $schema));
-            if ($build) {
-                self::connect($name)->exec($schema);
-                self::call('testdb_template_finish(?)', $name);
-            }
-            self::$template = $name;
+        $schema = implode("\n", array_map('file_get_contents', glob('migrations/*.sql')));
+        [$name, $build] = self::call("testdb_template_begin('shop', md5(?))", $schema);
+        if ($build) {
+            self::connect($name)->exec($schema);
+            self::call('testdb_template_finish(?)', $name);
         }
-        return self::$template;
+        return $name;
     }
 
     public static function clone(string $label): string
     {
-        return self::call("testdb_clone(?, scope => 'session', label => left(?, 100))", self::template(), $label)[0];
+        $call = "testdb_clone(?, scope => 'session', label => left(?, 100))";
+        return self::call($call, self::$template ??= self::makeTemplate(), $label)[0];
     }
 }
 
+/** In a test case: $this->db is connected to a database of its own for each test. */
 trait FreshDatabase
 {
-    protected ?PDO $db = null;
+    protected ?PDO $db;
     protected string $database;
 
     /** @before */
     public function cloneDatabase(): void
     {
-        $this->database = TestDatabase::clone($this->toString());
-        $this->db = TestDatabase::connect($this->database);
+        $this->db = TestDatabase::connect($this->database = TestDatabase::clone($this->toString()));
     }
 
     /** @after */
     public function giveDatabaseBack(): void
     {
-        if ($this->db === null) {
-            return;
-        }
         $this->db = null;
-        if (!$this->hasFailed()) {
-            TestDatabase::call('testdb_drop(?)', $this->database);
-            return;
+        TestDatabase::call($this->hasFailed() ? "testdb_keep(?, '2 days')" : 'testdb_drop(?)', $this->database);
+        if ($this->hasFailed()) {
+            fwrite(STDERR, preg_replace('~(.+):.+@(.+)/.*~', "\nKept for 2 days: psql \"$1@$2/{$this->database}\"\n", getenv('ADMIN_URL')));
         }
-        TestDatabase::call("testdb_keep(?, '2 days')", $this->database);
-        ['host' => $host, 'port' => $port, 'user' => $user] = TestDatabase::server();
-        fwrite(STDERR, "\nKept for 2 days: psql \"host=$host port=$port user=$user dbname={$this->database}\"\n");
     }
 }
 
+/** $this->db is connected to one for the class, which is what the template is again before each test; the connection stays. */
 trait SameDatabase
 {
     protected PDO $db;
-    private static ?array $same = null;
+    private static array $same = [];
 
     /** @before */
     public function rewindDatabase(): void
     {
-        if (self::$same === null) {
-            $name = TestDatabase::clone(self::class);
-            self::$same = [$name, TestDatabase::connect($name)];
-        }
-        [$name, $this->db] = self::$same;
-        TestDatabase::call('testdb_rewind(?)', $name);
+        self::$same = self::$same ?: [$name = TestDatabase::clone(self::class), TestDatabase::connect($name)];
+        TestDatabase::call('testdb_rewind(?)', self::$same[0]);
+        $this->db = self::$same[1];
     }
 }

@@ -1,42 +1,25 @@
 // Package testdb has databases for the tests, by the extension of that name. Copy it, and delete the half of it that you don't
 // use.
-//
-//	New     a database of its own for each test; tests may be parallel
-//	Shared  one database for each package, which go test runs in a process of its own: what the template is again before each
-//	        test, while connections to it stay open; tests that use it can't be parallel
 package testdb
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
-	"io/fs"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/shop/migrations"
 )
 
-var (
-	ctx = context.Background()
-	// The one connection that the clones go with: when this process ends, however it ends.
-	admin    *pgx.Conn
-	mutex    sync.Mutex
-	template string
-	shared   *pgxpool.Pool
-)
+// Where testdb is. What a test gets is another database on this server.
+var server = must(url.Parse(os.Getenv("ADMIN_URL")))
 
-func adminURL() string {
-	if url := os.Getenv("ADMIN_URL"); url != "" {
-		return url
-	}
-	return "postgresql://postgres:postgres@localhost:5435/postgres"
-}
+// The clones go with these connections: when this process ends, however it ends.
+var admin = open("postgres")
 
 func must[T any](value T, err error) T {
 	if err != nil {
@@ -45,75 +28,54 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// connect connects, and makes the template if it is not there. Of the processes that start together one makes it, and the
-// others wait here. It gets its name last, so that one that was interrupted is never taken for whole.
-var connect = sync.OnceFunc(func() {
-	var schema strings.Builder
-	for _, file := range must(fs.Glob(migrations.Files, "*.sql")) {
-		schema.Write(must(migrations.Files.ReadFile(file)))
+func open(database string) *pgxpool.Pool {
+	return must(pgxpool.New(context.Background(), server.JoinPath("..", database).String()))
+}
+
+// call calls a function of testdb, and returns its result.
+func call(function string, values ...any) (result string) {
+	must(0, admin.QueryRow(context.Background(), "SELECT "+function+"::text", values...).Scan(&result))
+	return result
+}
+
+// Of the processes that start together one makes the template, and the others wait here. After a change of a migration there is
+// another one.
+var template = sync.OnceValue(func() string {
+	begin := "(SELECT concat_ws(' ', build, database) FROM testdb_template_begin('shop', md5($1)))"
+	build, name, _ := strings.Cut(call(begin, migrations.Schema), " ")
+	if build == "t" {
+		db := open(name)
+		must(db.Exec(context.Background(), migrations.Schema))
+		db.Close()
+		call("testdb_template_finish($1)", name)
 	}
-	// It is named after what it is made from: after a change of a migration there is another one.
-	template = fmt.Sprintf("shop_%x", sha256.Sum256([]byte(schema.String())))[:17]
-	admin = must(pgx.Connect(ctx, adminURL()))
-	must(admin.Exec(ctx, "SELECT pg_advisory_lock(hashtext('shop template'))"))
-	var there bool
-	row := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", template)
-	must(there, row.Scan(&there))
-	if !there {
-		must(admin.Exec(ctx, "DROP DATABASE IF EXISTS shop_building WITH (FORCE)"))
-		must(admin.Exec(ctx, "CREATE DATABASE shop_building"))
-		building := open("shop_building")
-		must(building.Exec(ctx, schema.String()))
-		must(building.Exec(ctx, "VACUUM (FREEZE, ANALYZE)"))
-		building.Close()
-		must(admin.Exec(ctx, "ALTER DATABASE shop_building RENAME TO "+template))
-	}
-	must(admin.Exec(ctx, "SELECT pg_advisory_unlock(hashtext('shop template'))"))
+	return name
 })
 
-func open(database string) *pgxpool.Pool {
-	config := must(pgxpool.ParseConfig(adminURL()))
-	config.ConnConfig.Database = database
-	return must(pgxpool.NewWithConfig(ctx, config))
-}
+const clone = "testdb_clone($1, scope => 'session', label => left($2, 100))"
 
-func clone(label string) (name string) {
-	connect()
-	mutex.Lock()
-	defer mutex.Unlock()
-	row := admin.QueryRow(ctx, "SELECT testdb_clone($1, scope => 'session', label => left($2, 100))", template, label)
-	must(name, row.Scan(&name))
-	return name
-}
-
-func call(sql, name string) {
-	mutex.Lock()
-	defer mutex.Unlock()
-	must(admin.Exec(ctx, sql, name))
-}
-
-// New returns a pool to a database for this test alone.
+// New returns a pool to a database for this test alone. Tests may be parallel.
 func New(t testing.TB) *pgxpool.Pool {
-	name := clone(t.Name())
-	pool := open(name)
+	name := call(clone, template(), t.Name())
+	db := open(name)
 	t.Cleanup(func() {
-		pool.Close()
+		db.Close()
 		if !t.Failed() {
-			call("SELECT testdb_drop($1)", name)
+			call("testdb_drop($1)", name)
 			return
 		}
-		call("SELECT testdb_keep($1, '2 days')", name)
-		server := admin.Config()
-		t.Logf(`Kept for 2 days: psql "host=%s port=%d user=%s dbname=%s"`, server.Host, server.Port, server.User, name)
+		call("testdb_keep($1, '2 days')", name)
+		t.Logf(`Kept for 2 days: psql "postgresql://%s@%s/%s"`, server.User.Username(), server.Host, name)
 	})
-	return pool
+	return db
 }
 
-// Shared returns a pool to the package's database, with the template's content again.
-func Shared(t testing.TB) *pgxpool.Pool {
-	if shared == nil {
-		shared = open(clone("shared"))
-	}
-	call("SELECT testdb_rewind($1)", shared.Config().ConnConfig.Database)
-	return shared
+// One database for each package, which go test runs in a process of its own.
+var shared = sync.OnceValue(func() *pgxpool.Pool { return open(call(clone, template(), "shared")) })
+
+// Shared returns a pool to the package's database, with the template's content again. Its connections stay open. Tests that use it
+// can't be parallel.
+func Shared() *pgxpool.Pool {
+	call("testdb_rewind($1)", shared().Config().ConnConfig.Database)
+	return shared()
 }

@@ -1,144 +1,99 @@
 package shop;
 
-import java.lang.annotation.Retention;
-import java.lang.annotation.RetentionPolicy;
-import java.net.URI;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.security.MessageDigest;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
-import java.sql.SQLException;
-import java.util.HexFormat;
 import java.util.stream.Stream;
 import org.flywaydb.core.Flyway;
+import org.flywaydb.core.api.MigrationInfo;
+import org.junit.jupiter.api.extension.AfterEachCallback;
+import org.junit.jupiter.api.extension.BeforeAllCallback;
+import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.ExtensionContext;
-import org.junit.jupiter.api.extension.ParameterContext;
-import org.junit.jupiter.api.extension.ParameterResolver;
 
 /**
- * Databases for the tests, by testdb. Copy this file. In a class with {@code @ExtendWith(TestDatabase.class)}, a test's parameter
+ * Databases for the tests, by testdb. Copy this file. In a test class,
  *
  * <ul>
- * <li>{@code Connection db} is a connection to a database for this test alone
- * <li>{@code @Rewound Connection db} is one to the class's, as the template is, through a connection that stays open; such a class
- * is {@code @Execution(SAME_THREAD)}
+ * <li>{@code @RegisterExtension TestDatabase database = new TestDatabase();} has a database for each test alone
+ * <li>{@code @RegisterExtension static TestDatabase database = new TestDatabase();} has one for the class, which is what the
+ * template is again before each test, while the connection stays open; such a class is {@code @Execution(SAME_THREAD)}
  * </ul>
  */
-public class TestDatabase implements ParameterResolver {
-    @Retention(RetentionPolicy.RUNTIME)
-    public @interface Rewound {
-    }
-
+class TestDatabase implements BeforeAllCallback, BeforeEachCallback, AfterEachCallback {
     // Where testdb is. What a test gets is another database on this server.
-    private static final URI SERVER = URI.create(System.getenv().getOrDefault("ADMIN_URL",
-            "postgresql://postgres:postgres@localhost:5435/postgres"));
-    private static final String[] USER = SERVER.getUserInfo().split(":");
-    private static final Path MIGRATIONS = Path.of("src/main/resources/db/migration");
+    private static final String SERVER = System.getenv("ADMIN_URL");
     private static Connection admin;
     private static String template;
 
+    /** To the test's database. */
+    Connection connection;
+    private String name;
+    private boolean shared;
+
     private static String url(String database) {
-        return "jdbc:postgresql://" + SERVER.getHost() + ":" + SERVER.getPort() + "/" + database;
+        return SERVER.replaceFirst("\\w+://(.+):(.+)@(.+)/.*", "jdbc:postgresql://$3/" + database + "?user=$1&password=$2");
     }
 
-    private static Connection connect(String database) throws SQLException {
-        return DriverManager.getConnection(url(database), USER[0], USER[1]);
-    }
-
-    /** Runs a statement on the one connection that the clones go with: when this JVM ends, however it ends. */
-    private static synchronized String call(String sql, String... values) throws Exception {
+    /** Calls a function of testdb, on the one connection that the clones go with: when this JVM ends, however it ends. */
+    private static synchronized String call(String function, String value) throws Exception {
         if (admin == null) {
-            admin = connect("postgres");
-            makeTemplate();
+            admin = DriverManager.getConnection(url("postgres"));
         }
-        try (PreparedStatement statement = admin.prepareStatement(sql)) {
-            for (int i = 0; i < values.length; i++) {
-                statement.setString(i + 1, values[i]);
-            }
-            if (!statement.execute()) {
-                return null;
-            }
-            ResultSet rows = statement.getResultSet();
-            return rows.next() ? rows.getString(1) : null;
-        }
+        PreparedStatement statement = admin.prepareStatement("SELECT " + function);
+        statement.setString(1, value);
+        ResultSet row = statement.executeQuery();
+        row.next();
+        return row.getString(1);
     }
 
-    /**
-     * Makes the template, if it is not there. Of the JVMs that start together one makes it, and the others wait here. It is named
-     * after what it is made from, and gets its name last, so that one that was interrupted is never taken for whole.
-     */
-    private static void makeTemplate() throws Exception {
-        MessageDigest digest = MessageDigest.getInstance("SHA-256");
-        try (Stream<Path> files = Files.list(MIGRATIONS)) {
-            for (Path file : files.sorted().toList()) {
-                digest.update(Files.readAllBytes(file));
+    /** Of the JVMs that start together one makes it, and the others wait here. After a change of a migration there is another one. */
+    private static synchronized String template() throws Exception {
+        if (template == null) {
+            Flyway flyway = Flyway.configure().dataSource(url("postgres"), null, null).load();
+            String checksums = Stream.of(flyway.info().all()).map(MigrationInfo::getChecksum).toList().toString();
+            String begin = "(SELECT concat_ws(' ', build, database) FROM testdb_template_begin('shop', md5(?)))";
+            String[] answer = call(begin, checksums).split(" ");
+            template = answer[1];
+            if (answer[0].equals("t")) {
+                Flyway.configure().dataSource(url(template), null, null).load().migrate();
+                call("testdb_template_finish(?)", template);
             }
         }
-        template = "shop_" + HexFormat.of().formatHex(digest.digest()).substring(0, 12);
-        call("SELECT pg_advisory_lock(hashtext('shop template'))");
-        if (call("SELECT 1 FROM pg_database WHERE datname = ?", template) == null) {
-            call("DROP DATABASE IF EXISTS shop_building WITH (FORCE)");
-            call("CREATE DATABASE shop_building");
-            Flyway.configure().dataSource(url("shop_building"), USER[0], USER[1])
-                    .locations("filesystem:" + MIGRATIONS).load().migrate();
-            try (Connection building = connect("shop_building")) {
-                building.createStatement().execute("VACUUM (FREEZE, ANALYZE)");
-            }
-            call("ALTER DATABASE shop_building RENAME TO " + template);
-        }
-        call("SELECT pg_advisory_unlock(hashtext('shop template'))");
+        return template;
     }
 
-    /** A clone and a connection to it. JUnit closes it at the end of the test, or of the class, that it was made for. */
-    private record Lease(String name, Connection connection, ExtensionContext context) implements AutoCloseable,
-            ExtensionContext.Store.CloseableResource {
-        static Lease of(ExtensionContext context) {
-            try {
-                call("SELECT 1");
-                String name = call("SELECT testdb_clone(?, scope => 'session', label => left(?, 100))", template,
-                        context.getDisplayName());
-                return new Lease(name, connect(name), context);
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
-            }
-        }
+    private void open() throws Exception {
+        name = call("testdb_clone(?, scope => 'session')", template());
+        connection = DriverManager.getConnection(url(name));
+    }
 
-        @Override
-        public void close() throws Exception {
-            connection.close();
-            if (context.getExecutionException().isEmpty()) {
-                call("SELECT testdb_drop(?)", name);
-                return;
-            }
-            call("SELECT testdb_keep(?, '2 days')", name);
-            System.out.printf("Kept for 2 days: psql \"host=%s port=%d user=%s dbname=%s\"%n", SERVER.getHost(), SERVER.getPort(),
-                    USER[0], name);
+    @Override
+    public void beforeAll(ExtensionContext test) throws Exception {
+        shared = true;
+        open();
+    }
+
+    @Override
+    public void beforeEach(ExtensionContext test) throws Exception {
+        if (shared) {
+            call("testdb_rewind(?)", name);
+        } else {
+            open();
         }
     }
 
     @Override
-    public boolean supportsParameter(ParameterContext parameter, ExtensionContext context) {
-        return parameter.getParameter().getType() == Connection.class;
-    }
-
-    @Override
-    public Connection resolveParameter(ParameterContext parameter, ExtensionContext context) {
-        boolean rewound = parameter.isAnnotated(Rewound.class);
-        ExtensionContext owner = rewound
-                ? Stream.iterate(context, c -> c.getParent().get()).filter(c -> c.getTestMethod().isEmpty()).findFirst().get()
-                : context;
-        Lease lease = owner.getStore(ExtensionContext.Namespace.create(TestDatabase.class))
-                .getOrComputeIfAbsent("lease", key -> Lease.of(owner), Lease.class);
-        try {
-            if (rewound) {
-                call("SELECT testdb_rewind(?)", lease.name());
-            }
-        } catch (Exception e) {
-            throw new IllegalStateException(e);
+    public void afterEach(ExtensionContext test) throws Exception {
+        if (shared) {
+            return;
         }
-        return lease.connection();
+        connection.close();
+        boolean failed = test.getExecutionException().isPresent();
+        call(failed ? "testdb_keep(?, '2 days')" : "testdb_drop(?)", name);
+        if (failed) {
+            System.out.printf("Kept for 2 days: psql \"%s\"%n", SERVER.replaceFirst("(.+):.+@(.+)/.*", "$1@$2/" + name));
+        }
     }
 }
