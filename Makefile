@@ -6,6 +6,7 @@
 #   make server, server-stop  a throwaway server to play with
 #   make test                 every test on throwaway servers; TESTS="regress t/003_cancel.pl" picks some
 #   make bench                how fast it is, beside CREATE DATABASE and what the machine allows at best
+#   make bench-servers        tests in a second with one, two and three servers
 #   make bench-peers          beside what other tools send, which have a database for each test or clean up after it
 #   make test-peers           what has never heard of testdb, with CREATE DATABASE served and not: pytest-postgresql, Django, ...
 #   make test-core            PostgreSQL's own regression suite with testdb preloaded, compared with the same without
@@ -94,6 +95,8 @@ bench:
 	@bash '$(here)/bench/run' $(BENCH)
 bench-peers:
 	@bash '$(here)/bench/peers' $(BENCH)
+bench-servers:
+	@bash '$(here)/bench/servers' $(BENCH)
 test-matrix:
 	@bash '$(here)/test/matrix' $(MAJORS)
 test-assert:
@@ -125,5 +128,5 @@ dist:
 	git diff --quiet HEAD -- . || echo "What is not committed is left out." >&2; \
 	git archive --format=zip --prefix="testdb-$$version/" --output="$(CURDIR)/testdb-$$version.zip" HEAD && \
 	echo "testdb-$$version.zip"
-.PHONY: all install installcheck uninstall clean demo server server-stop test bench bench-peers test-matrix \
+.PHONY: all install installcheck uninstall clean demo server server-stop test bench bench-peers bench-servers test-matrix \
 	test-assert test-valgrind test-package test-image test-examples test-pools test-peers test-core test-yaml indent dist
