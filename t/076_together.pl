@@ -237,14 +237,14 @@ is_clean('regression_ended', 'two sessions terminated');
 # Nothing in a finished template waits for VACUUM or ANALYZE, not even what these have written. The second time each of their
 # rows replaces one.
 {
-	my $client = session($node, 'postgres');
+	my $client = $node->session('postgres');
 	my $base = 'template1';
 	my $shared = q{SELECT sum(vacuum_count) FROM pg_stat_sys_tables JOIN pg_class c ON c.oid = relid WHERE relisshared};
 	my $vacuumed = run($client, $shared);
 	for my $name ('regression_clean', 'regression_cleaner')
 	{
 		my ($db) = split /\|/, run($client, "SELECT * FROM testdb_template_begin('$name', 'f', '$base')");
-		my $inside = session($node, $db);
+		my $inside = $node->session($db);
 		run($inside, $_)
 		  for "CREATE TABLE ${name}_t AS SELECT i, i % 10 AS j, i % 100 AS k FROM generate_series(1, 1000) AS i",
 		  "CREATE STATISTICS ${name}_s ON j, k FROM ${name}_t", 'ANALYZE';
@@ -253,7 +253,7 @@ is_clean('regression_ended', 'two sessions terminated');
 		$base = $db;
 	}
 	run($admin, "ALTER DATABASE $base ALLOW_CONNECTIONS true");
-	my $inside = session($node, $base);
+	my $inside = $node->session($base);
 	is( run($inside,
 			q{SELECT coalesce(string_agg(concat_ws(' ', s.relname, n_dead_tup, n_mod_since_analyze), ', '), '')
 				FROM pg_stat_all_tables s JOIN pg_class c ON c.oid = relid
