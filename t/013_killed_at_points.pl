@@ -45,6 +45,8 @@ sub try_kill
 	$case->{tidy}->() if $case->{tidy};
 	is_right(
 		$what,
+		# A session that was just closed.
+		qr/LOG:  could not send data to client: Broken pipe/,
 		# Redo ends where WAL does.
 		qr/LOG:  unexpected pageaddr/,
 		# Redo of the removal of a database whose files have gone.

@@ -33,7 +33,7 @@ sub try_follower
 	run($admin, q{SELECT pg_create_physical_replication_slot('follower')});
 	$node->use_point('');
 	my $answer = $client->result;
-	$node->leave($client);
+	$node->leave($client, $admin);
 	is($answer->{error} ? $answer->{error}{M} : $answer->{rows}[0][0], $name, "$what: it is made");
 	isnt(oid_of($admin, $name), $first, "$what: once more");
 	run($admin, q{SELECT pg_drop_replication_slot('follower')});
@@ -90,14 +90,14 @@ sub try_damaged
 	my $client = $node->connect_to($name);
 	my $file = run($client, q{SELECT pg_relation_filenode('base')});
 	run($client, q{UPDATE base SET t = 'mine'}) unless $case eq 'clone';
-	$node->leave($client);
+	$node->leave($client, $admin);
 	$client = hold_at($point, $statement->($name));
 	my $position = -s $node->logfile;
 	unlink $node->data_dir . '/pg_testdb/snapshots/' . oid_of($admin, $template) . "/$file" or die $!;
 	$node->use_point('');
 	my $answer = $client->result;
 	my $told = $answer->{error} ? "$answer->{error}{C} $answer->{error}{M}" : '';
-	$node->leave($client);
+	$node->leave($client, $admin);
 	$error ? like($told, $error, "$what: the error says so") : is($told, '', "$what: no error");
 	wait_for_log(qr/snapshot of template "$template" must be taken anew/, $position);
 	$held{$name} = $case =~ /drop/ ? 'gone' : $number;
@@ -160,7 +160,7 @@ sub try_early
 	$node->use_point('');
 	$client->result;
 	is($client->message, '', "$what: and is answered");
-	$node->leave($client);
+	$node->leave($client, $admin);
 	run($admin, "SELECT testdb_drop_all()");
 	%held = ();
 	return;
@@ -183,11 +183,11 @@ sub try_checkpoint
 	run($admin, 'SELECT pg_switch_wal()');
 	wait_for_log(qr/checkpoint starting: (wal|xlog)/, $position);
 	run($client, 'INSERT INTO base (i) SELECT generate_series(10051, 10100)');
-	$node->leave($client);
+	$node->leave($client, $admin);
 
 	$client = hold_at('recycle-discarded', "SELECT testdb_drop('$name')");
 	$client->result;
-	$node->leave($client);
+	$node->leave($client, $admin);
 	$held{$name} = 'gone';
 	unlike(slurp_file($node->logfile, $position), qr/checkpoint complete/, "$what: it is not complete");
 	$node->append_conf('postgresql.conf', 'checkpoint_completion_target = 0');

@@ -38,21 +38,9 @@ run($client, $_)
 my ($t_file, $e_file) = map { $client->query("SELECT pg_relation_filenode('$_')") } qw(t e);
 my $content = 'SELECT md5(string_agg(i || x, NULL ORDER BY i)), (SELECT count(*) FROM e) FROM t';
 my $expected = run($client, $content);
-leave($client);
+$node->leave($client, $admin);
 my $folder = "$parent/" . oid_of($admin, $template);
 my ($table, $empty, $manifest) = ("$folder/$t_file", "$folder/$e_file", "$folder.manifest");
-
-# Closes a session, and waits until its process has ended: otherwise what comes next would terminate it, and the log would
-# say so, or find it in the template.
-sub leave
-{
-	my ($client) = @_;
-	my $pid = $client->pid // 0;
-	$client->close;
-	poll(sub { run($admin, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' })
-	  or die "process $pid stays";
-	return;
-}
 
 sub put
 {
@@ -120,7 +108,7 @@ sub has_content
 	my ($name, $title) = @_;
 	my $in_clone = $node->connect_to($name);
 	is($in_clone->query($content) // $in_clone->message, $expected, "$title: the content is right");
-	leave($in_clone);
+	$node->leave($in_clone, $admin);
 	return;
 }
 
@@ -129,7 +117,7 @@ sub change
 	my ($name) = @_;
 	my $in_clone = $node->session($name);
 	run($in_clone, $_) for q{UPDATE t SET x = 'x'}, 'INSERT INTO e VALUES (1)';
-	leave($in_clone);
+	$node->leave($in_clone, $admin);
 	return;
 }
 
@@ -212,9 +200,10 @@ sub set_recycled
 # Ends the worker, and waits until another one is there, which knows no manifest.
 sub renew_worker
 {
-	my ($old) = $node->worker_pids;
+	my $worker = q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'testdb worker'};
+	my $old = run($admin, $worker);
 	run($admin, "SELECT pg_terminate_backend($old)");
-	poll(sub { my ($new) = $node->worker_pids; $new && $new != $old }) or die 'no new worker';
+	poll(sub { my $new = run($admin, $worker); $new && $new != $old }) or die 'no new worker';
 	return;
 }
 
@@ -292,7 +281,7 @@ has_content(run($admin, "SELECT testdb_clone('$template')"), 'in use, a spare');
 has_content(run($admin, "SELECT testdb_clone('$template', 'regression_named')"), 'in use, a spare with a name');
 ok(!$admin->do("SELECT testdb_clone('$template')"), 'in use: no copy is made');
 is($admin->sqlstate, '55006', 'in use: and the template is said to be in use');
-leave($sitter);
+$node->leave($sitter, $admin);
 ask('left', "SELECT testdb_reset('$mine')");
 has_content($mine, 'left, reset');
 has_content(ask('left', "SELECT testdb_clone('$template')") // 'postgres', 'left, clone');
@@ -307,7 +296,7 @@ for my $damage (grep { ($_->[2] // '') ne 'all' } @damages)
 	$client = $node->session($template);
 	run($client, 'UPDATE t SET x = md5(x)');
 	$expected = run($client, $content);
-	leave($client);
+	$node->leave($client, $admin);
 	$damage->[1]->();
 	has_content(ask($title, "SELECT testdb_clone('$template')") // 'postgres', $title);
 }

@@ -454,10 +454,17 @@ sub worker_pids
 {
 	my ($self, $condition) = @_;
 	my $client = $self->connect_to('postgres');
-	my $pids = run($client,
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'testdb worker' AND (" . ($condition || 'true') . ')');
+	my @pids = _worker_pids($client, $condition || 'true');
 	$client->close;
-	return split /\n/, $pids;
+	return @pids;
+}
+
+# The same, by a session.
+sub _worker_pids
+{
+	my ($client, $condition) = @_;
+	return split /\n/,
+	  run($client, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'testdb worker' AND ($condition)");
 }
 
 =pod
@@ -519,17 +526,20 @@ sub reconnect
 
 =pod
 
-=item $node->leave($client)
+=item $node->leave($client, $other)
 
-Closes a session, and waits until its process has ended. Otherwise what comes next might find it still there, and terminate it.
+Closes a session, and waits, by another one, until its process has ended. Otherwise what comes next might find it still there, and
+terminate it.
 
 =cut
 
 sub leave
 {
-	my ($self, $client) = @_;
+	my ($self, $client, $other) = @_;
+	my $pid = $client->pid;
 	$client->close;
-	$self->has_ended($client->pid) or die 'process ' . $client->pid . ' does not end';
+	poll(sub { ($other->query("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") // 0) == 0 })
+	  or die "process $pid does not end";
 	return;
 }
 
@@ -601,9 +611,11 @@ Waits until so many workers wait for a lock; their process IDs.
 sub wait_held
 {
 	my ($self, $count) = @_;
+	my $client = $self->connect_to('postgres');
 	my @pids;
-	poll(sub { @pids = $self->worker_pids("wait_event_type = 'Lock'"); @pids == $count }, $patience)
+	poll(sub { @pids = _worker_pids($client, "wait_event_type = 'Lock'"); @pids == $count }, $patience)
 	  or die "no $count workers wait for a lock";
+	$client->close;
 	return wantarray ? @pids : $pids[0];
 }
 

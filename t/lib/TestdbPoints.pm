@@ -105,7 +105,7 @@ sub write_to
 	my $client = $node->connect_to($name);
 	run($client, $_)
 	  for 'CREATE TABLE own AS SELECT * FROM base', 'UPDATE base SET t = t WHERE i < 500', 'VACUUM FULL pg_class';
-	$node->leave($client);
+	$node->leave($client, $admin);
 	return;
 }
 
@@ -227,7 +227,7 @@ sub check
 		my $sum = $client->query('SELECT md5(string_agg(i || t, NULL ORDER BY i)) FROM base') // $client->message;
 		push @wrong, "$name: table base: $sum" if $sum ne $checksum;
 		push @wrong, amcheck($name);
-		$node->leave($client);
+		$node->leave($client, $admin);
 		$admin->do("SELECT testdb_drop('$name')") or push @wrong, "dropping $name: " . $admin->message;
 	}
 
@@ -243,7 +243,7 @@ sub check
 	  $client->query('SELECT md5(string_agg(i || t, NULL ORDER BY i)), (SELECT count(*) FROM changed) FROM base')
 	  // $client->message;
 	push @wrong, "new clone: $state" if $state ne "$checksum|$number";
-	$node->leave($client);
+	$node->leave($client, $admin);
 	drop($name) or push @wrong, "dropping the new clone: " . $admin->message;
 	delete $held{$name};
 	settle() or push @wrong, 'not settled at the end';

@@ -9,7 +9,8 @@ use warnings;
 
 use Carp;
 use Exporter 'import';
-use POSIX qw(_exit);
+use List::Util qw(min);
+use POSIX      qw(_exit);
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time usleep);
 
@@ -54,7 +55,8 @@ sub oid_of
 sub poll
 {
 	my ($function, $seconds) = @_;
-	my $end = time + ($seconds || 30);
+	my $start = time;
+	my $end = $start + ($seconds || 30);
 	for (;;)
 	{
 		my $result = $function->();
@@ -64,7 +66,8 @@ sub poll
 			croak 'what was waited for has not come' unless defined wantarray || $seconds;
 			return undef;
 		}
-		usleep(2000);
+		# What comes soon is noticed soon; what takes long is not asked for all the time.
+		usleep(min(10_000, 2000 + 20_000 * (time - $start)));
 	}
 }
 
