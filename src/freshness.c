@@ -356,8 +356,9 @@ wait_for_purge(Oid role, TimestampTz start)
  *
  * A spare that is being created at this moment depends on the role as soon as
  * that is committed.  Its worker holds a lock on the role until then, and DROP
- * ROLE would wait for it later, only to find the spare.  So we take that lock
- * first, and look again.
+ * ROLE would wait for it later, only to find the spare.  So we wait for that
+ * lock first, and look again.  We do not keep it, since a worker might wait for
+ * it in the middle of creating a database that we would wait for.
  *
  * The workers have testdb.lock_timeout for that; if it does not suffice, DROP
  * ROLE reports what is left.
@@ -369,6 +370,7 @@ purge_role(Oid role)
 
 	wait_for_purge(role, start);
 	LockSharedObject(AuthIdRelationId, role, 0, AccessExclusiveLock);
+	UnlockSharedObject(AuthIdRelationId, role, 0, AccessExclusiveLock);
 	wait_for_purge(role, start);
 }
 
