@@ -2,18 +2,18 @@
 // longer with each table, and brings back rows only.
 import { readFileSync } from 'node:fs';
 import { expect } from '@playwright/test';
-import { connect, test } from '../testing/test.js';
+import { call, open, test } from '../testing/test.js';
 
 const rounds = 20;
 
-test('seconds with a rewind, and with TRUNCATE', async ({ app, admin, request }) => {
-  const client = await connect(app.database);
-  const { rows: [{ tables }] } = await client.query(
+test('seconds with a rewind, and with TRUNCATE', async ({ app, request }) => {
+  const db = open(app.name);
+  const { rows: [{ tables }] } = await db.query(
     "SELECT string_agg(format('%I', tablename), ', ') AS tables FROM pg_tables WHERE schemaname = 'public'");
   const demoData = readFileSync('migrations/004_demo_data.sql', 'utf8');
   const ways = {
-    testdb_rewind: () => admin.query('SELECT testdb_rewind($1)', [app.database]),
-    'TRUNCATE and INSERT': () => client.query(`TRUNCATE ${tables} RESTART IDENTITY; ${demoData}`),
+    testdb_rewind: () => call('testdb_rewind($1)', app.name),
+    'TRUNCATE and INSERT': () => db.query(`TRUNCATE ${tables} RESTART IDENTITY; ${demoData}`),
   };
   const seconds = {};
 
@@ -27,6 +27,6 @@ test('seconds with a rewind, and with TRUNCATE', async ({ app, admin, request })
     }
     expect(await (await request.get('/')).text()).toContain('kettle: 30.00, 5 in stock');
   }
-  await client.end();
+  await db.end();
   console.log(`${rounds} resets, seconds: ${Object.entries(seconds).map(([way, time]) => `${way} ${time.toFixed(2)}`).join(', ')}`);
 });

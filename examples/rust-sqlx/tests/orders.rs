@@ -2,6 +2,7 @@
 
 use shop::{in_stock, pay, place_order, report, Error};
 
+mod client;
 mod testdb;
 
 macro_rules! takes_from_stock {
@@ -48,7 +49,7 @@ fn nothing_is_taken_if_something_is_missing() {
 #[test]
 fn tokio_postgres_sees_what_sqlx_has_committed() {
     testdb::fresh(|db| async move {
-        let client = testdb::tokio_postgres_client(&db).await;
+        let client = client::connect(&db).await;
         place_order(&db, 2, &[(3, 1)]).await.unwrap();
         assert_eq!(report::order_count(&client, 2).await.unwrap(), 1);
     })

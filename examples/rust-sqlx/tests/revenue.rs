@@ -2,6 +2,7 @@
 
 use shop::{in_stock, pay, place_order, report::revenue};
 
+mod client;
 mod testdb;
 
 macro_rules! revenue {
@@ -9,7 +10,7 @@ macro_rules! revenue {
         #[test]
         fn $name() {
             testdb::rewound(|db| async move {
-                let client = testdb::tokio_postgres_client(&db).await;
+                let client = client::connect(&db).await;
                 assert_eq!(revenue(&client).await.unwrap(), 0.0);
                 let order = place_order(&db, 1, &[($product, $amount)]).await.unwrap();
                 pay(&db, order).await.unwrap();

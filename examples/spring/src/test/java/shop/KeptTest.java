@@ -6,10 +6,10 @@ import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
 import org.springframework.beans.factory.annotation.Autowired;
-import shop.TestDatabase.FreshDatabase;
+import shop.TestDatabase.DatabaseTest;
 
 /** A test that fails, to see what is left of it. It needs to be asked for: SHOW_FAILURE=1 mvn test -Dtest=KeptTest */
-@FreshDatabase
+@DatabaseTest
 @EnabledIfEnvironmentVariable(named = "SHOW_FAILURE", matches = ".+")
 class KeptTest {
     @Autowired

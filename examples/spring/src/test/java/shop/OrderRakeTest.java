@@ -9,10 +9,10 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 import org.springframework.beans.factory.annotation.Autowired;
-import shop.TestDatabase.FreshDatabase;
+import shop.TestDatabase.DatabaseTest;
 
 /** A database for each test. */
-@FreshDatabase
+@DatabaseTest
 class OrderRakeTest {
     @Autowired
     Shop shop;

@@ -9,10 +9,10 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.springframework.beans.factory.annotation.Autowired;
 import org.springframework.jdbc.core.simple.JdbcClient;
-import shop.TestDatabase.SameDatabase;
+import shop.TestDatabase.DatabaseTest;
 
 /** One database for this JVM, rewound before each test. */
-@SameDatabase
+@DatabaseTest(same = true)
 class RevenueTest {
     @Autowired
     Shop shop;

@@ -8,10 +8,10 @@ import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.Test;
 import org.springframework.beans.factory.annotation.Autowired;
 import org.springframework.jdbc.core.simple.JdbcClient;
-import shop.TestDatabase.FreshDatabase;
+import shop.TestDatabase.DatabaseTest;
 
 /** A database for each test. */
-@FreshDatabase
+@DatabaseTest
 class SchemaTest {
     @Autowired
     Shop shop;

@@ -3,20 +3,15 @@ package shop;
 import com.zaxxer.hikari.HikariDataSource;
 import java.lang.annotation.Retention;
 import java.lang.annotation.RetentionPolicy;
-import java.net.URI;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.security.MessageDigest;
-import java.util.HexFormat;
 import java.util.Map;
 import java.util.stream.Stream;
 import org.flywaydb.core.Flyway;
+import org.flywaydb.core.api.MigrationInfo;
 import org.junit.jupiter.api.extension.AfterEachCallback;
 import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.ExtendWith;
 import org.junit.jupiter.api.extension.ExtensionContext;
 import org.springframework.boot.test.context.SpringBootTest;
-import org.springframework.boot.test.context.TestConfiguration;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Import;
 import org.springframework.jdbc.core.simple.JdbcClient;
@@ -25,124 +20,88 @@ import org.springframework.jdbc.datasource.SingleConnectionDataSource;
 import org.springframework.test.context.junit.jupiter.SpringExtension;
 
 /**
- * Databases for the tests, by testdb. Copy this file, and delete the annotation that you don't use, and what only it needs.
+ * Databases for the tests, by testdb. Copy this file, and write one of these in the place of {@code @SpringBootTest}:
  *
  * <ul>
- * <li>{@code @FreshDatabase}: a database of its own for each test; the application context stays, its pool is another one
- * <li>{@code @SameDatabase}: one for each JVM, as the template is; the application context, its pool and the connections stay
+ * <li>{@code @DatabaseTest}: a database of its own for each test; the application context stays, its pool is another one
+ * <li>{@code @DatabaseTest(same = true)}: one for each JVM, as the template is; the context, its pool and the connections stay
  * </ul>
  */
-@TestConfiguration
-class TestDatabase {
+class TestDatabase implements BeforeEachCallback, AfterEachCallback {
     @Retention(RetentionPolicy.RUNTIME)
-    @ExtendWith({SpringExtension.class, Fresh.class})
+    @ExtendWith({SpringExtension.class, TestDatabase.class})
     @SpringBootTest(properties = "spring.flyway.enabled=false")
     @Import(TestDatabase.class)
-    @interface FreshDatabase {
-    }
-
-    @Retention(RetentionPolicy.RUNTIME)
-    @ExtendWith({SpringExtension.class, Same.class})
-    @SpringBootTest(properties = "spring.flyway.enabled=false")
-    @Import(TestDatabase.class)
-    @interface SameDatabase {
+    @interface DatabaseTest {
+        boolean same() default false;
     }
 
     // Where testdb is. What a test gets is another database on this server.
-    private static final URI SERVER = URI.create(System.getenv().getOrDefault("ADMIN_URL",
-            "postgresql://postgres:postgres@localhost:5435/postgres"));
-    private static final String[] USER = SERVER.getUserInfo().split(":");
-    private static final Path MIGRATIONS = Path.of("src/main/resources/db/migration");
+    private static final String SERVER = System.getenv("ADMIN_URL");
     // The one connection that the clones go with: when this JVM ends, however it ends. No pool's, since a pool closes connections.
-    private static final JdbcClient ADMIN = JdbcClient.create(new SingleConnectionDataSource(url("postgres"), USER[0], USER[1], true));
+    private static final JdbcClient ADMIN = JdbcClient.create(new SingleConnectionDataSource(url("postgres"), true));
     private static final String TEMPLATE = template();
-    private static final String WORKER = copy("worker");
-    private static final HikariDataSource WORKER_POOL = pool(WORKER);
+    private static final HikariDataSource WORKER = pool("worker");
+    // The application's data source: the pool of the test at hand. In one JVM tests run one after the other.
+    private static final DelegatingDataSource SOURCE = new DelegatingDataSource(WORKER);
+
+    @Bean
+    static DelegatingDataSource dataSource() {
+        return SOURCE;
+    }
 
     private static String url(String database) {
-        return "jdbc:postgresql://" + SERVER.getHost() + ":" + SERVER.getPort() + "/" + database;
+        return SERVER.replaceFirst("\\w+://(.+):(.+)@(.+)/.*", "jdbc:postgresql://$3/" + database + "?user=$1&password=$2");
+    }
+
+    private static Map<String, Object> call(String function, Object... values) {
+        return ADMIN.sql("SELECT * FROM " + function).params(values).query().singleRow();
     }
 
     /** The JVM that comes first makes it, and the others wait here. After a change of a migration there is another one. */
     private static String template() {
-        Map<String, Object> row = ADMIN.sql("SELECT * FROM testdb_template_begin('shop', ?)").param(hash(MIGRATIONS)).query().singleRow();
-        String database = (String) row.get("database");
-        if ((boolean) row.get("build")) {
-            Flyway.configure().dataSource(url(database), USER[0], USER[1]).locations("filesystem:" + MIGRATIONS).load().migrate();
-            call("testdb_template_finish(?)", database);
+        Flyway flyway = Flyway.configure().dataSource(url("postgres"), null, null).load();
+        String checksums = Stream.of(flyway.info().all()).map(MigrationInfo::getChecksum).toList().toString();
+        Map<String, Object> template = call("testdb_template_begin('shop', md5(?))", checksums);
+        String name = (String) template.get("database");
+        if ((boolean) template.get("build")) {
+            Flyway.configure().dataSource(url(name), null, null).load().migrate();
+            call("testdb_template_finish(?)", name);
         }
-        return database;
+        return name;
     }
 
-    private static String hash(Path folder) {
-        try (Stream<Path> files = Files.list(folder)) {
-            MessageDigest digest = MessageDigest.getInstance("SHA-256");
-            for (Path file : files.sorted().toList()) {
-                digest.update(Files.readAllBytes(file));
-            }
-            return HexFormat.of().formatHex(digest.digest());
-        } catch (Exception e) {
-            throw new IllegalStateException(e);
-        }
-    }
-
-    private static String call(String function, Object... values) {
-        return ADMIN.sql("SELECT " + function + "::text").params(values).query(String.class).optional().orElse(null);
-    }
-
-    private static String copy(String label) {
-        return call("testdb_clone(?, scope => 'session', label => left(?, 100))", TEMPLATE, label);
-    }
-
-    private static HikariDataSource pool(String database) {
+    /** A pool to a copy of the template, with its name. */
+    private static HikariDataSource pool(String label) {
+        String clone = "testdb_clone(?, scope => 'session', label => left(?, 100)) AS name";
         HikariDataSource pool = new HikariDataSource();
-        pool.setJdbcUrl(url(database));
-        pool.setUsername(USER[0]);
-        pool.setPassword(USER[1]);
+        pool.setPoolName((String) call(clone, TEMPLATE, label).get("name"));
+        pool.setJdbcUrl(url(pool.getPoolName()));
         pool.setMaximumPoolSize(4);
         pool.setMinimumIdle(1);
         return pool;
     }
 
-    /** The application's data source: the database of the test at hand. In one JVM tests run one after the other. */
-    @Bean
-    DelegatingDataSource dataSource() {
-        return new DelegatingDataSource(WORKER_POOL);
-    }
-
-    private static DelegatingDataSource dataSource(ExtensionContext test) {
-        return SpringExtension.getApplicationContext(test).getBean(DelegatingDataSource.class);
-    }
-
-    static class Fresh implements BeforeEachCallback, AfterEachCallback {
-        private String database;
-        private HikariDataSource pool;
-
-        @Override
-        public void beforeEach(ExtensionContext test) {
-            database = copy(test.getDisplayName());
-            pool = pool(database);
-            dataSource(test).setTargetDataSource(pool);
-        }
-
-        @Override
-        public void afterEach(ExtensionContext test) {
-            dataSource(test).setTargetDataSource(WORKER_POOL);
-            pool.close();
-            if (test.getExecutionException().isEmpty()) {
-                call("testdb_drop(?)", database);
-                return;
-            }
-            call("testdb_keep(?, '2 days')", database);
-            System.out.printf("Kept for 2 days: psql \"host=%s port=%d user=%s dbname=%s\"%n", SERVER.getHost(), SERVER.getPort(),
-                    USER[0], database);
+    @Override
+    public void beforeEach(ExtensionContext test) {
+        boolean same = test.getRequiredTestClass().getAnnotation(DatabaseTest.class).same();
+        SOURCE.setTargetDataSource(same ? WORKER : pool(test.getDisplayName()));
+        if (same) {
+            call("testdb_rewind(?)", WORKER.getPoolName());
         }
     }
 
-    static class Same implements BeforeEachCallback {
-        @Override
-        public void beforeEach(ExtensionContext test) {
-            call("testdb_rewind(?)", WORKER);
+    @Override
+    public void afterEach(ExtensionContext test) {
+        HikariDataSource pool = (HikariDataSource) SOURCE.getTargetDataSource();
+        if (pool == WORKER) {
+            return;
+        }
+        pool.close();
+        boolean failed = test.getExecutionException().isPresent();
+        call(failed ? "testdb_keep(?, '2 days')" : "testdb_drop(?)", pool.getPoolName());
+        if (failed) {
+            System.out.printf("Kept for 2 days: psql \"%s\"%n", SERVER.replaceFirst("(.+):.+@(.+)/.*", "$1@$2/" + pool.getPoolName()));
         }
     }
 }
