@@ -338,6 +338,26 @@ sub changed
 	return $copy;
 }
 
+# How many lines of code a file has: without blank lines, comments, what is imported, and brackets that stand alone.
+sub code_lines
+{
+	my ($file, $text) = @_;
+	$text =~ s{^\s*/\*.*?\*/}{}gms if $file =~ /\.(?:js|ts|java|php)$/;
+	$text =~ s{^\s*\"\"\".*?\"\"\"$}{}gms if $file =~ /\.py$/;
+	$text =~ s{^import \(.*?^\)}{}gms if $file =~ /\.go$/;
+	my $import =
+	  qr/import |from \S+ import |use [\w:]+[ ;:]|package |require |\w+ = require\b|const .* = require\(|<\?php$|1;$/;
+	return scalar grep { /\S/ && !m{^\s*(?://|#)} && !/^(?:$import)/ && !/^\s*(?:[][(){};,]+|end|else|\} else \{)$/ }
+	  split /\n/, $text;
+}
+
+# What the README of the examples says of their glue, by the table's rows: stack, file, lines.
+sub glue
+{
+	my ($text) = @_;
+	return map { [ /^\| \[([^]]+)\]/, m{\| \[[^]]+\]\(([^)]+)\), (\d+) \|$} ] } grep { /^\| \[/ } split /\n/, $text;
+}
+
 my $meta = decode_json(slurp('META.json'));
 my ($version) = slurp('testdb.control') =~ /^default_version = '(.*)'$/m;
 my $changelog = slurp('CHANGELOG.md');
@@ -379,6 +399,14 @@ cmp_ok(scalar @errors, '>', 60, 'errors were found');
 is_deeply([ undocumented_errors(section($reference, 'Errors'), @errors) ], [], 'the reference has every error');
 my @pages = ('README.md', 'CONTRIBUTING.md', 'examples/README.md', map { s{.*/(?=docs/)}{}r } glob "$top/docs/*.md");
 is_deeply([ map { broken_links($_, slurp($_)) } @pages ], [], 'links lead somewhere');
+
+# What one copies from the examples, and owns. Languages that want types, or errors handled one by one, take more lines.
+my @glue = glue(slurp('examples/README.md'));
+my %most = ('phpunit-pdo' => 40, 'go-pgx' => 40, 'rust-sqlx' => 40, 'junit-jdbc' => 55, 'spring' => 55);
+is_deeply([ sort map { $_->[0] } @glue ], [ map { m{([^/]+)/$} } glob "$top/examples/*/" ], 'each example is listed');
+is_deeply([ map { [ @$_[ 0, 1 ], code_lines($_->[1], slurp("examples/$_->[1]")) ] } @glue ],
+	\@glue, 'how much glue it has');
+is_deeply([ grep { $_->[2] > ($most{ $_->[0] } // 30) } @glue ], [], 'none has too much');
 
 # The sources.
 my $limits = qx("$^X" "$top/test/limits");
@@ -464,6 +492,19 @@ g(int a)
 SOURCE
 is_deeply([ unmade_edges($made, 'a.c' => "f(int a)\n{\n\tregistry_add(a);\n}\n", 'b.c' => "g(int a)\n{\n}\n") ],
 	['A B g'], 'changes that nothing makes');
+
+my %counted = (
+	'a.py' => "import os\nfrom a import b\n\n\"\"\"One\ntwo\n\"\"\"\n# three\na = b(\n    1,\n)\n",
+	'a.go' => "package a\n\nimport (\n\t\"os\"\n)\n\n// One\nfunc a() {\n\tb()\n}\n",
+	'a.ts' => "import a from 'a';\n/** One\n * two */\nconst a = (b) => {\n  c(); // d\n};\n",
+	'a.rb' => "require 'a'\nmodule A\n  b\nend\n",
+	'a.sh' => "# shellcheck shell=sh\nset -eu\n\na=b\n",
+	'A.php' => "<?php\n\n/** One */\nfinal class A\n{\n    private \$a;\n}\n");
+is_deeply([ map { code_lines($_, $counted{$_}) } sort keys %counted ], [ (2) x 6 ], 'lines of code');
+is_deeply(
+	[ glue("| | Glue |\n|---|---|\n| [a](a) | x | [b.js](a/b.js), 12 |\n") ],
+	[ [ 'a', 'a/b.js', 12 ] ],
+	'a table of glue');
 
 is_deeply([ unnamed('`testdb_one(a)` and `two`', qw(testdb_one two three on)) ],
 	[qw(three on)], 'what is not documented');

@@ -271,7 +271,7 @@ copy_source() {
     for part in Makefile testdb.control META.json CHANGELOG.md README.md CONTRIBUTING.md LICENSE docs docker debian bin sql src specs expected t; do
         [ -e "$top/$part" ] && cp -R "$top/$part" "$build/src/"
     done
-    (cd "$top" && cp --parents examples/README.md examples/*/README.md "$build/src")
+    tar -C "$top" --exclude=node_modules --exclude=.venv --exclude=target -c examples | tar -x -C "$build/src"
     mkdir "$build/src/test"
     cp -R "$top/test/unit" "$top/test/limits" "$build/src/test/"
     find "$build/src" \( -name '*.o' -o -name '*.bc' -o -name '*.so' \) -delete
