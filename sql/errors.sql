@@ -58,7 +58,7 @@ PREPARE TRANSACTION 'regress_testdb';
 \c :"home"
 DO $$
 BEGIN
-	FOR i IN 1..1000 LOOP
+	FOR i IN 1..6000 LOOP
 		PERFORM pg_stat_clear_snapshot();
 		EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'regression_template');
 		PERFORM pg_sleep(0.01);
