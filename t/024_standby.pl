@@ -96,7 +96,9 @@ sub compare
 {
 	my ($what, $other) = @_;
 	poll(sub { !$admin->query('SELECT sum(recycling) FROM testdb_templates') }) or die 'recycling does not end';
-	# Spares can't be looked at on the primary.
+	# Spares can't be looked at on the primary. No others are created meanwhile.
+	run($admin, "SELECT testdb_template_set('$template', 0)");
+	poll(sub { run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state = 'creating'}) == 0 });
 	my @spares = map { clone() } 1 .. $admin->query('SELECT sum(spares) FROM testdb_templates');
 	run($admin, 'CHECKPOINT');
 	my $end = $admin->query('SELECT pg_switch_wal()');
@@ -123,6 +125,7 @@ sub compare
 			]);
 		is("$out$err", '', "$what: pg_amcheck");
 	}
+	run($admin, "SELECT testdb_template_set('$template', NULL)");
 	run($admin, "SELECT testdb_drop('$_')") for @spares;
 	return;
 }
