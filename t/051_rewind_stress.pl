@@ -562,8 +562,16 @@ sub are_sound
 	return;
 }
 
-my $counts = run_children('stress', $seconds / 2, 1, 0);
-cmp_ok($counts->{$_} // 0, '>', 0, "there were $_") for qw(rewinds calls looks transactions visits);
+# Once more if something has not had its turn, which takes longer on a machine that is busy.
+my @all = qw(rewinds calls looks transactions visits);
+my %counts;
+for (1 .. 10)
+{
+	my $counts = run_children('stress', $seconds / 2, 1, 0);
+	$counts{$_} += $counts->{$_} // 0 for @all;
+	last unless grep { !$counts{$_} } @all;
+}
+cmp_ok($counts{$_}, '>', 0, "there were $_") for @all;
 are_sound('stress');
 
 is(join("\n", log_of($node)), '', 'the log is clean');
