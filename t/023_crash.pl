@@ -2,7 +2,7 @@
 # Kills processes of the server with signal 9 at random moments, while clients clone, write and drop, and looks at what is
 # there when the server has come up again.
 #
-#   TESTDB_CRASH_ROUNDS   how many rounds, spread over the variants below: 20, or 6 in a short run
+#   TESTDB_CRASH_ROUNDS   how many rounds, spread over the variants below: 20, or 4 in a short run
 #   TESTDB_CRASH_SEED     repeats the choices of another run (not its timing)
 
 use strict;
@@ -19,7 +19,7 @@ use TestdbCrash;
 use TestdbTest;
 use Time::HiRes qw(time usleep);
 
-my $rounds = how_much('TESTDB_CRASH_ROUNDS', 6, 20);
+my $rounds = how_much('TESTDB_CRASH_ROUNDS', 4, 20);
 my $seed = $ENV{TESTDB_CRASH_SEED} || int(time * 1000) % 1_000_000_000;
 my $clients = 8;
 my $amcheck = has_contrib('amcheck');

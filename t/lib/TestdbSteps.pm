@@ -261,8 +261,8 @@ for my $case (@cases)
 		my @ways = ways_of($case, $point);
 		my @chosen = @ways > $nways ? map { $ways[ ($turn + $_) % @ways ] } 1 .. $nways : @ways;
 		$turn++;
-		# A short run leaves out every other of those that it only comes to once more.
-		next if $nways == 1 && @ways == 1 && !$case->{kill_only} && $turn % 2;
+		# A short run leaves out every other point: which ones, the turn says.
+		next if $nways == 1 && $turn % 2;
 		push @{ $plan{$_} }, [ $case, $point ] for wanted($point) ? @chosen : ();
 	}
 }
