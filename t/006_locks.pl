@@ -190,8 +190,11 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 	$_->close for $client, $holder, $first;
 }
 
-# Whoever looks at pg_stat_activity meanwhile can tell what is going on.
+# Whoever looks at pg_stat_activity meanwhile can tell what is going on. The worker waits for as long as that takes: a call that it
+# serves comes after its look at the configuration.
 {
+	set_lock_timeout('1min');
+	run($admin, $_) for $clone, $drop;
 	my $holder = $node->hold_workers;
 	my $client = $node->connect_to('postgres');
 	$client->send($clone);
