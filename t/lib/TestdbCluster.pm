@@ -390,11 +390,13 @@ sub kill_everything
 	my ($self, $whole_writes) = @_;
 	poll(
 		sub {
-			# One that was forked just now is not in the data directory yet.
-			my %pids = map { $_ => 1 } $self->server_pids, $self->{postmaster} // ();
-			kill_pids($whole_writes, keys %pids);
+			# One that was forked just now is not in the data directory yet. The postmaster comes first: it would start the others anew,
+			# and be killed in recovery.
+			my %seen;
+			my @pids = grep { !$seen{$_}++ } $self->{postmaster} // (), $self->server_pids;
+			kill_pids($whole_writes, @pids);
 			$self->has_ended_itself;
-			return !%pids;
+			return !@pids;
 		},
 		$patience) or die 'processes of the server do not end';
 	return;
