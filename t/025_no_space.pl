@@ -2,8 +2,7 @@
 # What happens when there is no more space on disk, or there are no more inodes. The error says so, the server goes on, and when
 # something has been dropped all works again.
 #
-# The file systems are small ones in memory, which takes a namespace of mounts where we are somebody's root. Who is not
-# allowed to make one skips all of it.
+# The file systems are small ones in memory; who is not allowed to make one skips all of it.
 
 use strict;
 use warnings;
@@ -11,24 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-# Start again in a mount namespace, as the same user (postgres does not run as root), if that is possible.
-BEGIN
-{
-	my @inside = $> == 0 ? () : qw(unshare --user --mount --map-current-user --keep-caps);
-	if (@inside && !$ENV{TESTDB_NAMESPACE})
-	{
-		my $can =
-		  'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
-		$ENV{TESTDB_NAMESPACE} =
-		  system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0
-		  ? 'yes'
-		  : 'no';
-		if ($ENV{TESTDB_NAMESPACE} eq 'yes')
-		{
-			exec @inside, $^X, map({ "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
-		}
-	}
-}
+use TestdbNamespace;
 
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -41,7 +23,6 @@ sub keep_no_spares
 {
 	my ($node, $admin) = @_;
 	$node->set_conf('reload', 'testdb.recycled' => 0);
-	poll(sub { run($admin, 'SHOW testdb.recycled') eq '0' }) or die 'no reload';
 	my @spares;
 	poll(
 		sub {
@@ -58,10 +39,7 @@ sub small_server
 {
 	my ($name, $mount_options, $settings) = @_;
 	my $node = TestdbCluster->new($name);
-	my $data = $node->data_dir;
-	mkdir $data or die "mkdir $data: $!";
-	system('mount', '-t', 'tmpfs', '-o', $mount_options, 'testdb', $data) == 0 or die "mount: $?";
-	chmod 0700, $data;
+	mount_small($node, $mount_options);
 	$node->init;
 	$node->append_conf(
 		'postgresql.conf', qq{
@@ -93,7 +71,7 @@ sub can_mount
 
 SKIP:
 {
-	skip 'no right to mount a file system', 1 if ($ENV{TESTDB_NAMESPACE} // '') ne 'yes';
+	skip 'no right to mount a file system', 1 unless can_mount_small();
 
 	# Where copies of small files are slow the log says so, and only there.
 	for my $huge ('always', 'never')

@@ -2,7 +2,7 @@
 # Where there is no room for what a clone must get back, nothing of it is touched: reset and rewind are refused, and the
 # clone stays as it is. Recycling removes the clone instead. testdb.min_free_space is kept free in any case.
 #
-# The file system is a small one in memory, as in 031_limits.pl; who is not allowed to make one skips this.
+# The file system is a small one in memory; who is not allowed to make one skips this.
 
 use strict;
 use warnings;
@@ -10,38 +10,19 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
-# Start again in a mount namespace, as the same user (postgres does not run as root), if that is possible.
-BEGIN
-{
-	my @inside = $> == 0 ? () : qw(unshare --user --mount --map-current-user --keep-caps);
-	if (@inside && !$ENV{TESTDB_NAMESPACE})
-	{
-		my $can =
-		  'd=$(mktemp -d) && mount -t tmpfs -o size=1m none "$d"; s=$?; umount "$d" 2>/dev/null; rmdir "$d"; exit $s';
-		$ENV{TESTDB_NAMESPACE} =
-		  system("unshare --user --mount --map-current-user --keep-caps sh -c '$can' >/dev/null 2>&1") == 0
-		  ? 'yes'
-		  : 'no';
-		if ($ENV{TESTDB_NAMESPACE} eq 'yes')
-		{
-			exec @inside, $^X, map({ "-I$_" } @INC), $0, @ARGV or die "unshare: $!";
-		}
-	}
-}
+use TestdbNamespace;
 
 use PostgreSQL::Test::Utils;
 use Test::More;
 use TestdbCluster;
 use TestdbTest;
 
-plan skip_all => 'no right to mount a file system' if ($ENV{TESTDB_NAMESPACE} // '') ne 'yes';
+plan skip_all => 'no right to mount a file system' unless can_mount_small();
 
 my $template = 'regression_template';
 my $node = TestdbCluster->new('space');
 my $data = $node->data_dir;
-mkdir $data or die "mkdir $data: $!";
-system('mount', '-t', 'tmpfs', '-o', 'size=600m,nr_inodes=8000', 'testdb', $data) == 0 or die "mount: $?";
-chmod 0700, $data;
+mount_small($node, 'size=600m,nr_inodes=8000');
 $node->init;
 $node->append_conf(
 	'postgresql.conf', q{
