@@ -54,16 +54,6 @@ my $others = qr/^55P03: testdb worker could not obtain a lock in time
 It waited 300 ms for a lock that another session holds\.( Process \d+ of user "\w+" \(application "testdb test"\) holds a lock on [^.]+\.)+
 Find the session that holds a lock .*"testdb\.lock_timeout"\.$/;
 
-# Sets how long the worker waits, before it is asked anything again.
-sub set_lock_timeout
-{
-	my ($value) = @_;
-	$node->set_conf('reload', 'testdb.lock_timeout' => $value);
-	poll(sub { run($node->connect_to('postgres'), 'SHOW testdb.lock_timeout') eq $value })
-	  or die 'the settings are not reloaded';
-	return;
-}
-
 # What one case needs at its beginning.
 sub prepare
 {
@@ -80,7 +70,7 @@ sub needs_lock
 	return $method ne 'native' || $lock ne 'the template';
 }
 
-set_lock_timeout('1min');
+$node->set_conf('reload', 'testdb.lock_timeout' => '1min');
 for my $method ('file_copy', 'native')
 {
 	# The lock is the caller's own: said as soon as that is seen, long before any timeout.
@@ -132,7 +122,7 @@ for my $method ('file_copy', 'native')
 }
 
 # It is another session's, which keeps it.
-set_lock_timeout('300ms');
+$node->set_conf('reload', 'testdb.lock_timeout' => '300ms');
 for my $method ('file_copy', 'native')
 {
 	for my $lock (sort keys %locks)
@@ -190,11 +180,9 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 	$_->close for $client, $holder, $first;
 }
 
-# Whoever looks at pg_stat_activity meanwhile can tell what is going on. The worker waits for as long as that takes: a call that it
-# serves comes after its look at the configuration.
+# Whoever looks at pg_stat_activity meanwhile can tell what is going on. The worker waits for as long as that takes.
 {
-	set_lock_timeout('1min');
-	run($admin, $_) for $clone, $drop;
+	$node->set_conf('reload', 'testdb.lock_timeout' => '1min');
 	my $holder = $node->hold_workers;
 	my $client = $node->connect_to('postgres');
 	$client->send($clone);

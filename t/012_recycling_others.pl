@@ -107,8 +107,8 @@ set_up();
 	$is_recycled->('after a COPY', $_) for $put_off, $other;
 
 	# Nor is anything dropped for good, and nobody tries again and again.
-	run($admin, $_)
-	  for q{ALTER SYSTEM SET testdb.lock_timeout = '100ms'}, 'SELECT pg_reload_conf()', 'SET testdb.method = file_copy';
+	run($admin, $_) for q{ALTER SYSTEM SET testdb.lock_timeout = '100ms'}, 'SET testdb.method = file_copy';
+	$node->reload;
 	my $name = clone();
 	run($admin, 'RESET testdb.method');
 	$begin_copy->();

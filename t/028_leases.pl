@@ -117,7 +117,7 @@ for my $round (1 .. $rounds)
 	run($admin, "ALTER SYSTEM SET testdb.spares = $spares");
 	run($admin, 'ALTER SYSTEM SET synchronous_commit = ' . (rand() < 0.5 ? 'on' : 'off'));
 	run($admin, "ALTER SYSTEM SET full_page_writes = " . (rand() < 0.7 ? 'on' : 'off'));
-	run($admin, 'SELECT pg_reload_conf()');
+	$node->reload;
 	run($admin, "SELECT testdb_prewarm('app_template', $spares)") if $spares;
 	my $whole_writes = run($admin, 'SHOW full_page_writes') eq 'off';
 	$is_told &&= !$whole_writes;
@@ -254,7 +254,7 @@ is(join("\n", @bad_log), '', 'nothing bad is in the log');
 # A session that has had a database before, and so may have its lease's file open, writes to the one that is there now.
 run($admin, 'ALTER SYSTEM RESET testdb.recycled');
 run($admin, 'ALTER SYSTEM SET testdb.spares = 1');
-run($admin, 'SELECT pg_reload_conf()');
+$node->reload;
 my $client = $node->session('postgres');
 my %seen;
 my $again;

@@ -50,32 +50,15 @@ sub calls
 	return $watcher->query("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE dbid = $oid");
 }
 
-# Sets testdb.recycle_statement. The worker reads it a moment later than this session: waits until a clone that is dropped shows
-# that it has, as $shows says by its OID and whether it has become a spare; not if there is nothing that could show it.
+# Sets testdb.recycle_statement in all workers.
 sub set_statement
 {
-	my ($statement, $shows) = @_;
+	my ($statement) = @_;
 	run($admin,
 		'ALTER SYSTEM SET testdb.recycle_statement = ' . $admin->query("SELECT quote_literal(\$\$$statement\$\$)"));
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { $admin->query('SHOW testdb.recycle_statement') eq $statement }) or die 'not reloaded';
-	return unless $shows;
-	poll(
-		sub {
-			my $name = clone();
-			my $oid = oid_of($admin, $name);
-			run($admin, "SELECT testdb_drop('$name')");
-			return $shows->($oid, defined $node->spare_of($oid, $name));
-		}) or die 'no worker has read it';
+	$node->reload;
 	return;
 }
-
-# What shows that this statement is in effect.
-sub is_seen { my ($oid) = @_; return $admin->query("SELECT count(*) FROM seen WHERE dbid = $oid") > 0 }
-
-sub is_recycled { my ($oid, $recycled) = @_; return $recycled }
-
-sub is_gone { my ($oid, $recycled) = @_; return !$recycled }
 
 sub clone { return run($admin, "SELECT testdb_clone('$template')") }
 
@@ -93,7 +76,7 @@ my %ways = (
 		return $name;
 	});
 
-set_statement('INSERT INTO public.seen VALUES ($1, current_setting(\'search_path\'))', \&is_seen);
+set_statement('INSERT INTO public.seen VALUES ($1, current_setting(\'search_path\'))');
 for my $way (sort keys %ways)
 {
 	my $name = clone();
@@ -144,7 +127,7 @@ for my $how (sort keys %failing)
 	my ($statement, $message) = @{ $failing{$how} };
 	my $name = clone();
 	my $oid = oid_of($admin, $name);
-	set_statement($statement, \&is_gone);
+	set_statement($statement);
 	run($admin, "SELECT testdb_drop('$name')");
 	ok(poll(sub { !$admin->query("SELECT 1 FROM pg_database WHERE oid = $oid") }),
 		"a statement $how: the clone is dropped");
@@ -157,7 +140,7 @@ for my $how (sort keys %failing)
 	  or diag $admin->message;
 	is(oid_of($admin, $name), $oid, "a statement $how: it is the same database");
 	is($node->connect_to($name)->query('SELECT 1'), '1', "a statement $how: it can be used");
-	set_statement('', \&is_recycled);
+	set_statement('');
 	run($admin, "SELECT testdb_drop('$name')");
 	isnt($node->spare_of($oid, $name), undef, 'without it clones are recycled again');
 }
@@ -169,7 +152,7 @@ set_statement("SELECT set_config('search_path', 'public', false), \$1");
 	my $oid = oid_of($admin, $name);
 	run($admin, "SELECT testdb_drop('$name')");
 	$node->spare_of($oid, $name);
-	set_statement('INSERT INTO public.seen VALUES ($1, current_setting(\'search_path\'))', \&is_seen);
+	set_statement('INSERT INTO public.seen VALUES ($1, current_setting(\'search_path\'))');
 	run($admin, 'TRUNCATE seen');
 	$name = clone();
 	run($admin, "SELECT testdb_drop('$name')");

@@ -213,8 +213,7 @@ is( run($admin,
 	ok($admin->do(q{SELECT testdb_clone('regression_source_3')}), 'limit of a role: they do not count')
 	  or diag $admin->told;
 	run($admin, q{ALTER SYSTEM SET testdb.min_free_space = '1000TB'});
-	run($admin, 'SELECT pg_reload_conf()');
-	poll(sub { run($admin, 'SHOW testdb.min_free_space') eq '1000TB' }) or die 'not reloaded';
+	$node->reload;
 	$before = served();
 	ok($admin->do('CREATE DATABASE regression_core TEMPLATE regression_source_4'), 'no room: passed on')
 	  or diag $admin->told;

@@ -17,15 +17,8 @@ use TestdbCluster;
 use TestdbTest;
 
 my $group = $ENV{TESTDB_GROUP} or plan skip_all => 'no right to make a control group with a memory limit';
-my $old = -e "$group/memory.limit_in_bytes";
 
-# What the control group says.
-sub group_says { my ($file) = @_; return slurp_file("$group/$file") }
-
-sub limit { return group_says($old ? 'memory.limit_in_bytes' : 'memory.max') }
-
-# How many processes the kernel has ended there, and how often one was to wait for memory.
-sub kills { my ($n) = group_says($old ? 'memory.oom_control' : 'memory.events') =~ /^oom_kill (\d+)/m; return $n }
+sub limit { return slurp_file("$group/memory." . (-e "$group/memory.limit_in_bytes" ? 'limit_in_bytes' : 'max')) }
 
 my $dir = $PostgreSQL::Test::Utils::tmp_check;
 plan skip_all => 'the tests do not run on a tmpfs' if `stat -f -c %T $dir` !~ /^tmpfs$/;
@@ -78,7 +71,7 @@ for my $round (1 .. 3)
 	push @clones, run($admin, q{SELECT testdb_clone('regression_template')});
 	is(run($admin, q{SELECT testdb_drop_all()}), scalar @clones, "round $round: all are dropped");
 }
-is(kills(), 0, 'the kernel has ended no process') if defined kills();
+is(oom_kills($group), 0, 'the kernel has ended no process') if defined oom_kills($group);
 is(run($admin, 'SELECT pg_backend_pid()'), $pid, 'nor has the server ended its sessions');
 unlike(slurp_file($node->logfile), qr/(?:PANIC|terminated by signal)/, 'and the log says nothing of that kind');
 

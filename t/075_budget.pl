@@ -16,18 +16,6 @@ my $node = TestdbCluster->new_server('budget', "testdb.workers = 2\ntestdb.spare
 my $data = $node->data_dir;
 my $admin = $node->session('postgres');
 
-# Changes settings, and waits until they are in effect.
-sub configure
-{
-	my (%settings) = @_;
-	$node->set_conf('reload', %settings);
-	for my $name (keys %settings)
-	{
-		poll(sub { run($admin, "SHOW $name") eq $settings{$name} }) or die "$name is not $settings{$name}";
-	}
-	return;
-}
-
 sub view
 {
 	my ($columns) = @_;
@@ -87,7 +75,7 @@ like(
 
 # No more than two are kept.
 {
-	configure('testdb.max_spare_size' => (2 * $mb + 5) . 'MB');
+	$node->set_conf('reload', 'testdb.max_spare_size' => (2 * $mb + 5) . 'MB');
 	my @clones = clones(7);
 	cmp_ok(settled(), '<=', 2, 'fewer spares are made than could be if there were room');
 	run($admin, "SELECT testdb_drop('$_')") for @clones;
@@ -101,7 +89,7 @@ like(
 
 # It is larger than all that may be kept: recycled one for one.
 {
-	configure('testdb.max_spare_size' => '1MB');
+	$node->set_conf('reload', 'testdb.max_spare_size' => '1MB');
 	my @clones = clones(3);
 	is(settled(), 0, 'no spare is made of a template that is larger than all that may be kept');
 	run($admin, 'SELECT testdb_stats_reset()');
@@ -121,7 +109,7 @@ like(
 for my $case ([ '1MB', 0 ], [ '1GB', 2 ])
 {
 	my ($max, $expected) = @$case;
-	configure('testdb.max_spare_size' => $max);
+	$node->set_conf('reload', 'testdb.max_spare_size' => $max);
 	my ($db) = split /\|/,
 	  run($admin, "SELECT * FROM testdb_template_begin('regression_built', '$max', 'regression_template')");
 	run($admin, "SELECT testdb_template_finish('$db')");
@@ -133,7 +121,7 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 # A snapshot that nobody uses goes, and comes back.
 {
 	my $dir = "$data/pg_testdb/snapshots/" . oid_of($admin, 'regression_template');
-	configure('testdb.recycled' => 0);
+	$node->set_conf('reload', 'testdb.recycled' => 0);
 	run($admin, q{SELECT testdb_template_set('regression_template', 0)});
 	my @all;
 
@@ -143,7 +131,7 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 			push @all, clones(1);
 			run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state <> 'leased'}) == 0;
 		});
-	configure('testdb.snapshot_timeout' => '1s');
+	$node->set_conf('reload', 'testdb.snapshot_timeout' => '1s');
 	run($admin, "SELECT testdb_drop('" . pop(@all) . "')") while @all > 1;
 	ok(-d $dir, 'as long as there is a clone there is the snapshot');
 	my $inside = $node->session($all[0]);
@@ -157,7 +145,7 @@ run($admin, q{SELECT testdb_template_drop('regression_built')});
 	  view('clones, spares, recycling, wanted');
 	is(view('snapshot, snapshot_bytes'), 'no snapshot|0', 'which is shown');
 	ok(!-e "$dir.manifest", 'nothing is left of it');
-	configure('testdb.snapshot_timeout' => 0);
+	$node->set_conf('reload', 'testdb.snapshot_timeout' => 0);
 	my ($clone) = clones(1);
 	ok(-d $dir, 'it is taken anew when it is needed');
 	$inside = $node->session($clone);

@@ -24,46 +24,29 @@ my ($room) = `df -Pk $dir | tail -n 1` =~ /^\S+\s+\d+\s+\d+\s+(\d+)/;
 my ($memory) = slurp_file('/proc/meminfo') =~ /^MemAvailable: *(\d+)/m;
 plan skip_all => 'less than 5 GB of memory are free' if $room < 5 << 20 || $memory < 5 << 20;
 
-# How many processes the kernel has ended there.
-sub kills
-{
-	my ($n) = slurp_file(-e "$group/memory.oom_control" ? "$group/memory.oom_control" : "$group/memory.events") =~
-	  /^oom_kill (\d+)/m;
-	return $n;
-}
-
-# What all databases and snapshots occupy, in MB.
-sub occupied
-{
-	my ($node) = @_;
-	my ($kb) =
-	  `du -sk --total @{[ $node->data_dir ]}/base @{[ $node->data_dir ]}/pg_testdb/snapshots | tail -n 1` =~ /^(\d+)/;
-	return $kb / 1024;
-}
-
 my $node = TestdbCluster->new_server('large',
 	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\ntestdb.spares = 5\ntestdb.workers = 2");
 my $admin = $node->session('postgres');
 my ($template) = split /\|/, run($admin, q{SELECT database FROM testdb_template_begin('regression_large', 'f')});
-my $empty = occupied($node);
+my $empty = $node->occupied;
 $node->safe_psql($template,
 	q{CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 1350000) AS i});
 run($admin, "SELECT testdb_template_finish('$template')");
-my $size = run($admin, "SELECT pg_database_size('$template')") / 1048576;
-cmp_ok($size, '>', 1400, 'the template is large');
+my $size = run($admin, "SELECT pg_database_size('$template')");
+cmp_ok($size, '>', 1400 * 1048576, 'the template is large');
 
 # It is too large for spares in this memory.
 run($admin, 'CHECKPOINT');
-cmp_ok(occupied($node) - $empty, '<', 1.05 * $size, 'idle, nothing is kept beside the template');
+cmp_ok($node->occupied - $empty, '<', 1.05 * $size, 'idle, nothing is kept beside the template');
 
 my $clone = run($admin, "SELECT testdb_clone('$template')");
-cmp_ok(occupied($node) - $empty, '<', 2.05 * $size, 'the first clone adds one copy');
+cmp_ok($node->occupied - $empty, '<', 2.05 * $size, 'the first clone adds one copy');
 is($node->safe_psql($clone, 'SELECT count(*) FROM big'), 1350000, 'and is whole');
 ok(!$admin->do("SELECT testdb_clone('$template')"), 'there is no room for another');
 like($admin->told, qr/^53100: not enough free space for another database/, 'which is said');
 run($admin, "SELECT testdb_drop('$clone')");
 is(run($admin, "SELECT testdb_clone('$template') IS NOT NULL"), 't', 'once it is dropped, there is');
-is(kills(), 0, 'the kernel has ended no process') if defined kills();
+is(oom_kills($group), 0, 'the kernel has ended no process') if defined oom_kills($group);
 run($admin, 'SELECT testdb_drop_all()');
 
 # Open to connections it has a snapshot beside it, for which there is no room with a clone.
@@ -71,7 +54,7 @@ run($admin, "ALTER DATABASE $template ALLOW_CONNECTIONS true");
 ok(!$admin->do("SELECT testdb_clone('$template')"),
 	'an open template takes two more copies, for which there is no room');
 like($admin->told, qr/^53100: not enough free space for another database/, 'which is said as well');
-is(kills(), 0, 'the kernel has ended no process still') if defined kills();
+is(oom_kills($group), 0, 'the kernel has ended no process still') if defined oom_kills($group);
 
 $admin->close;
 $node->stop;

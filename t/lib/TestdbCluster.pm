@@ -32,6 +32,7 @@ use warnings;
 use parent 'PostgreSQL::Test::Cluster';
 
 use Digest::MD5;
+use File::Find;
 use POSIX qw(_exit setsid WNOHANG);
 use PostgreSQL::Test::Cluster;
 # Without its functions, which would be methods here.
@@ -304,6 +305,34 @@ sub wait_until_up
 		},
 		$patience) or die 'the server does not start';
 	return;
+}
+
+=pod
+
+=item $node->reload
+
+Has the configuration read again. All processes have been told when this returns, and act on it before they do anything else that they
+are asked for: the postmaster tells them before it accepts a connection.
+
+=cut
+
+sub reload
+{
+	my ($self) = @_;
+	my $before = $self->_configured_at;
+	$self->SUPER::reload;
+	poll(sub { ($self->_configured_at // $before) ne $before }, $patience) or die 'the configuration is not read';
+	return;
+}
+
+# When the postmaster had last read the configuration as it accepted a new connection; undef if that is lost.
+sub _configured_at
+{
+	my ($self) = @_;
+	my $client = $self->reconnect;
+	my $time = $client->query('SELECT pg_conf_load_time()');
+	$client->close;
+	return $time;
 }
 
 =pod
@@ -720,17 +749,8 @@ The same for a server that runs, from now on: idle workers have heard of it when
 sub use_point
 {
 	my ($self, $point, @more) = @_;
-	my $client = $self->reconnect;
 	$self->set_point($point, @more);
-	run($client, 'SELECT pg_reload_conf()');
-	poll(
-		sub {
-			$client = $self->reconnect unless $client->is_open;
-			return ($client->query('SHOW testdb.debug_point') // '?') eq $point;
-		}) or die 'the settings are not reloaded';
-	$client->close;
-	# The postmaster accepts a connection when it has told all processes: this one may be the first.
-	$self->reconnect->close;
+	$self->reload;
 	return;
 }
 
@@ -870,6 +890,24 @@ sub files_of
 	}
 	closedir $handle;
 	return \%files;
+}
+
+=pod
+
+=item $node->occupied
+
+What all databases and snapshots occupy, in bytes.
+
+=cut
+
+sub occupied
+{
+	my ($self) = @_;
+	my $data = $self->data_dir;
+	my $bytes = 0;
+	find({ no_chdir => 1, wanted => sub { my @stat = lstat $_; $bytes += $stat[12] * 512 if @stat && -f _ } },
+		"$data/base", "$data/pg_testdb/snapshots");
+	return $bytes;
 }
 
 =pod

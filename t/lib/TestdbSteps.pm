@@ -72,7 +72,7 @@ our @cases = (
 			my $name = create_served();
 			write_to($name) if $name;
 			run($admin, 'ALTER SYSTEM SET testdb.recycled = 0');
-			run($admin, 'SELECT pg_reload_conf()');
+			$node->reload;
 			return $name;
 		},
 		act => sub { drop_served($_[0]) if $_[0] },

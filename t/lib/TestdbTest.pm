@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-  qw(how_much has_contrib run oid_of poll is_idle differences row_columns catalog_rows described kill_pids in_child add_line lines_of);
+  qw(how_much has_contrib run oid_of poll is_idle differences row_columns catalog_rows described kill_pids oom_kills in_child add_line lines_of);
 
 # How much a test does that could go on for ever: what the environment says by this name, or by itself as much as the run is meant
 # to last. A run is long if TESTDB_LONG is set, as continuous integration does.
@@ -240,6 +240,15 @@ sub lines_of
 		close $in;
 	}
 	return sort { $a->[0] <=> $b->[0] } @lines;
+}
+
+# How many processes the kernel has ended for want of memory in the control group with this folder; undef if it does not tell.
+sub oom_kills
+{
+	my ($group) = @_;
+	my $file = -e "$group/memory.oom_control" ? 'memory.oom_control' : 'memory.events';
+	my ($n) = slurp_file("$group/$file") =~ /^oom_kill (\d+)/m;
+	return $n;
 }
 
 1;
