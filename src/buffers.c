@@ -107,7 +107,7 @@ reset_entry(PgStatShared_HashEntry *entry, TimestampTz now)
 {
 	PgStatShared_Common *header = dsa_get_address(pgStatLocal.dsa, entry->body);
 	PgStat_Kind kind = entry->key.kind;
-	const		PgStat_KindInfo *info = pgstat_get_kind_info(kind);
+	const PgStat_KindInfo *info = pgstat_get_kind_info(kind);
 
 	LWLockAcquire(&header->lock, LW_EXCLUSIVE);
 	memset(pgstat_get_entry_data(kind, header), 0, pgstat_get_entry_len(kind));
