@@ -45,15 +45,15 @@ typedef struct Shares
 } Shares;
 
 /*
- * Return the role for which an entry counts, or InvalidOid.  A spare counts
- * only if another one is requested.
+ * Return the role for which an entry counts, or InvalidOid.  A spare, ready
+ * or being created, counts only if another one is requested.
  */
 static Oid
 clone_sharer(const CloneEntry *entry, bool spare)
 {
 	if (OidIsValid(entry->payer))
 		return entry->payer;
-	if (entry->clone.state == CLONE_CREATING ||
+	if ((entry->clone.state == CLONE_CREATING && !entry->clone.ahead) ||
 		(spare && entry->clone.state != CLONE_GARBAGE &&
 		 entry->clone.state != CLONE_REMOVING))
 		return entry->clone.owner;
