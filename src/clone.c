@@ -413,11 +413,8 @@ hand_out_spare(const RequestArgs *args, TestdbClone *clone, CloneState state,
 		debug_point("spare-renamed");
 	}
 	else if (database_read_row(clone->template_oid, &row) &&
-			 spare_open(clone, row.clone_limit))
-	{
+			 spare_open(clone, row.clone_limit, true))
 		debug_point("spare-opened");
-		database_flush();
-	}
 	else
 		report_spare_changed(NameStr(clone->name));
 	job_commit_work();

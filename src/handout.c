@@ -175,7 +175,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	PG_TRY();
 	{
 		debug_point("taken");
-		opened = spare_open(&clone, wish.row.clone_limit);
+		opened = spare_open(&clone, wish.row.clone_limit, false);
 		debug_point("taken-open");
 		if (opened)
 			lease_hold(&clone);

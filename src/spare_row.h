@@ -13,7 +13,7 @@
 #include "registry.h"
 
 extern bool spare_note_row(TestdbClone *clone);
-extern bool spare_open(const TestdbClone *clone, int32 limit);
+extern bool spare_open(const TestdbClone *clone, int32 limit, bool flush);
 extern bool spare_is_closed(Oid oid);
 extern void spare_repair(const TestdbClone *clone);
 

@@ -278,6 +278,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 		if (entry != NULL)
 		{
 			clone_set_state(entry, CLONE_CREATING);
+			entry->clone.ahead = false;
 			registry_apply_terms(&entry->clone, wish->terms);
 			*clone = entry->clone;
 			template->template.stats.clones++;
