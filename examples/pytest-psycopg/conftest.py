@@ -35,13 +35,13 @@ def template(testdb):
 
 @pytest.fixture
 def db(testdb, template, request):
-    failures = request.session.testsfailed
     [name] = testdb("clone(%s, scope => 'session', label => left(%s, 100))", template, request.node.name)
     with psycopg.connect(SERVER, dbname=name, autocommit=True) as connection:
+        failures, server = request.session.testsfailed, "host={0.host} port={0.port} user={0.user}".format(connection.info)
         yield connection
     testdb("keep(%s, '2 days')" if request.session.testsfailed > failures else "drop(%s)", name)
     if request.session.testsfailed > failures:
-        print(f'Kept for 2 days: psql "{psycopg.conninfo.make_conninfo(SERVER, dbname=name, password=None)}"')
+        print(f'Kept for 2 days: psql "{server} dbname={name}"')
 
 
 @pytest.fixture(scope="session")
