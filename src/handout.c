@@ -198,7 +198,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
 	debug_point("taken-leased");
 	if (refill || clone.expires_at != 0 || clone.terms.idle_timeout != 0)
-		request_wake_workers();
+		request_wake_worker();
 	result->oid = clone.oid;
 	result->name = clone.name;
 	return SPARE_TAKEN;

@@ -134,7 +134,7 @@ typedef struct RequestSharedState
 	LWLock	   *lock;			/* the request lock; never changed */
 	ConditionVariable first_cv; /* worker 0 waits here for something to do */
 	ConditionVariable work_cv;	/* the other workers wait here */
-	pg_atomic_uint32 wakes;		/* how often request_wake_workers was called;
+	pg_atomic_uint32 wakes;		/* how often workers were to check for work;
 								 * no lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
 	TimestampTz started_at;		/* when this memory was initialized */
@@ -255,6 +255,16 @@ wake_all(void)
 }
 
 /*
+ * Wake one worker; preferably not 0, since only that one recycles and rewinds.
+ */
+static void
+wake_one(bool rewind)
+{
+	ConditionVariableSignal(!rewind && has_sleeper(&requests->work_cv) ?
+							&requests->work_cv : &requests->first_cv);
+}
+
+/*
  * Put a request into the queue and wake a worker.
  */
 static RequestSlot *
@@ -271,9 +281,7 @@ request_enqueue(const RequestArgs *args)
 	slot = dlist_container(RequestSlot, node,
 						   dlist_pop_head_node(&requests->free));
 	slot->state = REQUEST_QUEUED;
-	slot->abandoned = false;
-	slot->unwanted = false;
-	slot->failed = false;
+	slot->abandoned = slot->unwanted = slot->failed = false;
 	slot->worker_pid = 0;
 	slot->retry_at = 0;
 	slot->blocked_at = 0;
@@ -283,11 +291,7 @@ request_enqueue(const RequestArgs *args)
 					&slot->node);
 	LWLockRelease(requests->lock);
 
-	/* Prefer the others, since only worker 0 recycles and rewinds. */
-	if (args->kind == REQUEST_REWIND || !has_sleeper(&requests->work_cv))
-		ConditionVariableSignal(&requests->first_cv);
-	else
-		ConditionVariableSignal(&requests->work_cv);
+	wake_one(args->kind == REQUEST_REWIND);
 	return slot;
 }
 
@@ -1068,6 +1072,16 @@ request_wake_workers(void)
 	if (pg_atomic_fetch_add_u32(&requests->wakes, 1) == wakes_seen)
 		wakes_seen++;
 	wake_all();
+}
+
+/*
+ * The same for work that one worker is enough for, any one: wake only one.
+ */
+void
+request_wake_worker(void)
+{
+	(void) pg_atomic_fetch_add_u32(&requests->wakes, 1);
+	wake_one(false);
 }
 
 /*

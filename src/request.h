@@ -101,6 +101,7 @@ extern bool request_begin_lock_wait(void);
 extern void request_end_lock_wait(void);
 extern void request_begin_turn(void);
 extern void request_wait_for_work(long timeout_ms, bool rewinds, bool rewinding);
+extern void request_wake_worker(void);
 extern void request_wake_workers(void);
 extern void request_worker_attach(int index, Oid database);
 extern void request_worker_detach(int index);
