@@ -167,7 +167,8 @@ SKIP:
 {
 	skip 'no library that was built with DEBUG=1', 1 unless $ENV{TESTDB_DEBUG_CONFIG};
 	local $ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG};
-	$node = TestdbCluster->new_server('held', "testdb.max_clones = 16\ntestdb.spares = 1\ninclude_if_exists 'point.conf'\n");
+	$node =
+	  TestdbCluster->new_server('held', "testdb.max_clones = 16\ntestdb.spares = 1\ninclude_if_exists 'point.conf'\n");
 	$admin = $node->connect_to('postgres');
 	run($admin, $_)
 	  for 'CREATE DATABASE regression_template IS_TEMPLATE true', 'CREATE ROLE regress_greedy LOGIN',
@@ -178,10 +179,15 @@ SKIP:
 	$node->use_point('clone-entered wait');
 	my $mark = -s $node->logfile;
 	run($greedy, q{SELECT testdb_clone('regression_template')});
-	poll(sub { slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/ }) or die 'no spare is created';
+	poll(sub { slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/ })
+	  or die 'no spare is created';
 	my $last_one = $node->connect_to('postgres', user => 'regress_greedy');
 	$last_one->send(q{SELECT testdb_clone('regression_template')});
-	poll(sub { $last_one->readable(0) || slurp_file($node->logfile, $mark) =~ /(debug point "clone-entered" was reached.*){2}/s });
+	poll(
+		sub {
+			$last_one->readable(0)
+			  || slurp_file($node->logfile, $mark) =~ /(debug point "clone-entered" was reached.*){2}/s;
+		});
 	$node->use_point('');
 	my $result = $last_one->result;
 	ok(!$result->{error}, 'a spare that is being created does not count') or diag $result->{error}{M};
