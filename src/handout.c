@@ -129,6 +129,21 @@ handout_errdetail_busy(int nsessions, int nprepared)
 }
 
 /*
+ * Wake those who have something to do after a clone was handed out: all
+ * workers if it has a deadline, so that any one that is free knows it then;
+ * one worker if there should be another spare.  Waking each takes time from
+ * the session.
+ */
+static void
+wake_after(const TestdbClone *clone, bool refill)
+{
+	if (clone->expires_at != 0 || clone->terms.idle_timeout != 0)
+		request_wake_workers();
+	else if (refill)
+		request_wake_worker();
+}
+
+/*
  * Take a spare that has the template's committed content, if there is one,
  * without a worker and without changing a catalog.  Fills *result.  waited
  * means that this session has been waiting for a spare.
@@ -197,8 +212,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	}
 	(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_LEASED);
 	debug_point("taken-leased");
-	if (refill || clone.expires_at != 0 || clone.terms.idle_timeout != 0)
-		request_wake_worker();
+	wake_after(&clone, refill);
 	result->oid = clone.oid;
 	result->name = clone.name;
 	return SPARE_TAKEN;
