@@ -2,8 +2,11 @@
 package migrations
 
 import (
+	"context"
 	"embed"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 //go:embed *.sql
@@ -26,4 +29,15 @@ func read() string {
 		schema.Write(append(sql, '\n'))
 	}
 	return schema.String()
+}
+
+// Up brings an empty database to the schema, and leaves no connection to it.
+func Up(ctx context.Context, url string) error {
+	db, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer db.Close(ctx)
+	_, err = db.Exec(ctx, Schema)
+	return err
 }

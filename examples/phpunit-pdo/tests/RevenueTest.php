@@ -19,7 +19,7 @@ final class RevenueTest extends TestCase
     /** @dataProvider orders */
     public function testRevenue(int $product, float $price, int $amount): void
     {
-        $shop = new Shop($this->db);
+        $shop = new Shop(self::$db);
         $this->assertEquals(0, $shop->revenue());
         $shop->pay($shop->placeOrder(1, [$product => $amount]));
         $this->assertEquals($price * $amount, $shop->revenue());
@@ -27,11 +27,11 @@ final class RevenueTest extends TestCase
 
     public function testTableMayGo(): void
     {
-        $this->assertSame(0, $this->db->exec('DROP TABLE shipment'));
+        $this->assertSame(0, self::$db->exec('DROP TABLE shipment'));
     }
 
     public function testTableIsBack(): void
     {
-        $this->assertSame(0, $this->db->query('SELECT count(*) FROM shipment')->fetchColumn());
+        $this->assertSame(0, self::$db->query('SELECT count(*) FROM shipment')->fetchColumn());
     }
 }

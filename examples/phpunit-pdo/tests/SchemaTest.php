@@ -21,7 +21,7 @@ final class SchemaTest extends TestCase
     public function testOtherSessionsSeeWhatWasCommitted(): void
     {
         // There is no transaction around the test.
-        $other = new Shop(TestDatabase::connect($this->database));
+        $other = new Shop(new TestDatabase($this->db->name));
         $other->placeOrder(2, [3 => 5]);
         $this->expectException(OutOfStock::class);
         (new Shop($this->db))->placeOrder(1, [3 => 1]);

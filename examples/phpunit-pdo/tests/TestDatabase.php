@@ -1,80 +1,74 @@
 <?php
 
-/** Databases for the tests, by testdb. Copy this file, and delete the trait that you don't use. */
-final class TestDatabase
-{
-    private static ?PDO $admin = null;
-    private static ?string $template = null;
+// Databases for the tests, by testdb. Copy this file, delete the trait that you don't use, and have PHPUnit's bootstrap read it.
 
-    public static function connect(string $name): PDO
+// Where testdb is. What a test gets is another database on this server.
+define('ADMIN_URL', getenv('ADMIN_URL') ?: 'postgresql://postgres:postgres@localhost:5435/postgres');
+
+/** A connection to a database on that server, with its name. */
+final class TestDatabase extends PDO
+{
+    public static string $template;
+    private static ?PDO $admin = null;
+
+    public function __construct(public readonly string $name)
     {
-        // Where testdb is. What a test gets is another database on this server.
-        $server = parse_url(getenv('ADMIN_URL') ?: 'postgresql://postgres:postgres@localhost:5435/postgres');
-        return new PDO("pgsql:host={$server['host']};port={$server['port']};dbname=$name", $server['user'], $server['pass']);
+        $url = parse_url(ADMIN_URL);
+        parent::__construct("pgsql:host={$url['host']};port={$url['port']};dbname=$name", $url['user'], $url['pass']);
     }
 
     /** Calls a function of testdb, on one connection that stays. Clones go with it: when this process ends, however it ends. */
     public static function call(string $function, string ...$values): array
     {
-        self::$admin ??= self::connect('postgres');
-        $statement = self::$admin->prepare("SELECT * FROM $function");
+        $statement = (self::$admin ??= new self('postgres'))->prepare("SELECT * FROM testdb_$function");
         $statement->execute($values);
         return $statement->fetch(PDO::FETCH_NUM);
     }
 
-    /** The process that comes first makes it, and the others wait here. After a change of a migration there is another one. */
-    private static function makeTemplate(): string
+    public static function clone(string $label): self
     {
-        $schema = implode("\n", array_map('file_get_contents', glob('migrations/*.sql')));
-        [$name, $build] = self::call("testdb_template_begin('shop', md5(?))", $schema);
-        if ($build) {
-            self::connect($name)->exec($schema);
-            self::call('testdb_template_finish(?)', $name);
-        }
-        return $name;
+        return new self(self::call("clone(?, scope => 'session', label => left(?, 100))", self::$template, $label)[0]);
     }
+}
 
-    public static function clone(string $label): string
-    {
-        $call = "testdb_clone(?, scope => 'session', label => left(?, 100))";
-        return self::call($call, self::$template ??= self::makeTemplate(), $label)[0];
-    }
+// The process that comes first makes the template, and the others wait here. After a change of a migration there is another one.
+$schema = implode("\n", array_map('file_get_contents', glob('migrations/*.sql')));
+[TestDatabase::$template, $build] = TestDatabase::call("template_begin('shop', md5(?))", $schema);
+if ($build) {
+    (new TestDatabase(TestDatabase::$template))->exec($schema);
+    TestDatabase::call('template_finish(?)', TestDatabase::$template);
 }
 
 /** In a test case: $this->db is connected to a database of its own for each test. */
 trait FreshDatabase
 {
-    protected ?PDO $db;
-    protected string $database;
+    protected TestDatabase $db;
 
     /** @before */
     public function cloneDatabase(): void
     {
-        $this->db = TestDatabase::connect($this->database = TestDatabase::clone($this->toString()));
+        $this->db = TestDatabase::clone($this->toString());
     }
 
     /** @after */
     public function giveDatabaseBack(): void
     {
-        $this->db = null;
-        TestDatabase::call($this->hasFailed() ? "testdb_keep(?, '2 days')" : 'testdb_drop(?)', $this->database);
+        // This ends the connections to it.
+        TestDatabase::call($this->hasFailed() ? "keep(?, '2 days')" : 'drop(?)', $this->db->name);
         if ($this->hasFailed()) {
-            fwrite(STDERR, preg_replace('~(.+):.+@(.+)/.*~', "\nKept for 2 days: psql \"$1@$2/{$this->database}\"\n", getenv('ADMIN_URL')));
+            echo preg_replace('~(.+):.+@(.+)/.*~', "\nKept for 2 days: psql \"$1@$2/{$this->db->name}\"\n", ADMIN_URL);
         }
     }
 }
 
-/** $this->db is connected to one for the class, which is what the template is again before each test; the connection stays. */
+/** self::$db is connected to one for the class, which is what the template is again before each test; the connection stays. */
 trait SameDatabase
 {
-    protected PDO $db;
-    private static array $same = [];
+    protected static ?TestDatabase $db = null;
 
     /** @before */
     public function rewindDatabase(): void
     {
-        self::$same = self::$same ?: [$name = TestDatabase::clone(self::class), TestDatabase::connect($name)];
-        TestDatabase::call('testdb_rewind(?)', self::$same[0]);
-        $this->db = self::$same[1];
+        TestDatabase::call('rewind(?)', (self::$db ??= TestDatabase::clone(self::class))->name);
     }
 }

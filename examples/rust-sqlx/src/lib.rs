@@ -1,8 +1,11 @@
 //! The application: a shop. It commits for itself, as applications do.
 
-use sqlx::PgPool;
+use sqlx::{migrate::Migrator, PgPool};
 
 pub mod report;
+
+/// The schema, for the application's start, and for the tests.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 #[derive(Debug)]
 pub enum Error {

@@ -15,9 +15,6 @@ import (
 	"example.com/shop/migrations"
 )
 
-// Where testdb is. What a test gets is another database on this server.
-var server = must(url.Parse(os.Getenv("ADMIN_URL")))
-
 // The clones go with these connections: when this process ends, however it ends.
 var admin = open("postgres")
 
@@ -28,54 +25,52 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-func open(database string) *pgxpool.Pool {
-	return must(pgxpool.New(context.Background(), server.JoinPath("..", database).String()))
-}
+// ADMIN_URL tells where testdb is. What a test gets is another database on this server.
+func uri(db string) *url.URL { return must(url.Parse(os.Getenv("ADMIN_URL"))).JoinPath("..", db) }
 
-// call calls a function of testdb, and returns its result.
-func call(function string, values ...any) (result string) {
-	must(0, admin.QueryRow(context.Background(), "SELECT "+function+"::text", values...).Scan(&result))
-	return result
+func open(db string) *pgxpool.Pool { return must(pgxpool.New(context.Background(), uri(db).String())) }
+
+// call calls a function of testdb, and returns its result, with commas between if there are several columns.
+func call(fn string, args ...any) (value string) {
+	must(0, admin.QueryRow(context.Background(), "SELECT btrim(t::text, '()') FROM testdb_"+fn+" t", args...).Scan(&value))
+	return value
 }
 
 // Of the processes that start together one makes the template, and the others wait here. After a change of a migration there is
 // another one.
-var template = sync.OnceValue(func() string {
-	begin := "(SELECT concat_ws(' ', build, database) FROM testdb_template_begin('shop', md5($1)))"
-	build, name, _ := strings.Cut(call(begin, migrations.Schema), " ")
-	if build == "t" {
-		db := open(name)
-		must(db.Exec(context.Background(), migrations.Schema))
-		db.Close()
-		call("testdb_template_finish($1)", name)
-	}
-	return name
-})
+var template, build, _ = strings.Cut(call("template_begin('shop', md5($1))", migrations.Schema), ",")
 
-const clone = "testdb_clone($1, scope => 'session', label => left($2, 100))"
+func init() {
+	if build == "t" {
+		must(0, migrations.Up(context.Background(), uri(template).String()))
+		call("template_finish($1)", template)
+	}
+}
+
+const clone = "clone($1, scope => 'session', label => left($2, 100))"
 
 // New returns a pool to a database for this test alone. Tests may be parallel.
 func New(t testing.TB) *pgxpool.Pool {
-	name := call(clone, template(), t.Name())
-	db := open(name)
+	db := open(call(clone, template, t.Name()))
+	at := db.Config().ConnConfig
 	t.Cleanup(func() {
 		db.Close()
-		if !t.Failed() {
-			call("testdb_drop($1)", name)
-			return
+		if t.Failed() {
+			call("keep($1, '2 days')", at.Database)
+			t.Logf(`Kept for 2 days: psql "host=%s port=%d user=%s dbname=%s"`, at.Host, at.Port, at.User, at.Database)
+		} else {
+			call("drop($1)", at.Database)
 		}
-		call("testdb_keep($1, '2 days')", name)
-		t.Logf(`Kept for 2 days: psql "postgresql://%s@%s/%s"`, server.User.Username(), server.Host, name)
 	})
 	return db
 }
 
 // One database for each package, which go test runs in a process of its own.
-var shared = sync.OnceValue(func() *pgxpool.Pool { return open(call(clone, template(), "shared")) })
+var shared = sync.OnceValue(func() *pgxpool.Pool { return open(call(clone, template, "shared")) })
 
 // Shared returns a pool to the package's database, with the template's content again. Its connections stay open. Tests that use it
 // can't be parallel.
 func Shared() *pgxpool.Pool {
-	call("testdb_rewind($1)", shared().Config().ConnConfig.Database)
+	call("rewind($1)", shared().Config().ConnConfig.Database)
 	return shared()
 }

@@ -11,7 +11,7 @@ import org.junit.jupiter.api.extension.RegisterExtension;
 @EnabledIfEnvironmentVariable(named = "SHOW_FAILURE", matches = ".+")
 class KeptTest {
     @RegisterExtension
-    TestDatabase database = new TestDatabase();
+    FreshDatabase database = new FreshDatabase();
 
     @Test
     void fails() throws Exception {

@@ -14,7 +14,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 /** A database for each test. */
 class OrderTest {
     @RegisterExtension
-    TestDatabase database = new TestDatabase();
+    FreshDatabase database = new FreshDatabase();
 
     @ParameterizedTest
     @CsvSource({"1, 30.00, 1", "1, 30.00, 2", "1, 30.00, 3", "1, 30.00, 4", "1, 30.00, 5",

@@ -14,7 +14,7 @@ import org.junit.jupiter.api.parallel.Execution;
 @Execution(SAME_THREAD)
 class RevenueTest {
     @RegisterExtension
-    static TestDatabase database = new TestDatabase();
+    static SameDatabase database = new SameDatabase();
 
     @RepeatedTest(10)
     void startsAtZero() throws Exception {
