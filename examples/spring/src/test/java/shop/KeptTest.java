@@ -5,13 +5,17 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import org.springframework.beans.factory.annotation.Autowired;
-import shop.TestDatabase.DatabaseTest;
+import org.springframework.boot.test.context.SpringBootTest;
 
 /** A test that fails, to see what is left of it. It needs to be asked for: SHOW_FAILURE=1 mvn test -Dtest=KeptTest */
-@DatabaseTest
+@SpringBootTest
 @EnabledIfEnvironmentVariable(named = "SHOW_FAILURE", matches = ".+")
 class KeptTest {
+    @RegisterExtension
+    FreshDatabase database = new FreshDatabase();
+
     @Autowired
     Shop shop;
 

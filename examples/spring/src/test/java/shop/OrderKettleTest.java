@@ -6,14 +6,18 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 import org.springframework.beans.factory.annotation.Autowired;
-import shop.TestDatabase.DatabaseTest;
+import org.springframework.boot.test.context.SpringBootTest;
 
 /** A database for each test. */
-@DatabaseTest
+@SpringBootTest
 class OrderKettleTest {
+    @RegisterExtension
+    FreshDatabase database = new FreshDatabase();
+
     @Autowired
     Shop shop;
 

@@ -5,15 +5,19 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import java.math.BigDecimal;
 import java.util.Map;
 import org.junit.jupiter.api.RepeatedTest;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.springframework.beans.factory.annotation.Autowired;
+import org.springframework.boot.test.context.SpringBootTest;
 import org.springframework.jdbc.core.simple.JdbcClient;
-import shop.TestDatabase.DatabaseTest;
 
 /** One database for this JVM, rewound before each test. */
-@DatabaseTest(same = true)
+@SpringBootTest
 class RevenueTest {
+    @RegisterExtension
+    static SameDatabase database = new SameDatabase();
+
     @Autowired
     Shop shop;
 

@@ -6,13 +6,17 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.extension.RegisterExtension;
 import org.springframework.beans.factory.annotation.Autowired;
+import org.springframework.boot.test.context.SpringBootTest;
 import org.springframework.jdbc.core.simple.JdbcClient;
-import shop.TestDatabase.DatabaseTest;
 
 /** A database for each test. */
-@DatabaseTest
+@SpringBootTest
 class SchemaTest {
+    @RegisterExtension
+    FreshDatabase database = new FreshDatabase();
+
     @Autowired
     Shop shop;
 
