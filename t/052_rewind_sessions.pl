@@ -305,7 +305,7 @@ for my $kind (@kinds)
 		qr/WAL is being consumed.*testdb_reset/,
 		'that says so, and what can be done');
 	run($admin, q{SELECT pg_drop_replication_slot('regress_physical')});
-	run($session, q{SELECT pg_create_logical_replication_slot('regress_logical', 'test_decoding')});
+	run($session, q{SELECT pg_create_logical_replication_slot('regress_logical', 'pgoutput')});
 	ok(!rewind(), 'a logical slot of the database is in the way');
 	is($admin->sqlstate, '55000', 'which is an error');
 	like(
