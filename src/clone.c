@@ -140,6 +140,8 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 			TestdbClone *clone)
 {
 	char		activity[3 * NAMEDATALEN];
+	Oid			template_oid;
+	Oid			owner;
 
 	memset(clone, 0, sizeof(*clone));
 	get_clone_name(args, template, &clone->name);
@@ -163,6 +165,10 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	job.entering = false;
 	if (args->kind != REQUEST_RESET)
 		job.clone = clone->oid;
+
+	/* Only one worker was woken to create spares: are more missing? */
+	if (clone->ahead && registry_next_refill(PG_UINT64_MAX, &template_oid, &owner))
+		request_wake_worker();
 	debug_point("clone-entered");
 	lease_write(clone, LEASE_CREATING);
 	debug_point("clone-recorded");
@@ -466,7 +472,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		.waiting = true,
 		.terms = &args->terms
 	};
-	bool		refill;
+	SpareRefill refill;			/* this worker looks anyway */
 
 	if (registry_take_spare(&wish, &clone, &refill) == SPARE_TAKEN)
 	{

@@ -131,15 +131,16 @@ handout_errdetail_busy(int nsessions, int nprepared)
 /*
  * Wake those who have something to do after a clone was handed out: all
  * workers if it has a deadline, so that any one that is free knows it then;
- * one worker if there should be another spare.  Waking each takes time from
- * the session.
+ * usually one worker if there should be another spare.  Waking each takes
+ * time from the session.
  */
 static void
-wake_after(const TestdbClone *clone, bool refill)
+wake_after(const TestdbClone *clone, SpareRefill refill)
 {
-	if (clone->expires_at != 0 || clone->terms.idle_timeout != 0)
+	if (refill == REFILL_WAKE_ALL || clone->expires_at != 0 ||
+		clone->terms.idle_timeout != 0)
 		request_wake_workers();
-	else if (refill)
+	else if (refill == REFILL_WAKE_ONE)
 		request_wake_worker();
 }
 
@@ -163,7 +164,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	SpareWish	wish = {.template_oid = args->database, .owner = args->role,
 	.waiting = waited, .terms = &args->terms};
 	SpareResult answer;
-	bool		refill;
+	SpareRefill refill;
 	volatile bool opened = false;
 	int			n;
 

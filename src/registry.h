@@ -217,6 +217,14 @@ typedef enum SpareResult
 	SPARE_STALE					/* the snapshot may be behind the template */
 } SpareResult;
 
+/* The workers to wake after a spare was taken, so that another is created. */
+typedef enum SpareRefill
+{
+	REFILL_NONE,
+	REFILL_WAKE_ONE,
+	REFILL_WAKE_ALL				/* the one that was woken has not looked */
+}			SpareRefill;
+
 /*
  * Counters in shared memory: [0] as stored, [1] as counted from the entries.
  */

@@ -82,8 +82,8 @@ typedef struct RegistrySharedState
 										 * change it; no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
 	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
-	pg_atomic_uint32 refill_told;	/* 1 if workers were woken for lack of
-									 * spares since one last checked; no lock */
+	pg_atomic_uint64 refill_told;	/* when workers were woken for lack of
+									 * spares; 0 if one has looked since */
 	pg_atomic_uint32 room_changes;	/* see registry_await_room; no lock */
 	ConditionVariable room_cv;	/* workers waiting for room; no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */

@@ -127,7 +127,7 @@ typedef struct RequestSlot
 
 /*
  * All fields are protected by the request lock, except the condition
- * variables and wakes.
+ * variables, wakes and first_at.
  */
 typedef struct RequestSharedState
 {
@@ -137,7 +137,7 @@ typedef struct RequestSharedState
 	pg_atomic_uint32 wakes;		/* how often workers were to check for work;
 								 * no lock */
 	ConditionVariable ready_cv; /* sessions wait here for ready */
-	TimestampTz started_at;		/* when this memory was initialized */
+	pg_atomic_uint64 first_at;	/* when a session connected after recovery */
 	bool		ready;			/* the registry has been rebuilt */
 	bool		worker_seen;	/* a worker has been started before */
 	Oid			worker_database;	/* the database that the workers are
@@ -187,10 +187,7 @@ request_shmem_request(void)
 	RequestNamedLWLockTranche(REQUEST_TRANCHE, 1);
 }
 
-/*
- * Create the slots, or attach to them; from shmem_startup_hook only, with
- * AddinShmemInitLock held.
- */
+/* Create the slots, or attach to them; with AddinShmemInitLock held. */
 void
 request_shmem_init(void)
 {
@@ -206,7 +203,7 @@ request_shmem_init(void)
 	ConditionVariableInit(&requests->work_cv);
 	pg_atomic_init_u32(&requests->wakes, 0);
 	ConditionVariableInit(&requests->ready_cv);
-	requests->started_at = GetCurrentTimestamp();
+	pg_atomic_init_u64(&requests->first_at, 0);
 	dlist_init(&requests->free);
 	dlist_init(&requests->queue);
 	dlist_init(&requests->rewinds);
@@ -741,29 +738,31 @@ request_is_unwanted(int slot_number)
 
 /*
  * Give worker 0 time to rebuild the registry, if the server has just started:
- * it also finishes what a crash interrupted, such as opening a clone that was
- * handed out.  For a new session that is not in a database yet.  Waits no
- * longer than START_GRACE after the start.
+ * it also opens clones that were handed out just before a crash.  For a new
+ * session that is not in a database yet.  Waits no longer than START_GRACE
+ * since the first of them, so that recovery does not count.
  */
 void
 request_let_start(void)
 {
 	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbStartup");
-	TimestampTz deadline =
-		TimestampTzPlusMilliseconds(requests->started_at, START_GRACE);
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		first = 0;
 
 	if (request_is_ready() || RecoveryInProgress())
 		return;
+	if (pg_atomic_compare_exchange_u64(&requests->first_at, &first, now))
+		first = now;
 	ConditionVariablePrepareToSleep(&requests->ready_cv);
 	while (!request_is_ready())
 	{
 		long		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   deadline);
+														   first + START_GRACE * 1000);
 
 		if (rest <= 0)
 			break;
-		(void) ConditionVariableTimedSleep(&requests->ready_cv, rest, event);
+		(void) ConditionVariableTimedSleep(&requests->ready_cv, rest,
+										   wait_event_compat(&wait_event, "TestdbStartup"));
 	}
 	ConditionVariableCancelSleep();
 }

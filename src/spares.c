@@ -41,6 +41,9 @@
 
 #define GATHER_TIME_URGENT	3
 
+/* How long one worker that was woken has to look for missing spares, in ms. */
+#define REFILL_PATIENCE		100
+
 /*
  * Time without a request, in ms, after which an owner's demand is halved, and
  * so is the high-water mark of clones in use.
@@ -149,6 +152,26 @@ count_coming(const TemplateEntry *entry)
 }
 
 /*
+ * Return the number of an owner's spares that are equal to the snapshot or
+ * are being created.  The registry lock and the mutex must be held.
+ */
+static int
+count_ahead(TemplateEntry *template, Oid owner)
+{
+	int			n = count_spares(template, owner);
+	HASH_SEQ_STATUS scan;
+	CloneEntry *entry;
+
+	if (template->template.nclones[CLONE_CREATING] == 0)
+		return n;
+	hash_seq_init(&scan, clone_hash);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		n += entry->clone.state == CLONE_CREATING && entry->clone.ahead &&
+			entry->clone.owner == owner && clone_template(entry) == template;
+	return n;
+}
+
+/*
  * Return the maximum number of spares to create for one owner of a template's
  * clones.
  */
@@ -244,26 +267,44 @@ find_spare(TemplateEntry *template, const SpareWish *wish)
 }
 
 /*
+ * Determine which workers to wake for lack of spares, at this time, and
+ * record that they are.
+ */
+static SpareRefill
+tell_refill(TimestampTz now)
+{
+	uint64		told = pg_atomic_read_u64(&registry->refill_told);
+
+	if (told != 0 && !TimestampDifferenceExceeds(told, now, REFILL_PATIENCE))
+		return REFILL_NONE;
+	if (!pg_atomic_compare_exchange_u64(&registry->refill_told, &told, now))
+		return REFILL_NONE;
+	return told == 0 ? REFILL_WAKE_ONE : REFILL_WAKE_ALL;
+}
+
+/*
  * Take a spare of a template, to hand it out: it becomes CREATING, owned by
  * this process, with the terms of the wish, and its entry is copied to
  * *clone.
  *
  * Returns SPARE_STALE if the template has no entry, or its snapshot may be
  * behind it; SPARE_NONE if there is no suitable spare, see find_spare.  If
- * one was taken, *refill is true if fewer are left, including those on their
- * way, than there should be: then the caller must wake workers.  Acquires and
+ * one was taken, *refill is set if fewer are left, including those on their
+ * way, than there should be, and no worker is about to look: then the caller
+ * must wake one.  If none has looked REFILL_PATIENCE after that, the caller
+ * must wake all: that one may be stopped, or may have ended.  Acquires and
  * releases the registry lock and a mutex.
  */
 SpareResult
-registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
+registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill * refill)
 {
 	TemplateEntry *template;
 	CloneEntry *entry;
 	SpareResult result = SPARE_STALE;
+	TimestampTz now;
 	int			behind;
-	int			wanted;
 
-	*refill = false;
+	*refill = REFILL_NONE;
 	registry_prepare_to_own();
 	template = template_acquire(wish->template_oid, LW_EXCLUSIVE);
 	if (template == NULL)
@@ -285,14 +326,12 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, bool *refill)
 			template->template.stats.hits++;
 			result = SPARE_TAKEN;
 		}
-		wanted = note_demand(template, wish->owner,
-							 result == SPARE_NONE && !wish->waiting,
-							 result == SPARE_TAKEN ? clone->created_at :
-							 GetCurrentTimestamp());
-		*refill = result == SPARE_TAKEN &&
-			template->template.nclones[CLONE_SPARE] +
-			count_coming(template) < wanted &&
-			pg_atomic_exchange_u32(&registry->refill_told, 1) == 0;
+		now = result == SPARE_TAKEN ? clone->created_at : GetCurrentTimestamp();
+		if (note_demand(template, wish->owner,
+						result == SPARE_NONE && !wish->waiting, now) >
+			template->template.nclones[CLONE_SPARE] + count_coming(template) &&
+			result == SPARE_TAKEN)
+			*refill = tell_refill(now);
 	}
 	template_release(template);
 
@@ -568,7 +607,7 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 
 	if (registry_is_uninstalled())
 		return false;
-	pg_atomic_write_u32(&registry->refill_told, 0);
+	pg_atomic_write_u64(&registry->refill_told, 0);
 	pg_memory_barrier();
 	template_scan_begin(&scan, LW_SHARED);
 	full = registry_is_nearly_full();
@@ -585,7 +624,8 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 			if (OidIsValid(demand->owner) &&
 				((!full && template->bytes <= left) ||
 				 has_stale_spare(entry, demand->owner)) &&
-				count_spares(entry, demand->owner) + count_coming(entry) < demand->wanted)
+				count_spares(entry, demand->owner) + count_coming(entry) < demand->wanted &&
+				count_ahead(entry, demand->owner) + count_coming(entry) < demand->wanted)
 			{
 				*template_oid = template->oid;
 				*owner = demand->owner;
@@ -809,6 +849,25 @@ registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
 		template_release(template);
 	}
 
+	return n;
+}
+
+/*
+ * Return the number of a template's spares for an owner that are ready, equal
+ * to the snapshot, or being created.  Acquires and releases the registry lock
+ * and a mutex.
+ */
+int
+registry_count_ahead(Oid template_oid, Oid owner)
+{
+	TemplateEntry *template = template_acquire(template_oid, LW_SHARED);
+	int			n = 0;
+
+	if (template != NULL)
+	{
+		n = count_ahead(template, owner);
+		template_release(template);
+	}
 	return n;
 }
 

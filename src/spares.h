@@ -18,7 +18,7 @@ extern bool registry_take_touched(TestdbClone *clone);
 
 /* spares */
 extern SpareResult registry_take_spare(const SpareWish *wish, TestdbClone *clone,
-									   bool *refill);
+									   SpareRefill * refill);
 extern void registry_note_miss(Oid template_oid, Oid owner);
 extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
 									void (*wake) (void), long timeout_ms);
@@ -34,6 +34,7 @@ extern void registry_limit_spares(Oid template_oid, int limit);
 extern bool registry_lower_demand(void);
 extern bool registry_take_stale_spare(Oid template_oid, Oid owner,
 									  TestdbClone *clone);
+extern int	registry_count_ahead(Oid template_oid, Oid owner);
 extern int	registry_count_spares(Oid template_oid, Oid owner, int *ncoming);
 extern bool registry_wants_clone_back(Oid template_oid, Oid owner);
 

@@ -268,7 +268,6 @@ job_refill(Oid template_oid, Oid owner)
 {
 	RequestArgs args = {0};
 	volatile bool done = false;
-	int			ncoming;
 
 	job_report("testdb: making databases ahead");
 	args.kind = REQUEST_SPARE;
@@ -276,7 +275,7 @@ job_refill(Oid template_oid, Oid owner)
 	args.database = template_oid;
 	args.lease = registry_lease(template_oid);
 	args.method = TESTDB_METHOD_NATIVE;
-	args.wanted = registry_count_spares(template_oid, owner, &ncoming) + 1;
+	args.wanted = registry_count_ahead(template_oid, owner) + 1;
 	job.request = -1;
 	job.clone = InvalidOid;
 	PG_TRY();

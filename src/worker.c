@@ -117,6 +117,9 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 	job_exit();
 	connect_open();
 	request_worker_detach(worker_index);
+
+	/* It may have been woken for work that it does not do any more. */
+	request_wake_workers();
 }
 
 /*

@@ -220,6 +220,31 @@ for my $case (
 	is(oid_of($admin, $name), $oid, "$what: it is the same database");
 	is($admin->query("SELECT testdb_drop('$name')"), 't', "$what: it is a clone like any other") or diag $admin->told;
 }
+
+# A session that connects to a clone that was handed out just before a crash waits until the workers have opened it again, however
+# long recovery took. Nothing may flush the opened row before the crash: neither another spare nor the WAL writer, which nobody wakes.
+{
+	run($admin, "SELECT testdb_template_set('$template', NULL), testdb_prewarm('$template', 1)");
+	run($admin, "SELECT testdb_template_set('$template', 0)");
+	poll(sub { is_idle($admin) }) or die 'not idle';
+	run($admin, 'CHECKPOINT');
+	my $hits = run($admin, 'SELECT sum(hits) FROM testdb_stats');
+	my $name = run($admin, "SELECT testdb_clone('$template')");
+	is(run($admin, 'SELECT sum(hits) FROM testdb_stats'), $hits + 1, 'a spare is handed out');
+	$node->kill_server;
+	$node->set_point('start-begun wait');
+	my $begun = time;
+	$node->start_again;
+	poll(sub { time > $begun + 6 }) or die 'the clock stands still';    # as if recovery had taken that long
+	my $end = connect_in_loop($name, 1);
+	poll(sub { $node->pids_by_title(qr/\Q$name\E .*(startup|authentication)/) }) or die 'nobody connects';
+	$node->use_point('');
+	$admin = $node->session('postgres');
+	run($admin, "SELECT testdb_clone('$template')");
+	my ($count, $told) = $end->();
+	is($told, '', 'a clone of before the crash: nobody is refused');
+	ok($count, 'a clone of before the crash: it lets people in');
+}
 $node->stop;
 
 done_testing();
