@@ -474,6 +474,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 	};
 	SpareRefill refill;			/* this worker looks anyway */
 
+	registry_check_share_with_spare(args->database, args->role);
 	if (registry_take_spare(&wish, &clone, &refill) == SPARE_TAKEN)
 	{
 		hand_out_spare(args, &clone, CLONE_CREATING, result);

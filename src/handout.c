@@ -155,7 +155,7 @@ wake_after(const TestdbClone *clone, SpareRefill refill)
  * the server crashes later, and the opened row was not on disk, it is opened
  * again then.
  *
- * Errors: those of the file system.
+ * Errors: 53400, see quota.c; those of the file system.
  */
 static SpareResult
 take_spare(const RequestArgs *args, bool waited, RequestResult *result)
@@ -170,6 +170,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 
 	if (!database_read_row(args->database, &wish.row))
 		return SPARE_STALE;
+	registry_check_share_with_spare(args->database, args->role);
 	answer = registry_take_spare(&wish, &clone, &refill);
 
 	/* Ignore changes without a transaction ID as long as it has sessions. */

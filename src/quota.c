@@ -24,6 +24,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "guc.h"
 #include "quota.h"
 #include "registry_internal.h"
@@ -153,6 +155,18 @@ registry_check_share(Oid template_oid, Oid role, bool spare)
 						   shares.templates, testdb_max_templates, shares.own_templates),
 				 errhint("Drop all clones of a template, or increase \"%s\".",
 						 "testdb.max_templates")));
+}
+
+/*
+ * The same for a spare that is to be handed out, which was not in use when it
+ * was created.  Cheap, and without a lock, unless only the last eighth of
+ * testdb.max_clones is left, including all spares.
+ */
+void
+registry_check_share_with_spare(Oid template_oid, Oid role)
+{
+	if (registry_is_nearly_full() && !superuser_arg(role))
+		registry_check_share(template_oid, role, false);
 }
 
 /*

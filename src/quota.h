@@ -13,6 +13,7 @@
 #include "registry.h"
 
 extern void registry_check_share(Oid template_oid, Oid role, bool spare);
+extern void registry_check_share_with_spare(Oid template_oid, Oid role);
 extern int	registry_count_paid(Oid role);
 extern bool registry_charge(Oid oid, Oid role, int limit, int *n);
 

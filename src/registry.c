@@ -851,7 +851,8 @@ registry_next_serial(void)
 
 /*
  * Report whether only the last eighth of testdb.max_clones is left, which is
- * kept for clones requested by sessions.  The registry lock must be held.
+ * kept for clones requested by sessions.  Without the registry lock the result
+ * may be outdated.
  */
 bool
 registry_is_nearly_full(void)

@@ -191,6 +191,9 @@ SKIP:
 	$node->use_point('');
 	my $result = $last_one->result;
 	ok(!$result->{error}, 'a spare that is being created does not count') or diag $result->{error}{M};
+	poll(sub { run($admin, q{SELECT count(*) FROM testdb_clones() WHERE state = 'spare'}) }) or die 'no spare';
+	ok(!$greedy->do(q{SELECT testdb_clone('regression_template')}), 'when it is ready, the role has its share');
+	like($greedy->told, qr/^53400: .*\n14 of 16 are in use, 14 of them by this role/, 'which is an error');
 	$node->stop;
 }
 done_testing();
