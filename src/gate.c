@@ -17,7 +17,7 @@
  *	gate		sessions that start a transaction
  *	OPEN		go on
  *	CLOSING		wait, unless they are in the middle of a command
- *	SHUT		wait
+ *	SHUT		wait; in the middle of a command, until it is CLOSING again
  *	LOST		terminate, because the database's content is lost
  *
  *	OPEN -> CLOSING		gate_close()
@@ -50,9 +50,16 @@
  * message again after it has got that lock.
  *
  * Parallel workers never wait here: they are part of a transaction, whose
- * leader is waited for.  Nor do sessions in the middle of a command (VACUUM,
- * CREATE INDEX CONCURRENTLY, a procedure that commits), as long as the gate is
- * only CLOSING.
+ * leader is waited for.
+ *
+ * A command may consist of several transactions (VACUUM, CREATE INDEX
+ * CONCURRENTLY, a procedure that commits).  What it began before a rewind it
+ * must not continue after it.  Between two of them it has no lxid, but it is
+ * active in pg_stat_activity; and if it comes to the gate, it does not count
+ * as waiting there.  Either makes the worker set the gate to CLOSING again.
+ * Only if such a session does not report its activity, or is active for long
+ * without a transaction, is it not waited for; if it turns out to be in the
+ * middle of a command, it terminates.
  *
  * lxid is cleared before a commit is over: files are removed and invalidation
  * messages sent after that.  A process without an lxid is known to be done
@@ -257,6 +264,19 @@ end_session(void)
 }
 
 /*
+ * Terminate this session, whose database was rewound between two transactions
+ * of its command.
+ */
+static void
+end_torn_session(void)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_ADMIN_SHUTDOWN),
+			 errmsg("terminating connection because the database was rewound"),
+			 errdetail("The session was executing a command that consists of several transactions.")));
+}
+
+/*
  * Terminate this session, whose database has lost its content.
  */
 static void
@@ -269,53 +289,75 @@ end_lost_session(void)
 }
 
 /*
- * Wait until a closed gate is open.  Answers barriers, and leaves other
- * interrupts for later.
+ * Wait until a closed gate is open; if this session is in the middle of a
+ * command, then uncounted, and only while it is SHUT.  Answers barriers, and
+ * leaves other interrupts for later.
  */
 static void
-wait_at_gate(Gate *gate)
+wait_at_gate(Gate *gate, bool in_command)
 {
 	static uint32 wait_event = 0;
 	uint32		event = wait_event_compat(&wait_event, "TestdbRewindGate");
+	uint32		rewinds = pg_atomic_read_u32(rewind_counter(MyDatabaseId));
 
 	pg_atomic_fetch_add_u32(&gate->waits, 1);
-	gate_park();
+	if (!in_command)
+		gate_park();
 	while (pg_atomic_read_u32(&gate->database) == MyDatabaseId)
 	{
 		ResetLatch(MyLatch);
 		if (ProcSignalBarrierPending)
 			ProcessProcSignalBarrier();
 		if (pg_atomic_read_u32(&gate->database) != MyDatabaseId ||
-			pg_atomic_read_u32(&gate->state) == GATE_LOST)
+			pg_atomic_read_u32(&gate->state) == GATE_LOST ||
+			(in_command && pg_atomic_read_u32(&gate->state) == GATE_CLOSING))
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 GATE_INTERVAL, event);
 	}
-	gate_unpark();
+	if (!in_command)
+		gate_unpark();
 
 	/* It may have been set for something else, too. */
 	SetLatch(MyLatch);
+	if (in_command && pg_atomic_read_u32(rewind_counter(MyDatabaseId)) != rewinds)
+		end_torn_session();
 }
 
 /*
- * Wait until the gate of this session's database is open.  The session has an
- * lxid, and has accessed nothing since it got it.
+ * Wait until the gate of this session's database is open, or if it is in the
+ * middle of a command, not SHUT.  The session has an lxid, and has accessed
+ * nothing since it got it.
  *
  * The gate may have been shut again after it was found open and before
  * gate_unpark(), with this session counted as parked; so it is checked again
  * after that.
  */
-void
-gate_pass(void)
+static void
+pass_gate(bool in_command)
 {
 	Gate	   *gate;
 
 	while ((gate = find_gate(MyDatabaseId)) != NULL)
 	{
+		if (in_command && pg_atomic_read_u32(&gate->state) == GATE_CLOSING)
+		{
+			to_be_sent = true;
+			return;
+		}
 		if (pg_atomic_read_u32(&gate->state) == GATE_LOST)
 			end_lost_session();
-		wait_at_gate(gate);
+		wait_at_gate(gate, in_command);
 	}
+}
+
+/*
+ * Wait until the gate of this session's database is open, after gate_unpark.
+ */
+void
+gate_pass(void)
+{
+	pass_gate(false);
 }
 
 /*
@@ -366,14 +408,10 @@ gate_callback(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused()
 	pg_memory_barrier();
 	if ((gate = find_gate(MyDatabaseId)) != NULL)
 	{
-		if (ActivePortal != NULL && pg_atomic_read_u32(&gate->state) == GATE_CLOSING)
-			to_be_sent = true;
-		else
-		{
-			if (OidIsValid(MyProc->tempNamespaceId))
-				end_session();
-			gate_pass();
-		}
+		if (OidIsValid(MyProc->tempNamespaceId) &&
+			(ActivePortal == NULL || pg_atomic_read_u32(&gate->state) != GATE_CLOSING))
+			end_session();
+		pass_gate(ActivePortal != NULL);
 	}
 	gate_catch_up();
 }
@@ -463,6 +501,9 @@ gate_shut(Oid database, bool shut)
 
 	pg_atomic_write_u32(&gate->state, shut ? GATE_SHUT : GATE_CLOSING);
 	pg_memory_barrier();
+	for (int i = 0; i < MaxBackends && !shut; i++)
+		if (ProcGlobal->allProcs[i].databaseId == database)
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
 }
 
 /*
@@ -505,14 +546,16 @@ gate_lose(Oid database)
 }
 
 /*
- * Report whether the sessions in a database that are neither at its gate nor
- * in a transaction have nothing left to do of the last one.
+ * Find the sessions in a database that are neither at its gate nor in a
+ * transaction, but may have something left to do of the last one: view->idle
+ * if there are none, view->active if one is executing a command.
  */
-static bool
-all_idle(Oid database)
+static void
+look_at_activity(Oid database, GateView *view)
 {
 	int			n;
 
+	view->idle = true;
 	pgstat_clear_backend_activity_snapshot();
 	n = pgstat_fetch_stat_numbackends();
 	for (int i = 1; i <= n; i++)
@@ -522,10 +565,12 @@ all_idle(Oid database)
 		if (status->st_databaseid != database || status->st_procpid == 0 ||
 			status->st_state == STATE_IDLE)
 			continue;
-		if (gate_holds_up(database, status->st_procpid))
-			return false;
+		if (!gate_holds_up(database, status->st_procpid))
+			continue;
+		view->idle = false;
+		if (status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH)
+			view->active = true;
 	}
-	return true;
 }
 
 /*
@@ -564,7 +609,7 @@ gate_look(Oid database, GateView *view)
 	}
 	LWLockRelease(ProcArrayLock);
 	if (view->running == 0)
-		view->idle = all_idle(database);
+		look_at_activity(database, view);
 }
 
 /*

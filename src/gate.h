@@ -22,6 +22,9 @@ typedef struct GateView
 	int			parked;			/* at the gate */
 	bool		idle;			/* all others have nothing left to do; only
 								 * set if running is 0 */
+	bool		active;			/* one is between two transactions of its
+								 * command, or about to begin the first, or
+								 * done; only set if running is 0 */
 } GateView;
 
 extern void gate_shmem_request(void);

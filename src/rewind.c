@@ -113,6 +113,12 @@
 /* Interval between checks of the sessions waited for, in ms. */
 #define REWIND_INTERVAL		1
 
+/*
+ * How long sessions that are active without a transaction are waited for, in
+ * ms.
+ */
+#define ACTIVE_PATIENCE		100
+
 /* How many checkpoints in progress are waited for. */
 #define CHECKPOINT_TRIES	10
 
@@ -146,6 +152,8 @@ typedef struct Rewind
 	TestdbTemplate template;	/* ENTERED: its snapshot is locked */
 	TimestampTz started_at;
 	TimestampTz deadline;		/* of the waiting */
+	TimestampTz active_since;	/* when sessions were first active outside of
+								 * a transaction, and none was in one; or 0 */
 	bool		forced;			/* the sessions have been terminated */
 	bool		catalogs;		/* ENTERED: catalogs have changed, perhaps */
 	bool		cramped;		/* ENTERED: not enough space to restore it */
@@ -457,6 +465,24 @@ try_lock(Oid oid)
 }
 
 /*
+ * Report whether to wait for a session that is active, but not in a
+ * transaction: it may be between two of its command.  One that goes on like
+ * that for ACTIVE_PATIENCE is of another kind, such as a background worker.
+ */
+static bool
+waits_for_active(Rewind *rewind, const GateView *view)
+{
+	TimestampTz now;
+
+	if (!view->active)
+		return false;
+	now = GetCurrentTimestamp();
+	if (rewind->active_since == 0)
+		rewind->active_since = now;
+	return !TimestampDifferenceExceeds(rewind->active_since, now, ACTIVE_PATIENCE);
+}
+
+/*
  * Steps 3 and 4, if no session prevents them; false if one does.  In the
  * transaction of the batch.  *idle is cleared if a barrier is needed.
  */
@@ -468,6 +494,8 @@ enter(Rewind *rewind, bool *idle)
 	GateView	view;
 
 	gate_look(oid, &view);
+	if (view.running > 0)
+		rewind->active_since = 0;
 	if (view.running > 0 || view.temporary > 0 ||
 		database_count_prepared(NameStr(rewind->args.database_name)) > 0 ||
 		!try_lock(oid))
@@ -475,7 +503,7 @@ enter(Rewind *rewind, bool *idle)
 	gate_remind(oid);
 	gate_shut(oid, true);
 	gate_look(oid, &view);
-	if (view.running > 0 || view.temporary > 0 ||
+	if (view.running > 0 || view.temporary > 0 || waits_for_active(rewind, &view) ||
 		!registry_end_lease(oid, rewind->args.lease, CLONE_REWINDING, clone))
 	{
 		gate_shut(oid, false);

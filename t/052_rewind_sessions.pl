@@ -295,6 +295,28 @@ for my $kind (@kinds)
 	}
 }
 
+# A command of several transactions is in the way between these as well: what it has begun in one content it must not continue in
+# another. Each finds the rows of its own earlier transactions.
+{
+	my $runner = $node->session($clone);
+	my ($rewinds, @torn) = (0);
+	for my $turn (1 .. 8)
+	{
+		ok(rewind(1), 'a new content') if $turn == 1;
+		$runner->send(
+			q{DO $$ BEGIN FOR n IN 1 .. 400 LOOP
+				IF (SELECT count(*) FROM plain WHERE i > 100000) <> n - 1 THEN RAISE EXCEPTION 'torn before row %', n; END IF;
+				INSERT INTO plain VALUES (100000 + n, 'x'); COMMIT;
+			END LOOP; END $$});
+		until ($runner->readable(0)) { $rewinds++ if rewind() }
+		$runner->result;
+		push @torn, $runner->message if $runner->error;
+		poll(sub { rewind() }) or die $admin->message;
+	}
+	is(join("\n", @torn), '', "in a procedure that commits: it is not torn by a rewind ($rewinds in between)");
+	$runner->close;
+}
+
 # Who follows what the database does.
 {
 	run($admin, q{SELECT pg_create_physical_replication_slot('regress_physical')});
