@@ -219,7 +219,9 @@ sub attempt
 		return 1 if poll($done, 3);
 		$argument = eval { $case->{prepare}->() };
 	}
-	return poll($done, 3);
+
+	# What could not be removed, because it was locked or a worker was just starting, is tried again after ten seconds.
+	return poll($done, 15);
 }
 
 my @only = split ' ', $ENV{TESTDB_POINTS} // '';
