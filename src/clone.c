@@ -140,8 +140,6 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 			TestdbClone *clone)
 {
 	char		activity[3 * NAMEDATALEN];
-	Oid			template_oid;
-	Oid			owner;
 
 	memset(clone, 0, sizeof(*clone));
 	get_clone_name(args, template, &clone->name);
@@ -167,7 +165,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 		job.clone = clone->oid;
 
 	/* Only one worker was woken to create spares: are more missing? */
-	if (clone->ahead && registry_next_refill(PG_UINT64_MAX, &template_oid, &owner))
+	if (clone->ahead && registry_lacks_spares())
 		request_wake_worker();
 	debug_point("clone-entered");
 	lease_write(clone, LEASE_CREATING);
@@ -213,7 +211,6 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 {
 	TestdbClone victim;
 	long		left_ms = ROOM_WAIT;
-	int			ncoming;
 	bool		coming;
 	bool		has_spare = false;
 
@@ -233,7 +230,7 @@ make_room(const RequestArgs *args, bool uses_spares, uint64 bytes, uint64 files)
 			continue;
 		}
 		has_spare = !found && !coming && uses_spares &&
-			registry_count_spares(args->database, args->role, &ncoming) > 0;
+			registry_count_spares(args->database, args->role, false) > 0;
 		if (has_spare)
 			break;
 		if (!found &&
@@ -719,7 +716,6 @@ make_spare(const RequestArgs *args, RequestResult *result)
 	TestdbTemplate template;
 	TestdbClone clone;
 	DatabaseInfo info;
-	int			ncoming;
 
 	if (!begin_native(args, true, &template, &info, result))
 	{
@@ -750,7 +746,7 @@ make_spare(const RequestArgs *args, RequestResult *result)
 			result->busy = true;
 		}
 	}
-	else if (registry_count_spares(args->database, args->role, &ncoming) >= args->wanted)
+	else if (registry_count_spares(args->database, args->role, false) >= args->wanted)
 		job_commit_work();
 	else if (copy_snapshot(args, &template, &info, &clone))
 	{

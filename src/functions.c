@@ -935,7 +935,6 @@ testdb_prewarm(PG_FUNCTION_ARGS)
 	RequestResult result;
 	int			wanted;
 	int			ready;
-	int			ncoming;
 
 	check_usable("testdb_prewarm()");
 	get_template_request(fcinfo, REQUEST_SPARE, &args);
@@ -957,7 +956,7 @@ testdb_prewarm(PG_FUNCTION_ARGS)
 							  NameStr(args.database_name), &result);
 		if (result.missing)
 			report_no_spares(&args);
-		ready = registry_count_spares(args.database, args.role, &ncoming);
+		ready = registry_count_spares(args.database, args.role, false);
 		CHECK_FOR_INTERRUPTS();
 	} while (ready < wanted);
 	PG_RETURN_INT32(ready);

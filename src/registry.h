@@ -223,7 +223,7 @@ typedef enum SpareRefill
 	REFILL_NONE,
 	REFILL_WAKE_ONE,
 	REFILL_WAKE_ALL				/* the one that was woken has not looked */
-}			SpareRefill;
+} SpareRefill;
 
 /*
  * Counters in shared memory: [0] as stored, [1] as counted from the entries.

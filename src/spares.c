@@ -296,7 +296,7 @@ tell_refill(TimestampTz now)
  * releases the registry lock and a mutex.
  */
 SpareResult
-registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill * refill)
+registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refill)
 {
 	TemplateEntry *template;
 	CloneEntry *entry;
@@ -624,7 +624,6 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 			if (OidIsValid(demand->owner) &&
 				((!full && template->bytes <= left) ||
 				 has_stale_spare(entry, demand->owner)) &&
-				count_spares(entry, demand->owner) + count_coming(entry) < demand->wanted &&
 				count_ahead(entry, demand->owner) + count_coming(entry) < demand->wanted)
 			{
 				*template_oid = template->oid;
@@ -636,6 +635,19 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 	template_scan_end(&scan);
 
 	return found;
+}
+
+/*
+ * Report whether any spare is missing, whatever space it takes.  Locks as for
+ * registry_next_refill.
+ */
+bool
+registry_lacks_spares(void)
+{
+	Oid			template_oid;
+	Oid			owner;
+
+	return registry_next_refill(PG_UINT64_MAX, &template_oid, &owner);
 }
 
 /*
@@ -830,44 +842,23 @@ registry_take_stale_spare(Oid template_oid, Oid owner, TestdbClone *clone)
 }
 
 /*
- * Return the number of an owner's spares of a template that are equal to the
- * snapshot; *ncoming is the number of clones, of all owners, that are to be
- * restored as spares.  Acquires and releases the registry lock and a mutex.
+ * Return the number of a template's spares for an owner that are equal to the
+ * snapshot; created means to count those that are being created, too.
+ * Acquires and releases the registry lock and a mutex.
  */
 int
-registry_count_spares(Oid template_oid, Oid owner, int *ncoming)
+registry_count_spares(Oid template_oid, Oid owner, bool created)
 {
 	TemplateEntry *template;
 	int			n = 0;
 
-	*ncoming = 0;
 	template = template_acquire(template_oid, LW_SHARED);
 	if (template != NULL)
 	{
-		n = count_spares(template, owner);
-		*ncoming = count_coming(template);
+		n = created ? count_ahead(template, owner) : count_spares(template, owner);
 		template_release(template);
 	}
 
-	return n;
-}
-
-/*
- * Return the number of a template's spares for an owner that are ready, equal
- * to the snapshot, or being created.  Acquires and releases the registry lock
- * and a mutex.
- */
-int
-registry_count_ahead(Oid template_oid, Oid owner)
-{
-	TemplateEntry *template = template_acquire(template_oid, LW_SHARED);
-	int			n = 0;
-
-	if (template != NULL)
-	{
-		n = count_ahead(template, owner);
-		template_release(template);
-	}
 	return n;
 }
 

@@ -275,7 +275,7 @@ job_refill(Oid template_oid, Oid owner)
 	args.database = template_oid;
 	args.lease = registry_lease(template_oid);
 	args.method = TESTDB_METHOD_NATIVE;
-	args.wanted = registry_count_ahead(template_oid, owner) + 1;
+	args.wanted = registry_count_spares(template_oid, owner, true) + 1;
 	job.request = -1;
 	job.clone = InvalidOid;
 	PG_TRY();

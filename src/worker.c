@@ -278,7 +278,7 @@ may_recycle(long *delay_ms, bool *gathering)
 static bool
 may_refill(bool leave, Oid *template, Oid *owner)
 {
-	if (!registry_next_refill(PG_UINT64_MAX, template, owner) ||
+	if (!registry_lacks_spares() ||
 		!registry_next_refill(budget_left(), template, owner))
 		return false;
 	if (leave)
