@@ -289,6 +289,16 @@ end_lost_session(void)
 }
 
 /*
+ * Report whether a closed gate lets this session pass, because it is in the
+ * middle of a command.
+ */
+static bool
+lets_pass(Gate *gate, bool in_command)
+{
+	return in_command && pg_atomic_read_u32(&gate->state) == GATE_CLOSING;
+}
+
+/*
  * Wait until a closed gate is open; if this session is in the middle of a
  * command, then uncounted, and only while it is SHUT.  Answers barriers, and
  * leaves other interrupts for later.
@@ -310,7 +320,7 @@ wait_at_gate(Gate *gate, bool in_command)
 			ProcessProcSignalBarrier();
 		if (pg_atomic_read_u32(&gate->database) != MyDatabaseId ||
 			pg_atomic_read_u32(&gate->state) == GATE_LOST ||
-			(in_command && pg_atomic_read_u32(&gate->state) == GATE_CLOSING))
+			lets_pass(gate, in_command))
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 GATE_INTERVAL, event);
@@ -340,10 +350,10 @@ pass_gate(bool in_command)
 
 	while ((gate = find_gate(MyDatabaseId)) != NULL)
 	{
-		if (in_command && pg_atomic_read_u32(&gate->state) == GATE_CLOSING)
+		if (lets_pass(gate, in_command))
 		{
 			to_be_sent = true;
-			return;
+			break;
 		}
 		if (pg_atomic_read_u32(&gate->state) == GATE_LOST)
 			end_lost_session();
@@ -393,6 +403,7 @@ static void
 gate_callback(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused(),
 			  uint32 hash)
 {
+	bool		in_command = ActivePortal != NULL;
 	Gate	   *gate;
 
 	if (gates == NULL || MyProc == NULL || !OidIsValid(MyDatabaseId) ||
@@ -408,10 +419,9 @@ gate_callback(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused()
 	pg_memory_barrier();
 	if ((gate = find_gate(MyDatabaseId)) != NULL)
 	{
-		if (OidIsValid(MyProc->tempNamespaceId) &&
-			(ActivePortal == NULL || pg_atomic_read_u32(&gate->state) != GATE_CLOSING))
+		if (OidIsValid(MyProc->tempNamespaceId) && !lets_pass(gate, in_command))
 			end_session();
-		pass_gate(ActivePortal != NULL);
+		pass_gate(in_command);
 	}
 	gate_catch_up();
 }
@@ -490,23 +500,6 @@ gate_remind(Oid database)
 }
 
 /*
- * Shut the gate, so that no session passes it, or let sessions in the middle
- * of a command pass again.  If gate_look() finds no session in a transaction
- * after this call, and new sessions are kept out, none will begin one.
- */
-void
-gate_shut(Oid database, bool shut)
-{
-	Gate	   *gate = find_gate(database);
-
-	pg_atomic_write_u32(&gate->state, shut ? GATE_SHUT : GATE_CLOSING);
-	pg_memory_barrier();
-	for (int i = 0; i < MaxBackends && !shut; i++)
-		if (ProcGlobal->allProcs[i].databaseId == database)
-			SetLatch(&ProcGlobal->allProcs[i].procLatch);
-}
-
-/*
  * Report whether the process at this index of the array of PGPROCs waits at
  * the gate of this database.
  */
@@ -518,14 +511,32 @@ is_parked(int place, Oid database)
 }
 
 /*
- * Wake the sessions that wait at the gate of a database.
+ * Wake the sessions in a database, or only those that count as waiting at its
+ * gate.
  */
 static void
-wake_parked(Oid database)
+wake_sessions(Oid database, bool only_parked)
 {
 	for (int i = 0; i < MaxBackends; i++)
-		if (is_parked(i, database))
+		if (only_parked ? is_parked(i, database) :
+			ProcGlobal->allProcs[i].databaseId == database)
 			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+}
+
+/*
+ * Shut the gate, so that no session passes it, or let sessions in the middle
+ * of a command pass again.  If gate_look() finds no session in a transaction
+ * after this call, and new sessions are kept out, none will begin one.
+ */
+void
+gate_shut(Oid database, bool shut)
+{
+	Gate	   *gate = find_gate(database);
+
+	pg_atomic_write_u32(&gate->state, shut ? GATE_SHUT : GATE_CLOSING);
+	pg_memory_barrier();
+	if (!shut)
+		wake_sessions(database, false);
 }
 
 /*
@@ -542,7 +553,7 @@ gate_lose(Oid database)
 		return;
 	pg_atomic_write_u32(&gate->state, GATE_LOST);
 	pg_memory_barrier();
-	wake_parked(database);
+	wake_sessions(database, true);
 }
 
 /*
@@ -671,7 +682,7 @@ gate_open(Oid database)
 	pg_atomic_write_u32(&gate->database, InvalidOid);
 	pg_atomic_fetch_sub_u32(&gates->nclosed, 1);
 	pg_memory_barrier();
-	wake_parked(database);
+	wake_sessions(database, true);
 	return waits;
 }
 
