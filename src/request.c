@@ -77,7 +77,7 @@
 /* How long to wait for a first worker before reporting its absence, ms. */
 #define NO_WORKER_GRACE		5000
 
-/* How long after server start new sessions wait for worker 0, ms. */
+/* How long new sessions wait for worker 0 at the server's start, in ms. */
 #define START_GRACE			5000
 
 /* Interval at which a waiting session checks on its worker, ms. */
@@ -139,7 +139,6 @@ typedef struct RequestSharedState
 	ConditionVariable ready_cv; /* sessions wait here for ready */
 	pg_atomic_uint64 first_at;	/* when a session connected after recovery */
 	bool		ready;			/* the registry has been rebuilt */
-	bool		worker_seen;	/* a worker has been started before */
 	Oid			worker_database;	/* the database that the workers are
 									 * connected to */
 	int			worker_pids[TESTDB_MAX_WORKERS];	/* 0: not running */
@@ -187,7 +186,10 @@ request_shmem_request(void)
 	RequestNamedLWLockTranche(REQUEST_TRANCHE, 1);
 }
 
-/* Create the slots, or attach to them; with AddinShmemInitLock held. */
+/*
+ * Create the slots, or attach to them; from shmem_startup_hook only, with
+ * AddinShmemInitLock held.
+ */
 void
 request_shmem_init(void)
 {
@@ -252,7 +254,7 @@ wake_all(void)
 }
 
 /*
- * Wake one worker; preferably not 0, since only that one recycles and rewinds.
+ * Wake one worker: 0 for a rewind, which only it does, else rather another.
  */
 static void
 wake_one(bool rewind)
@@ -346,9 +348,9 @@ request_abandon(int code pg_attribute_unused(), Datum arg)
  * Raise the error that no worker serves requests.
  */
 static void
-report_no_worker(bool worker_seen)
+report_no_worker(void)
 {
-	if (worker_seen)
+	if (OidIsValid(request_worker_database()))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no testdb worker is running"),
@@ -439,7 +441,6 @@ static void
 request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 {
 	bool		queued;
-	bool		worker_seen;
 	int			pid;
 	int			nworkers;
 
@@ -448,7 +449,6 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 	LWLockAcquire(requests->lock, LW_SHARED);
 	queued = slot->state == REQUEST_QUEUED;
 	pid = slot->state == REQUEST_RUNNING ? slot->worker_pid : 0;
-	worker_seen = requests->worker_seen;
 	LWLockRelease(requests->lock);
 
 	if (queued)
@@ -457,7 +457,7 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 		wake_all();
 		ask_for_workers();
 		if (waited_ms >= NO_WORKER_GRACE && request_workers_running() == 0)
-			report_no_worker(worker_seen);
+			report_no_worker();
 	}
 
 	if (pid != 0 && is_blocked_by_me(pid))
@@ -737,6 +737,23 @@ request_is_unwanted(int slot_number)
 }
 
 /*
+ * Sleep on ready_cv, which the caller has prepared to sleep on, for at most
+ * CHECK_INTERVAL; false, at once, after the deadline.
+ */
+static bool
+sleep_until_ready(TimestampTz deadline)
+{
+	static uint32 wait_event = 0;
+	long		rest_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+	if (rest_ms <= 0)
+		return false;
+	(void) ConditionVariableTimedSleep(&requests->ready_cv, Min(rest_ms, CHECK_INTERVAL),
+									   wait_event_compat(&wait_event, "TestdbStartup"));
+	return true;
+}
+
+/*
  * Give worker 0 time to rebuild the registry, if the server has just started:
  * it also opens clones that were handed out just before a crash.  For a new
  * session that is not in a database yet.  Waits no longer than START_GRACE
@@ -745,25 +762,18 @@ request_is_unwanted(int slot_number)
 void
 request_let_start(void)
 {
-	static uint32 wait_event = 0;
-	TimestampTz now = GetCurrentTimestamp();
 	uint64		first = 0;
+	TimestampTz now;
 
 	if (request_is_ready() || RecoveryInProgress())
 		return;
+	now = GetCurrentTimestamp();
 	if (pg_atomic_compare_exchange_u64(&requests->first_at, &first, now))
 		first = now;
 	ConditionVariablePrepareToSleep(&requests->ready_cv);
-	while (!request_is_ready())
-	{
-		long		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   first + START_GRACE * 1000);
-
-		if (rest <= 0)
-			break;
-		(void) ConditionVariableTimedSleep(&requests->ready_cv, rest,
-										   wait_event_compat(&wait_event, "TestdbStartup"));
-	}
+	while (!request_is_ready() &&
+		   sleep_until_ready(TimestampTzPlusMilliseconds((TimestampTz) first, START_GRACE)))
+		continue;
 	ConditionVariableCancelSleep();
 }
 
@@ -776,8 +786,6 @@ request_let_start(void)
 void
 request_wait_until_ready(TimestampTz deadline)
 {
-	static uint32 wait_event = 0;
-	uint32		event = wait_event_compat(&wait_event, "TestdbStartup");
 	TimestampTz start;
 
 	if (request_is_ready())
@@ -787,22 +795,16 @@ request_wait_until_ready(TimestampTz deadline)
 	ConditionVariablePrepareToSleep(&requests->ready_cv);
 	while (!request_is_ready())
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (now >= deadline)
+		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), NO_WORKER_GRACE) &&
+			request_workers_running() == 0)
+			report_no_worker();
+		ask_for_workers();
+		if (!sleep_until_ready(deadline))
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling wait for testdb's start due to timeout"),
 					 errhint("See the server log. You might need to increase \"%s\".",
 							 "testdb.timeout")));
-		if (TimestampDifferenceExceeds(start, now, NO_WORKER_GRACE) &&
-			request_workers_running() == 0)
-			report_no_worker(request_worker_database() != InvalidOid);
-		ask_for_workers();
-		(void) ConditionVariableTimedSleep(&requests->ready_cv,
-										   Min(TimestampDifferenceMilliseconds(now, deadline),
-											   CHECK_INTERVAL),
-										   event);
 	}
 	ConditionVariableCancelSleep();
 }
@@ -1093,7 +1095,6 @@ request_worker_attach(int index, Oid database)
 	worker_index = index;
 	requests->worker_pids[index] = MyProcPid;
 	requests->worker_waits[index] = false;
-	requests->worker_seen = true;
 	requests->worker_database = database;
 	LWLockRelease(requests->lock);
 }
