@@ -32,7 +32,8 @@ sub try_error
 	$node->use_point("$point $how");
 	my $told = attempt($case, $argument,
 		sub { slurp_file($node->logfile, $position) =~ /(ERROR|FATAL|LOG): .*debug point "$point" was reached/ });
-	ok($told, "$what: comes there, and says so");
+	ok($told, "$what: comes there, and says so")
+	  or diag 'states: ' . run($admin, q{SELECT string_agg(oid || ' ' || state, ', ') FROM testdb_clones()});
 	$node->use_point('');
 	$case->{tidy}->() if $case->{tidy};
 	is_right(

@@ -14,6 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use TestdbCluster;
 use TestdbTest;
+use Time::HiRes qw(time);
 
 plan skip_all => 'no library that was built with DEBUG=1' unless $ENV{TESTDB_DEBUG_CONFIG};
 $ENV{TEMP_CONFIG} = $ENV{TESTDB_DEBUG_CONFIG};
@@ -63,19 +64,18 @@ for my $left ([ 0, 2 ], [ 1, 1 ])
 	$node->use_point('');
 }
 
-# A worker that was woken may be stopped. Then a later call wakes all; each worker is stopped once, since any may be the one.
+# A worker that was woken may be stopped. Then a later call that finds the last spare wakes all; each worker is stopped once, since any
+# may be the one. Workers look by themselves every ten seconds.
 for my $stopped ($node->worker_pids)
 {
 	prepare();
 	kill 'STOP', $stopped;
+	my $clone = 'SELECT ' . join ', ', ("testdb_clone('regression_template')") x (spares('regression_template') - 1);
+	run($admin, $clone);
+	my $since = time;
+	poll(sub { time > $since + 0.5 || spares('regression_template') >= 2 }) or die 'the clock stands still';
 	run($admin, q{SELECT testdb_clone('regression_template')});
-	ok( poll(
-			sub {
-				run($admin, q{SELECT testdb_clone('regression_template')}) if spares('regression_template') < 2;
-				return spares('regression_template') >= 2;
-			},
-			8),
-		'a worker is stopped: others create spares');
+	ok(poll(sub { spares('regression_template') }, 5), 'a worker is stopped: others create spares');
 	kill 'CONT', $stopped;
 	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 }
