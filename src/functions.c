@@ -491,17 +491,27 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 }
 
 /*
- * Raise an error, 42809, if the clone of a request is a template created by
- * testdb_template_begin, whose content and terms other functions must not
- * change.
+ * Raise an error, 42809, if the clone of a request is a template: one created
+ * by CREATE DATABASE and marked IS_TEMPLATE, as for DROP DATABASE; or, unless
+ * drop is true, one created by testdb_template_begin, whose content and terms
+ * other functions must not change.
  */
 static void
-check_no_build(const RequestArgs *args)
+check_no_template(const RequestArgs *args, bool drop)
 {
 	TestdbClone clone;
+	DatabaseInfo info;
 
-	if (registry_lookup(args->database, &clone) &&
-		NameStr(clone.terms.build)[0] != '\0')
+	if (!registry_lookup(args->database, &clone))
+		return;
+	if (clone.terms.database && database_lookup(args->database, &info) && info.is_template)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("database \"%s\" is a template",
+						NameStr(args->database_name)),
+				 errdetail("It was created by CREATE DATABASE, and is marked IS_TEMPLATE."),
+				 errhint("Use ALTER DATABASE ... IS_TEMPLATE false first.")));
+	if (!drop && NameStr(clone.terms.build)[0] != '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("database \"%s\" is a template",
@@ -566,6 +576,7 @@ testdb_drop(PG_FUNCTION_ARGS)
 	{
 		if (!get_clone_request(REQUEST_DROP, name, deadline, &args))
 			PG_RETURN_BOOL(report_missing(name, missing_ok));
+		check_no_template(&args, true);
 		check_can_be_left(args.database, name, true);
 		perform(&args, deadline, &result);
 	} while (result.missing &&
@@ -757,7 +768,7 @@ testdb_reset(PG_FUNCTION_ARGS)
 		if (!get_clone_request(REQUEST_RESET, name, deadline, &args) ||
 			!registry_lookup(args.database, &clone))
 			(void) report_missing(name, false);
-		check_no_build(&args);
+		check_no_template(&args, false);
 		check_template_of(&args);
 		check_can_be_left(args.database, name, false);
 		perform_with_template(&args, clone.template_oid,
@@ -856,7 +867,7 @@ testdb_keep(PG_FUNCTION_ARGS)
 		if (!get_clone_request(REQUEST_DROP, name, deadline, &args) ||
 			!registry_lookup(args.database, &clone))
 			(void) report_missing(name, false);
-		check_no_build(&args);
+		check_no_template(&args, false);
 
 		terms = clone.terms;
 		terms.session_pid = 0;
@@ -1048,7 +1059,7 @@ get_rewind_request(const char *name, TimestampTz deadline, RequestArgs *args)
 {
 	if (!get_clone_request(REQUEST_REWIND, name, deadline, args))
 		(void) report_missing(name, false);
-	check_no_build(args);
+	check_no_template(args, false);
 	check_template_of(args);
 }
 

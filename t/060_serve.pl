@@ -69,6 +69,32 @@ for my $case (@made)
 	}
 }
 
+# A template made so is no clone that a test may drop or change, as with DROP DATABASE; marked so by CREATE or by ALTER.
+for my $made ('CREATE DATABASE regression_made TEMPLATE regression_template IS_TEMPLATE true',
+	'ALTER DATABASE regression_made IS_TEMPLATE true')
+{
+	run($admin, $made);
+	my $in = $node->session('regression_made');
+	run($in, 'INSERT INTO t VALUES (0)');
+	for my $call (qw(testdb_drop testdb_reset testdb_rewind testdb_keep))
+	{
+		ok(!$admin->do("SELECT $call('regression_made')"), "a template, $call: refused");
+		is( $admin->told,
+			qq{42809: database "regression_made" is a template\nIt was created by CREATE DATABASE, and is marked IS_TEMPLATE.}
+			  . "\nUse ALTER DATABASE ... IS_TEMPLATE false first.",
+			"a template, $call: error");
+	}
+	is($in->query('SELECT count(*) FROM t WHERE i = 0'), 1, 'a template: its content and its session are still there');
+	run($in, 'DELETE FROM t WHERE i = 0');
+	$in->close;
+	run($admin, 'ALTER DATABASE regression_made IS_TEMPLATE false');
+	for my $call (qw(testdb_reset testdb_rewind testdb_keep))
+	{
+		ok($admin->do("SELECT $call('regression_made')"), "a template no longer, $call") or diag $admin->told;
+	}
+}
+is(run($admin, q{SELECT testdb_drop('regression_made')}), 't', 'a template no longer: dropped');
+
 # Passed on.
 for my $options (
 	'OID = 99999',
