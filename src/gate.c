@@ -54,12 +54,15 @@
  *
  * A command may consist of several transactions (VACUUM, CREATE INDEX
  * CONCURRENTLY, a procedure that commits).  What it began before a rewind it
- * must not continue after it.  Between two of them it has no lxid, but it is
- * active in pg_stat_activity; and if it comes to the gate, it does not count
- * as waiting there.  Either makes the worker set the gate to CLOSING again.
- * Only if such a session does not report its activity, or is active for long
- * without a transaction, is it not waited for; if it turns out to be in the
- * middle of a command, it terminates.
+ * must not continue after it.  Between two of them it has no lxid, but it does
+ * not wait for its client, as it does between two commands; and if it comes to
+ * the gate, it does not count as waiting there.  Either makes the worker set
+ * the gate to CLOSING again.  This does not depend on track_activities.
+ *
+ * Other processes than client backends are between two transactions of a
+ * command if they report that they are active.  Some always do, so they are
+ * not waited for long.  A process that was not waited for, and turns out to be
+ * in the middle of a command, terminates.
  *
  * lxid is cleared before a commit is over: files are removed and invalidation
  * messages sent after that.  A process without an lxid is known to be done
@@ -106,6 +109,8 @@
 #include "utils/backend_status.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "compat.h"
 #include "gate.h"
@@ -115,6 +120,9 @@
 
 /* Number of groups of databases, by OID, for which rewinds are counted. */
 #define GATE_GROUPS		1024
+
+/* Maximum number of sessions described in an error's detail. */
+#define MAX_DESCRIBED	8
 
 typedef enum GateState
 {
@@ -419,7 +427,7 @@ gate_callback(Datum arg pg_attribute_unused(), int cacheid pg_attribute_unused()
 	pg_memory_barrier();
 	if ((gate = find_gate(MyDatabaseId)) != NULL)
 	{
-		if (OidIsValid(MyProc->tempNamespaceId) && !lets_pass(gate, in_command))
+		if (OidIsValid(MyProc->tempNamespaceId) && !in_command)
 			end_session();
 		pass_gate(in_command);
 	}
@@ -557,9 +565,46 @@ gate_lose(Oid database)
 }
 
 /*
+ * Return the process pid if it is connected to a database and does not wait at
+ * its gate; else NULL.  Takes and releases ProcArrayLock.
+ */
+static PGPROC *
+find_session(Oid database, int pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	if (proc == NULL || proc->databaseId != database ||
+		is_parked((int) (proc - ProcGlobal->allProcs), database))
+		return NULL;
+	return proc;
+}
+
+/*
+ * Report whether a process waits until its client sends something or reads
+ * what it is sent.  If it has no lxid, it is then not in the middle of a
+ * command.
+ */
+static bool
+waits_for_client(const PGPROC *proc)
+{
+	uint32		event = *(const volatile uint32 *) &proc->wait_event_info;
+
+	return event == WAIT_EVENT_CLIENT_READ || event == WAIT_EVENT_CLIENT_WRITE;
+}
+
+/*
+ * Report whether a process reports that it is executing a command.
+ */
+static bool
+reports_command(const PgBackendStatus *status)
+{
+	return status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH;
+}
+
+/*
  * Find the sessions in a database that are neither at its gate nor in a
- * transaction, but may have something left to do of the last one: view->idle
- * if there are none, view->active if one is executing a command.
+ * transaction, but may have something left to do of the last one, or of their
+ * command: the fields of view that gate.h describes as set if running is 0.
  */
 static void
 look_at_activity(Oid database, GateView *view)
@@ -572,14 +617,17 @@ look_at_activity(Oid database, GateView *view)
 	for (int i = 1; i <= n; i++)
 	{
 		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
+		PGPROC	   *proc;
 
 		if (status->st_databaseid != database || status->st_procpid == 0 ||
 			status->st_state == STATE_IDLE)
 			continue;
-		if (!gate_holds_up(database, status->st_procpid))
+		if ((proc = find_session(database, status->st_procpid)) == NULL)
 			continue;
 		view->idle = false;
-		if (status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH)
+		if (status->st_backendType != B_BACKEND)
+			view->reported = view->reported || reports_command(status);
+		else if (!waits_for_client(proc))
 			view->active = true;
 	}
 }
@@ -624,16 +672,81 @@ gate_look(Oid database, GateView *view)
 }
 
 /*
- * Report whether the process pid is connected to a database and does not wait
- * at its gate.  Takes and releases ProcArrayLock.
+ * Report whether a session in a database prevents its rewind.  Takes and
+ * releases ProcArrayLock.
  */
-bool
-gate_holds_up(Oid database, int pid)
+static bool
+holds_up(Oid database, const PgBackendStatus *status)
 {
-	PGPROC	   *proc = BackendPidGetProc(pid);
+	PGPROC	   *proc;
 
-	return proc != NULL && proc->databaseId == database &&
-		!is_parked((int) (proc - ProcGlobal->allProcs), database);
+	if (status->st_databaseid != database || status->st_procpid == 0 ||
+		status->st_state == STATE_IDLE ||
+		(proc = find_session(database, status->st_procpid)) == NULL)
+		return false;
+	if (LocalTransactionIdIsValid(lxid_compat(proc)) ||
+		OidIsValid(proc->tempNamespaceId))
+		return true;
+	return status->st_backendType == B_BACKEND ? !waits_for_client(proc) :
+		reports_command(status);
+}
+
+/*
+ * Append to buf which session this is, and what it does.
+ */
+static void
+describe_session(StringInfo buf, const PgBackendStatus *status)
+{
+	char	   *user = OidIsValid(status->st_userid) ?
+		GetUserNameFromId(status->st_userid, true) : NULL;
+
+	appendStringInfo(buf, "Process %d", status->st_procpid);
+	if (user)
+		appendStringInfo(buf, " of user \"%s\"", user);
+	if (status->st_appname && status->st_appname[0])
+		appendStringInfo(buf, " (application \"%s\")", status->st_appname);
+	if (status->st_state_start_timestamp == 0)
+		appendStringInfoString(buf, " does not report what it is executing.");
+	else
+		appendStringInfo(buf, " has been %s since %s.",
+						 status->st_state == STATE_IDLEINTRANSACTION ||
+						 status->st_state == STATE_IDLEINTRANSACTION_ABORTED ?
+						 "idle in a transaction" : "executing a command",
+						 timestamptz_to_str(status->st_state_start_timestamp));
+}
+
+/*
+ * Describe the sessions that prevent a rewind of a database, for an error's
+ * detail or a notice, and terminate them if so requested.  NULL if there are
+ * none.  In the current memory context.  Takes and releases ProcArrayLock.
+ */
+char *
+gate_describe(Oid database, bool terminate)
+{
+	StringInfoData buf;
+	int			n;
+	int			nfound = 0;
+
+	initStringInfo(&buf);
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
+
+		if (!holds_up(database, status))
+			continue;
+		if (terminate)
+			(void) kill(status->st_procpid, SIGTERM);
+		if (nfound++ >= MAX_DESCRIBED)
+			continue;
+		if (nfound > 1)
+			appendStringInfoChar(&buf, ' ');
+		describe_session(&buf, status);
+	}
+	if (nfound > MAX_DESCRIBED)
+		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
+	return nfound > 0 ? buf.data : NULL;
 }
 
 /*

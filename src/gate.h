@@ -22,9 +22,13 @@ typedef struct GateView
 	int			parked;			/* at the gate */
 	bool		idle;			/* all others have nothing left to do; only
 								 * set if running is 0 */
-	bool		active;			/* one is between two transactions of its
-								 * command, or about to begin the first, or
-								 * done; only set if running is 0 */
+	bool		active;			/* a client backend is between two
+								 * transactions of its command, or about to
+								 * begin the first, or done; only set if
+								 * running is 0 */
+	bool		reported;		/* another process, such as a background
+								 * worker, reports that it is active; only set
+								 * if running is 0 */
 } GateView;
 
 extern void gate_shmem_request(void);
@@ -37,7 +41,7 @@ extern bool gate_close(Oid database);
 extern void gate_remind(Oid database);
 extern void gate_shut(Oid database, bool shut);
 extern void gate_look(Oid database, GateView *view);
-extern bool gate_holds_up(Oid database, int pid);
+extern char *gate_describe(Oid database, bool terminate);
 extern void gate_end_temporary(Oid database);
 extern void gate_lose(Oid database);
 extern void gate_announce(Oid database);

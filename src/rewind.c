@@ -114,16 +114,13 @@
 #define REWIND_INTERVAL		1
 
 /*
- * How long sessions that are active without a transaction are waited for, in
- * ms.
+ * How long processes other than client backends that are active without a
+ * transaction are waited for, in ms.
  */
 #define ACTIVE_PATIENCE		100
 
 /* How many checkpoints in progress are waited for. */
 #define CHECKPOINT_TRIES	10
-
-/* Maximum number of sessions described in an error's detail. */
-#define MAX_DESCRIBED		8
 
 /* Core has no names for these. */
 #define TOAST_OF_STATISTIC			2840
@@ -152,8 +149,9 @@ typedef struct Rewind
 	TestdbTemplate template;	/* ENTERED: its snapshot is locked */
 	TimestampTz started_at;
 	TimestampTz deadline;		/* of the waiting */
-	TimestampTz active_since;	/* when sessions were first active outside of
-								 * a transaction, and none was in one; or 0 */
+	TimestampTz active_since;	/* since when processes other than client
+								 * backends have been active, and no session
+								 * in a transaction; or 0 */
 	bool		forced;			/* the sessions have been terminated */
 	bool		catalogs;		/* ENTERED: catalogs have changed, perhaps */
 	bool		cramped;		/* ENTERED: not enough space to restore it */
@@ -360,53 +358,6 @@ take_request(void)
 }
 
 /*
- * Describe the sessions that prevent a rewind, for an error's detail or a
- * notice; NULL if there are none.  In the current memory context.
- */
-static char *
-describe_sessions(const Rewind *rewind, bool terminate)
-{
-	StringInfoData buf;
-	Oid			oid = rewind->clone.oid;
-	int			n;
-	int			nfound = 0;
-
-	initStringInfo(&buf);
-	pgstat_clear_backend_activity_snapshot();
-	n = pgstat_fetch_stat_numbackends();
-	for (int i = 1; i <= n; i++)
-	{
-		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
-		char	   *user;
-
-		if (status->st_databaseid != oid || status->st_procpid == 0 ||
-			status->st_state == STATE_IDLE || !gate_holds_up(oid, status->st_procpid))
-			continue;
-		if (terminate)
-			(void) kill(status->st_procpid, SIGTERM);
-		if (nfound++ >= MAX_DESCRIBED)
-			continue;
-		if (nfound > 1)
-			appendStringInfoChar(&buf, ' ');
-		user = OidIsValid(status->st_userid) ?
-			GetUserNameFromId(status->st_userid, true) : NULL;
-		appendStringInfo(&buf, "Process %d", status->st_procpid);
-		if (user)
-			appendStringInfo(&buf, " of user \"%s\"", user);
-		if (status->st_appname && status->st_appname[0])
-			appendStringInfo(&buf, " (application \"%s\")", status->st_appname);
-		appendStringInfo(&buf, " has been %s since %s.",
-						 status->st_state == STATE_IDLEINTRANSACTION ||
-						 status->st_state == STATE_IDLEINTRANSACTION_ABORTED ?
-						 "idle in a transaction" : "executing a command",
-						 timestamptz_to_str(status->st_state_start_timestamp));
-	}
-	if (nfound > MAX_DESCRIBED)
-		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
-	return nfound > 0 ? buf.data : NULL;
-}
-
-/*
  * Handle the timeout of a request: with force, terminate the sessions that
  * prevent it and extend its deadline, the first time; else raise an error.
  *
@@ -417,7 +368,7 @@ give_up_waiting(Rewind *rewind)
 {
 	int			nprepared = database_count_prepared(NameStr(rewind->args.database_name));
 	bool		terminate = rewind->args.force && !rewind->forced;
-	char	   *sessions = describe_sessions(rewind, terminate);
+	char	   *sessions = gate_describe(rewind->clone.oid, terminate);
 
 	if (terminate)
 	{
@@ -466,16 +417,16 @@ try_lock(Oid oid)
 
 /*
  * Report whether to wait for a session that is active, but not in a
- * transaction: it may be between two of its command.  One that goes on like
- * that for ACTIVE_PATIENCE is of another kind, such as a background worker.
+ * transaction: it may be between two of its command.  A background worker that
+ * goes on like that for ACTIVE_PATIENCE is not.
  */
 static bool
 waits_for_active(Rewind *rewind, const GateView *view)
 {
 	TimestampTz now;
 
-	if (!view->active)
-		return false;
+	if (view->active || !view->reported)
+		return view->active;
 	now = GetCurrentTimestamp();
 	if (rewind->active_since == 0)
 		rewind->active_since = now;
@@ -494,7 +445,7 @@ enter(Rewind *rewind, bool *idle)
 	GateView	view;
 
 	gate_look(oid, &view);
-	if (view.running > 0)
+	if (!view.reported)
 		rewind->active_since = 0;
 	if (view.running > 0 || view.temporary > 0 ||
 		database_count_prepared(NameStr(rewind->args.database_name)) > 0 ||

@@ -296,25 +296,65 @@ for my $kind (@kinds)
 }
 
 # A command of several transactions is in the way between these as well: what it has begun in one content it must not continue in
-# another. Each finds the rows of its own earlier transactions.
+# another, nor is its session terminated. Each finds the rows of its own earlier transactions. That holds for a session that does
+# not report what it does, and for one that gets no processor for longer than anything takes.
+for my $kind ('reported', 'not reported', 'frozen again and again')
 {
 	my $runner = $node->session($clone);
 	my ($rewinds, @torn) = (0);
-	for my $turn (1 .. 8)
+	run($runner, 'SET track_activities = off') if $kind eq 'not reported';
+	for my $turn (1 .. ($kind =~ /^frozen/ ? 3 : 8))
 	{
-		ok(rewind(1), 'a new content') if $turn == 1;
+		ok(rewind(1), "$kind: a new content") or diag $admin->message if $turn == 1;
 		$runner->send(
 			q{DO $$ BEGIN FOR n IN 1 .. 400 LOOP
 				IF (SELECT count(*) FROM plain WHERE i > 100000) <> n - 1 THEN RAISE EXCEPTION 'torn before row %', n; END IF;
-				INSERT INTO plain VALUES (100000 + n, 'x'); COMMIT;
+				INSERT INTO plain VALUES (100000 + n, 'x');
+				FOR i IN 0 .. } . ($kind =~ /^frozen/ ? 50 : 0) . q{ LOOP COMMIT; END LOOP;
 			END LOOP; END $$});
-		until ($runner->readable(0)) { $rewinds++ if rewind() }
+		until ($runner->readable(0))
+		{
+			kill 'STOP', $runner->pid if $kind =~ /^frozen/;
+			$admin->send("SELECT testdb_rewind('$clone')");
+			$admin->readable(0.2);
+			kill 'CONT', $runner->pid if $kind =~ /^frozen/;
+			$rewinds++ unless $admin->result->{error};
+		}
 		$runner->result;
 		push @torn, $runner->message if $runner->error;
+		last unless $runner->is_open;
 		poll(sub { rewind() }) or die $admin->message;
 	}
-	is(join("\n", @torn), '', "in a procedure that commits: it is not torn by a rewind ($rewinds in between)");
+	is(join("\n", @torn), '', "in a procedure that commits, $kind: it is not torn by a rewind ($rewinds in between)");
 	$runner->close;
+}
+
+# Who has an error behind it and has not said that this was all, as a pipeline does, is active and yet not in the way.
+{
+	my $who = $node->session($clone);
+	$who->send_parse('SELECT nonsense');
+	wait_for('pid = ' . $who->pid . q{ AND state = 'active' AND wait_event = 'ClientRead'});
+	run($admin, 'SET testdb.rewind_timeout = 50');
+	ok(rewind(), 'after an error in a pipeline: not in the way') or diag $admin->message;
+	run($admin, 'RESET testdb.rewind_timeout');
+	$who->send_sync;
+	is($who->result->{error}{C}, '42703', 'after an error in a pipeline: it has its error');
+	is(run($who, $count), '3000', 'after an error in a pipeline: and the new content');
+	$who->close;
+}
+
+# Force terminates who is in the way, and not who only does not report that it is idle.
+{
+	my ($silent, $busy) = map { $node->session($clone) } 1 .. 2;
+	run($silent, 'SET track_activities = off');
+	run($busy, 'BEGIN; DELETE FROM plain');
+	ok(rewind(1), 'force, and a session that reports nothing: it is rewound') or diag $admin->message;
+	is($silent->query($count), '3000', 'it is not terminated') or diag $silent->message;
+	ok(!$busy->do('SELECT 1'), 'the other one is');
+	run($silent, 'BEGIN');
+	ok(!rewind(), 'in a transaction it is in the way');
+	like($admin->error->{D} // '', qr/^Process \d+ of user .* does not report what it is executing\.$/, 'and named');
+	$silent->close;
 }
 
 # Who follows what the database does.

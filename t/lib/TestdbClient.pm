@@ -129,6 +129,24 @@ sub execute
 	return $answer->{error} ? () : @{ $answer->{rows} };
 }
 
+# Sends a statement to be prepared, by the extended protocol, and does not say that this is all: send_sync does, and result() then
+# gets the answer.
+sub send_parse
+{
+	my ($self, $sql) = @_;
+	my $body = "\0$sql\0" . pack('n', 0);
+	$self->_write('P' . pack('N', 4 + length $body) . $body);
+	return;
+}
+
+# Says that this was all.
+sub send_sync
+{
+	my ($self) = @_;
+	$self->_write('S' . pack('N', 4));
+	return;
+}
+
 # Sends lines for the COPY FROM STDIN that was sent.
 sub send_copy
 {
