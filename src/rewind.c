@@ -20,8 +20,10 @@
  *	   commit, or if
  *	   relations' files were created
  *	   or removed
- *	6  room for the files is reserved;	the same: they are not committed yet
- *	   rows in shared catalogs
+ *	6  the checks again, since sessions	the same: they are not committed yet
+ *	   were waited for; room for the
+ *	   files is reserved; rows in
+ *	   shared catalogs
  *	7  lease: REWINDING					a clone that must be restored
  *	8  changed pages dropped from		the same
  *	   shared buffers
@@ -217,6 +219,21 @@ catch_error(void)
 }
 
 /*
+ * Return why a clone cannot be rewound; NULL if it can.  In a transaction.
+ */
+static const char *
+why_impossible(const TestdbClone *clone)
+{
+	if (!clone->native)
+		return "It was not copied from a snapshot of its template.";
+	if (!database_is_recyclable(clone->oid))
+		return "It has replication slots, subscriptions or files in a tablespace, is marked as a template, or WAL is being consumed.";
+	if (recycle_is_locked(clone->oid))
+		return "A serializable transaction that may still conflict with others has read from it.";
+	return NULL;
+}
+
+/*
  * Raise an error unless a clone can be rewound.  In a transaction.
  *
  * Errors: 55000, which names testdb_reset.
@@ -224,14 +241,8 @@ catch_error(void)
 static void
 check_possible(const TestdbClone *clone, const char *name)
 {
-	const char *reason = NULL;
+	const char *reason = why_impossible(clone);
 
-	if (!clone->native)
-		reason = "It was not copied from a snapshot of its template.";
-	else if (!database_is_recyclable(clone->oid))
-		reason = "It has replication slots, subscriptions or files in a tablespace, is marked as a template, or WAL is being consumed.";
-	else if (recycle_is_locked(clone->oid))
-		reason = "A serializable transaction that may still conflict with others has read from it.";
 	if (reason)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -568,8 +579,8 @@ hold_room(Rewind *rewind)
 
 /*
  * Step 6: restore a clone's rows in shared catalogs.  False if its template
- * or the snapshot has changed since step 1, or if there is no space for its
- * files.
+ * or the snapshot has changed since step 1, if the last transactions in the
+ * clone have made a rewind impossible, or if there is no space for its files.
  */
 static bool
 restore_rows(Rewind *rewind, HTAB *relations)
@@ -581,7 +592,7 @@ restore_rows(Rewind *rewind, HTAB *relations)
 	database_lock_horizons();
 	if (!snapshot_lock_current(clone->template_oid, template) ||
 		!snapshot_lock_source(template) ||
-		!database_lookup(clone->oid, &info) ||
+		!database_lookup(clone->oid, &info) || why_impossible(clone) != NULL ||
 		!snapshot_is_intact(template, relfiles_are_known(template) ?
 							watch_names(clone, template) : NULL) ||
 		!hold_room(rewind))
@@ -816,7 +827,7 @@ get_batch(Rewind **batch, Oid *oids)
 }
 
 /*
- * Steps 5 and 6.  Rewinds whose template has changed are answered, and leave
+ * Steps 5 and 6.  Rewinds that must begin again are answered, and leave
  * the batch.  The changed relations of the clones are added to relations.
  */
 static void

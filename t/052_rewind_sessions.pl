@@ -378,6 +378,39 @@ for my $kind ('reported', 'not reported', 'frozen again and again')
 	ok(rewind(), 'not when it has gone') or diag $admin->message;
 }
 
+# What makes a rewind impossible may also come while it waits.
+{
+	my $space = PostgreSQL::Test::Utils::tempdir();
+	run($admin, "CREATE TABLESPACE regress_space LOCATION '$space'");
+	run($admin, q{SET testdb.rewind_timeout = '60s'});
+	for my $kind (
+		[
+			'a slot',
+			q{SELECT pg_create_logical_replication_slot('regress_late', 'pgoutput')},
+			q{SELECT pg_drop_replication_slot('regress_late')}
+		],
+		[ 'a tablespace', 'CREATE TABLE late (i int) TABLESPACE regress_space', 'DROP TABLE late' ])
+	{
+		my ($name, $make, $drop) = @$kind;
+		my $who = $node->session($clone);
+		my $watcher = $node->session('postgres');
+		run($who, 'BEGIN');
+		run($who, $count);
+		$admin->send("SELECT testdb_rewind('$clone')");
+		poll(
+			sub {
+				$watcher->query(q{SELECT count(*) FROM pg_stat_activity WHERE query = 'testdb: rewinding databases'});
+			});
+		run($who, $_) for $make, 'COMMIT';
+		is($admin->result->{error}{C}, '55000', "$name that comes while a rewind waits: it is an error")
+		  or diag $admin->message;
+		ok($who->do($drop), "$name that comes while a rewind waits: it is still there") or diag $who->message;
+		$_->close for $who, $watcher;
+	}
+	run($admin, $_) for 'RESET testdb.rewind_timeout', 'DROP TABLESPACE regress_space';
+	ok(rewind(), 'when they have gone it is rewound') or diag $admin->message;
+}
+
 my $log = slurp_file($node->logfile);
 is(join("\n", grep { /PANIC|could not|unexpected|invalid page|TRAP/ } split /\n/, $log), '', 'the log is clean');
 done_testing();
