@@ -197,8 +197,10 @@ check_not_interrupted(void)
 {
 	TestdbClone clone;
 	LeaseState	state;
+	bool		session;
 
-	if (lease_read(MyDatabaseId, &clone, &state) && state == LEASE_REWINDING)
+	if (lease_read(MyDatabaseId, &clone, &state, &session) &&
+		state == LEASE_REWINDING && !session)
 		report_unrestored();
 }
 

@@ -22,6 +22,8 @@
  * dropped with plain SQL.  An invalid file protects its database: testdb then
  * never touches it, and logs that.
  *
+ * A base backup contains leases that its WAL contradicts: see origin.c.
+ *
  * Each file is one fixed-size struct with a checksum, small enough to be
  * written by a single system call within one sector.  Only one process writes
  * the file of a given database at a time: the owner of its entry in the
@@ -303,11 +305,11 @@ lease_is_empty(Oid oid)
 /*
  * Read the record of a database into *clone and *state; false if there is
  * none, or an invalid one (which is logged).  The clone's state in the
- * registry is not set.  For server start: clones of a session's scope are
- * UNWANTED, since the session has ended.
+ * registry is not set.  *session says that it was to end with a session: at
+ * server start it is unwanted, since the session has ended.
  */
 bool
-lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
+lease_read(Oid oid, TestdbClone *clone, LeaseState *state, bool *session)
 {
 	LeaseFile	file;
 	char		path[MAXPGPATH];
@@ -356,7 +358,8 @@ lease_read(Oid oid, TestdbClone *clone, LeaseState *state)
 	clone->terms.build = file.build;
 	NameStr(clone->terms.build)[NAMEDATALEN - 1] = '\0';
 	clone->terms.sealed = file.sealed;
-	*state = file.session ? LEASE_UNWANTED : (LeaseState) file.state;
+	*state = (LeaseState) file.state;
+	*session = file.session;
 	return true;
 }
 

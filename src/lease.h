@@ -31,7 +31,7 @@ extern void lease_make_directories(void);
 extern void lease_write(const TestdbClone *clone, LeaseState state);
 extern void lease_hold(const TestdbClone *clone);
 extern bool lease_is_empty(Oid oid);
-extern bool lease_read(Oid oid, TestdbClone *clone, LeaseState *state);
+extern bool lease_read(Oid oid, TestdbClone *clone, LeaseState *state, bool *session);
 extern void lease_remove(Oid oid);
 extern List *lease_list(void);
 

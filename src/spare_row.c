@@ -271,6 +271,29 @@ spare_is_closed(Oid oid)
 }
 
 /*
+ * List the OIDs of all databases that are closed by testdb.
+ */
+List *
+spare_list_closed(void)
+{
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	List	   *oids = NIL;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (form->datconnlimit == DATCONNLIMIT_CLOSED)
+			oids = lappend_oid(oids, form->oid);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oids;
+}
+
+/*
  * At server start: open a clone that was handed out just before a crash, if
  * the update of its row was lost.  In a transaction.
  */

@@ -45,6 +45,7 @@
 #include "job.h"
 #include "lease.h"
 #include "mount.h"
+#include "origin.h"
 #include "recycle.h"
 #include "registry.h"
 #include "request.h"
@@ -127,13 +128,14 @@ worker_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
  * true if it is kept.  It is not if it is marked as invalid, because its
  * removal or restore was interrupted, or if it has no row, because it may
  * have been dropped while testdb was not loaded: then whatever is left of it
- * will be removed.
+ * will be removed.  from_backup says that the lease came with a base backup.
  */
 static bool
-restore_clone(Oid oid)
+restore_clone(Oid oid, bool from_backup)
 {
 	TestdbClone clone;
 	LeaseState	state;
+	bool		session;
 	DatabaseInfo info;
 	bool		exists;
 	bool		gone;
@@ -149,12 +151,16 @@ restore_clone(Oid oid)
 	gone = !exists && stat(path, &st) != 0;
 
 	/* A crash before anything was created leaves an empty file. */
-	if ((gone && lease_is_empty(oid)) || !lease_read(oid, &clone, &state))
+	if ((gone && lease_is_empty(oid)) || !lease_read(oid, &clone, &state, &session))
 	{
 		if (gone)
 			lease_remove(oid);
 		return false;
 	}
+	if (from_backup && exists)
+		state = origin_settle(&clone, state, session);
+	else if (session)
+		state = LEASE_UNWANTED;
 	lives = (state == LEASE_HELD || state == LEASE_REWINDING) && exists &&
 		!database_is_invalid(oid);
 
@@ -202,16 +208,21 @@ rebuild_registry(void)
 	List	   *oids;
 	ListCell   *lc;
 	int			nlive = 0;
+	bool		from_backup;
 
 	warn_of_huge_pages();
 	debug_point("start-begun");
 	job_begin_work();
 	lease_make_directories();
 	snapshot_remove_all();
+	from_backup = origin_is_backup();
+	if (from_backup)
+		origin_note_spares();
 	oids = lease_list();
 	foreach(lc, oids)
-		if (restore_clone(lfirst_oid(lc)))
+		if (restore_clone(lfirst_oid(lc), from_backup))
 		nlive++;
+	origin_record();
 	if (oids != NIL)
 		ereport(LOG,
 				(errmsg_plural("testdb found %d database that it created earlier",

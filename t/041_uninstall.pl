@@ -45,12 +45,12 @@ sub others
 		"SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1', '$template')");
 }
 
-# All files and folders under pg_testdb but the two folders that every start makes.
+# All files and folders under pg_testdb but the two folders, and the file, that every start makes.
 sub leftovers
 {
 	my $text = join ' ', sort map { s{^\Q$data\E/pg_testdb/}{}r } glob("$data/pg_testdb/*"),
 	  map { glob "$data/pg_testdb/$_/*" } qw(clones snapshots reserve);
-	return $text =~ s/^(clones) ?| ?\bsnapshots(?![\/\w])//gr =~ s/^ //r;
+	return $text =~ s/^(clones) ?| ?\b(snapshots(?![\/\w])|origin\b)//gr =~ s/^ //r;
 }
 
 # So many clones of the template in use, and spares, a clone that was dropped, a snapshot; the clones' names.
