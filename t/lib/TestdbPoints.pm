@@ -259,6 +259,12 @@ sub amcheck
 			$node->installed_command('pg_amcheck'),
 			'-h', $node->host, '-p', $node->port, '--heapallindexed', '-d', $name
 		]);
+	# A session of it that is still about to end would be terminated with what comes next, and the log would say so.
+	poll(
+		sub {
+			!$admin->query(
+				"SELECT count(*) FROM pg_stat_activity WHERE datname = '$name' AND application_name <> 'testdb test'");
+		}) or die "pg_amcheck's sessions do not end";
 	return "$out$err" eq '' ? () : "pg_amcheck of $name: $out$err";
 }
 
