@@ -82,9 +82,9 @@
  * rewinds has changed.
  *
  * Locks: none but ProcArrayLock, in shared mode, while the table of processes
- * is read.  A waiting process answers ProcSignal barriers.  It handles a
- * cancel or a termination only after it has left the gate, since it is too
- * early in the transaction for an error.
+ * is read.  A waiting process answers ProcSignal barriers, and terminates if
+ * it is told to.  It handles a cancel only after it has left the gate, since
+ * it is too early in the transaction for an error.
  *
  * Copyright (c) 2026, testdb contributors
  *
@@ -307,9 +307,18 @@ lets_pass(Gate *gate, bool in_command)
 }
 
 /*
+ * Report whether this session has been told to terminate, and can do so now.
+ */
+static bool
+must_exit(void)
+{
+	return ProcDiePending && InterruptHoldoffCount == 0 && CritSectionCount == 0;
+}
+
+/*
  * Wait until a closed gate is open; if this session is in the middle of a
- * command, then uncounted, and only while it is SHUT.  Answers barriers, and
- * leaves other interrupts for later.
+ * command, then uncounted, and only while it is SHUT.  Answers barriers,
+ * terminates if it is told to, and leaves other interrupts for later.
  */
 static void
 wait_at_gate(Gate *gate, bool in_command)
@@ -328,7 +337,7 @@ wait_at_gate(Gate *gate, bool in_command)
 			ProcessProcSignalBarrier();
 		if (pg_atomic_read_u32(&gate->database) != MyDatabaseId ||
 			pg_atomic_read_u32(&gate->state) == GATE_LOST ||
-			lets_pass(gate, in_command))
+			lets_pass(gate, in_command) || must_exit())
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 GATE_INTERVAL, event);
@@ -338,6 +347,8 @@ wait_at_gate(Gate *gate, bool in_command)
 
 	/* It may have been set for something else, too. */
 	SetLatch(MyLatch);
+	if (must_exit())
+		CHECK_FOR_INTERRUPTS();
 	if (in_command && pg_atomic_read_u32(rewind_counter(MyDatabaseId)) != rewinds)
 		end_torn_session();
 }
@@ -371,6 +382,7 @@ pass_gate(bool in_command)
 
 /*
  * Wait until the gate of this session's database is open, after gate_unpark.
+ * Terminates this session if it is told to and interrupts are not held.
  */
 void
 gate_pass(void)

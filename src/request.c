@@ -572,20 +572,6 @@ take_outcome(RequestSlot *slot, RequestResult *result, RequestError *error)
 }
 
 /*
- * As take_outcome, but raise an error on failure.
- *
- * Errors: the worker's own.
- */
-static void
-take_result(RequestSlot *slot, RequestResult *result)
-{
-	RequestError error;
-
-	if (!take_outcome(slot, result, &error))
-		raise_worker_error(&error);
-}
-
-/*
  * Wait until deadline for a worker to serve a request.
  *
  * Errors: those of request_perform, except for the worker's own.
@@ -618,9 +604,11 @@ request_perform(const RequestArgs *args, TimestampTz deadline,
 				RequestResult *result)
 {
 	RequestSlot *slot = await_worker(args, deadline);
+	RequestError error;
 
 	/* Nothing between the wait and here can fail, so nothing is lost. */
-	take_result(slot, result);
+	if (!take_outcome(slot, result, &error))
+		raise_worker_error(&error);
 }
 
 /*
@@ -679,6 +667,8 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 	static uint32 wait_event = 0;
 	uint32		event = wait_event_compat(&wait_event, "TestdbRequest");
 	RequestSlot *slot;
+	RequestError error;
+	bool		failed;
 	bool		dequeued = false;
 	bool		stop = false;
 
@@ -701,11 +691,12 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 		stop = QueryCancelPending || ProcDiePending || GetCurrentTimestamp() > deadline;
 	}
 	ConditionVariableCancelSleep();
+	failed = !dequeued && !take_outcome(slot, result, &error);
 	gate_unpark();
+	RESUME_INTERRUPTS();
 	gate_pass();
 	gate_catch_up();
 	SetLatch(MyLatch);
-	RESUME_INTERRUPTS();
 	if (dequeued)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -715,7 +706,8 @@ request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 				 errhint("You might need to increase \"%s\" or \"%s\".",
 						 "testdb.timeout", "testdb.workers")));
 	}
-	take_result(slot, result);
+	if (failed)
+		raise_worker_error(&error);
 	CHECK_FOR_INTERRUPTS();
 }
 

@@ -154,5 +154,37 @@ is(states(), 'mine_keep leased, mine_reset leased, mine_rewind leased', 'all are
 is(rows_in($_), 1, "$_ has the template's content") for qw(mine_keep mine_reset mine_rewind);
 is(run($admin, 'SELECT testdb_drop_all()'), 3, 'and they can be dropped');
 
+# A rewind that fails after it has begun to restore the files, while the server runs and somebody is in the template: sessions wait
+# at the gate, the one that called it as well. They can be terminated nevertheless, and the server can be stopped.
+{
+	run($admin, "SELECT testdb_clone('$template', 'mine_gate')");
+	my ($caller, @waiting) = map { $node->session('mine_gate') } 1 .. 3;
+	run($caller, 'CREATE EXTENSION testdb');
+	run($_, 'SELECT count(*) FROM t') for @waiting;
+	my $user = $node->session($template);
+	my $position = -s $node->logfile;
+	$node->use_point('rewind-recorded wait');
+	$caller->send('CALL testdb_rewind()');
+	ok(poll(sub { slurp_file($node->logfile, $position) =~ /debug point "rewind-recorded" was reached/ }),
+		'a rewind has begun to restore');
+	$_->send('SELECT count(*) FROM t') for @waiting;
+	run($user, 'INSERT INTO t VALUES (2)');
+	$node->use_point('rewind-files error');
+	ok(poll(sub { states() =~ /mine_gate interrupted/ }), 'it fails, and the clone waits to be restored');
+
+	for my $who ($caller, $waiting[0])
+	{
+		run($admin, 'SELECT pg_terminate_backend(' . $who->pid . ')');
+		is($who->result->{error}{C}, '57P01', 'a session at its gate can be terminated') or diag $who->message;
+	}
+	$node->use_point('');
+	ok($node->stop('fast', fail_ok => 1, timeout => 30), 'with one at the gate the server can be stopped');
+	$node->stop('immediate');
+	$node->start_again;
+	$admin = $node->session('postgres');
+	ok(poll(sub { states() eq 'mine_gate leased' }), 'then the clone is restored');
+	is(rows_in('mine_gate'), 2, 'with the content that the template has now');
+}
+
 $node->stop;
 done_testing();
