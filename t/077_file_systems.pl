@@ -33,9 +33,15 @@ for my $dir (@mounts)
 {
 	my $type = basename($dir);
 	local $PostgreSQL::Test::Utils::tmp_check = $dir;
-	my $node =
-	  TestdbCluster->new_server($type,
-		"wal_level = minimal\nmax_wal_senders = 0\ntestdb.min_free_space = 8MB\ntestdb.recycled = 2");
+	# WAL segments that are created meanwhile take no space until they are written.
+	my $node = TestdbCluster->new_server(
+		$type, q{
+wal_level = minimal
+wal_init_zero = off
+max_wal_senders = 0
+testdb.min_free_space = 8MB
+testdb.recycled = 2
+});
 	my $admin = $node->session('postgres');
 
 	run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');

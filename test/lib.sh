@@ -466,10 +466,11 @@ leave_group() {
 }
 
 # mount_new TYPE FOLDER MEGABYTES: makes a file system of this type in a file beside the folder, and mounts it there for the
-# servers' user. Fails where that is impossible: it takes root, the kernel's consent and the program that makes such a one.
+# servers' user. What is freed in it is freed in the file. Fails where that is impossible: it takes root, the kernel's consent and the
+# program that makes such a one.
 mount_new() {
     [ "$(id -u)" -eq 0 ] && command -v "mkfs.$1" >/dev/null || return
-    mkdir -p "$2" && truncate -s "$3M" "$2.image" && "mkfs.$1" -q "$2.image" && mount -o loop "$2.image" "$2" &&
+    mkdir -p "$2" && truncate -s "$3M" "$2.image" && "mkfs.$1" -q "$2.image" && mount -o loop,discard "$2.image" "$2" &&
         { [ -z "$user" ] || chown "$user:" "$2"; }
 } 2>/dev/null
 
