@@ -459,13 +459,18 @@ enter(Rewind *rewind, bool *idle)
 	if (!view.reported)
 		rewind->active_since = 0;
 	if (view.running > 0 || view.temporary > 0 ||
-		database_count_prepared(NameStr(rewind->args.database_name)) > 0 ||
-		!try_lock(oid))
+		database_count_prepared(NameStr(rewind->args.database_name)) > 0)
+		return false;
+	debug_point("rewind-unprevented");
+	if (!try_lock(oid))
 		return false;
 	gate_remind(oid);
 	gate_shut(oid, true);
 	gate_look(oid, &view);
+
+	/* Sessions that connected after the last message can have passed. */
 	if (view.running > 0 || view.temporary > 0 || waits_for_active(rewind, &view) ||
+		database_count_prepared(NameStr(rewind->args.database_name)) > 0 ||
 		!registry_end_lease(oid, rewind->args.lease, CLONE_REWINDING, clone))
 	{
 		gate_shut(oid, false);

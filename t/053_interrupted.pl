@@ -1,6 +1,7 @@
 
 # Clones whose reset was cut off by a crash, and that can't be restored yet since somebody is in the template: they are to be
-# seen, can be dropped at once, and whatever else is asked of them waits until they are restored, or says that they are not.
+# seen, can be dropped at once, and whatever else is asked of them waits until they are restored, or says that they are not. And
+# sessions during rewinds that come to no good end at once.
 # Needs a library that was built with DEBUG=1.
 
 use strict;
@@ -184,6 +185,27 @@ is(run($admin, 'SELECT testdb_drop_all()'), 3, 'and they can be dropped');
 	$admin = $node->session('postgres');
 	ok(poll(sub { states() eq 'mine_gate leased' }), 'then the clone is restored');
 	is(rows_in('mine_gate'), 2, 'with the content that the template has now');
+}
+
+# A session that connects after the gate was closed has not been told of that. What it has prepared by the time at which new
+# sessions are kept out is in the way.
+{
+	my $position = -s $node->logfile;
+	my $rewinder = $node->session('postgres');
+	run($rewinder, q{SET testdb.rewind_timeout = '1s'});
+	$node->use_point('rewind-unprevented wait');
+	$rewinder->send(q{SELECT testdb_rewind('mine_gate')});
+	ok(poll(sub { slurp_file($node->logfile, $position) =~ /debug point "rewind-unprevented" was reached/ }),
+		'nothing prevents a rewind so far');
+	my $client = $node->session('mine_gate');
+	run($client, $_) for 'BEGIN', 'INSERT INTO t VALUES (3)', q{PREPARE TRANSACTION 'regress just in time'};
+	$node->use_point('');
+	is($rewinder->result->{error}{C}, '55006', 'a transaction prepared now does');
+	like($rewinder->error->{D} // '', qr/1 prepared transaction/, 'which the error says') or diag $rewinder->told;
+	run($client, q{COMMIT PREPARED 'regress just in time'});
+	is(run($client, 'SELECT count(*) FROM t'), 3, 'and its row is there');
+	ok($rewinder->do(q{SELECT testdb_rewind('mine_gate')}), 'then it is rewound') or diag $rewinder->told;
+	is(run($client, 'SELECT count(*) FROM t'), 2, 'to the content of the template');
 }
 
 $node->stop;

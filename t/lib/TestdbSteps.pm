@@ -188,7 +188,7 @@ our @cases = (
 			$held{$name} = $number;
 		},
 		points => [
-			qw(rewind-closing rewind-entered rewind-closed rewind-rows rewind-recorded rewind-discarded rewind-checkpoint
+			qw(rewind-closing rewind-unprevented rewind-entered rewind-closed rewind-rows rewind-recorded rewind-discarded rewind-checkpoint
 			  rewind-files rewind-committed rewind-held rewind-opened)
 		],
 		logged => [qw(rewind-files rewind-committed)]
