@@ -133,7 +133,8 @@ typedef enum RewindStage
 {
 	REWIND_BEHIND,				/* after another one of the same clone */
 	REWIND_WAITING,				/* the gate is CLOSING */
-	REWIND_ENTERED,				/* the gate is SHUT, the entry REWINDING */
+	REWIND_ENTERED,				/* the gate is SHUT, the entry REWINDING; or
+								 * about to be */
 	REWIND_SPOILED,				/* the content is partly restored */
 	REWIND_DONE					/* the clone is LEASED again, its gate open */
 } RewindStage;
@@ -477,7 +478,6 @@ enter(Rewind *rewind, bool *idle)
 		UnlockSharedObject(DatabaseRelationId, oid, 0, AccessExclusiveLock);
 		return false;
 	}
-	rewind->stage = REWIND_ENTERED;
 	*idle = *idle && view.idle;
 	return true;
 }
@@ -890,8 +890,17 @@ run_batch(void)
 	list_catalogs();
 	watch_init();
 	for (int i = 0; i < npending; i++)
-		if (pending[i].stage == REWIND_WAITING && enter(&pending[i], &idle))
+	{
+		if (pending[i].stage != REWIND_WAITING)
+			continue;
+
+		/* If there is an error, it is this request's, too. */
+		pending[i].stage = REWIND_ENTERED;
+		if (enter(&pending[i], &idle))
 			entered = true;
+		else
+			pending[i].stage = REWIND_WAITING;
+	}
 	if (!entered)
 	{
 		job_commit_work();
@@ -1075,6 +1084,23 @@ check_waiting(Rewind *rewind)
 }
 
 /*
+ * Answer the requests of a batch with the error that ended it; or, if it had
+ * none so far, all that wait for one.
+ */
+static void
+fail_batch(ErrorData *edata)
+{
+	RewindStage first = REWIND_WAITING;
+
+	for (int i = 0; i < npending; i++)
+		if (pending[i].stage >= REWIND_ENTERED)
+			first = REWIND_ENTERED;
+	for (int i = npending - 1; i >= 0; i--)
+		if (pending[i].stage >= first)
+			fail(&pending[i], edata);
+}
+
+/*
  * One cycle of rewinding: take new requests, rewind the clones that no
  * session prevents from it, and check the others.  If there was nothing to
  * do, return false and lower *delay_ms to the time after which there may be,
@@ -1096,11 +1122,7 @@ rewind_turn(long *delay_ms)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata = catch_error();
-
-		for (int i = npending - 1; i >= 0; i--)
-			if (pending[i].stage >= REWIND_ENTERED)
-				fail(&pending[i], edata);
+		fail_batch(catch_error());
 	}
 	PG_END_TRY();
 	for (volatile int i = npending - 1; i >= 0; i--)
