@@ -12,6 +12,11 @@
  * each template is kept, so that clones of a template larger than the limit
  * are still recycled one by one.
  *
+ * Workers decide at the same time.  Between the decision to keep a database
+ * and the time when its state says so, a worker has a reservation (space.c),
+ * which counts as kept.  So both count for an instant: a clone may be removed
+ * that could have been kept, but never is too much kept.
+ *
  * The size of a database is taken to be that of its template: examining its
  * files would take longer than creating it.
  *
@@ -52,6 +57,9 @@ typedef struct LastUse
 	TimestampTz seen_at;
 } LastUse;
 
+/* Has this worker a reservation? */
+static bool reserved = false;
+
 static LastUse *uses = NULL;	/* in TopMemoryContext */
 static int	nuses = 0;
 
@@ -84,19 +92,6 @@ budget_left(void)
 }
 
 /*
- * Report whether a clone of this template that is dropped may be kept to be
- * recycled.  Locks and errors as for budget_left.
- */
-bool
-budget_allows_return(Oid template_oid)
-{
-	TestdbTemplate template;
-
-	return registry_template(template_oid, &template) &&
-		(template.bytes <= budget_left() || registry_kept_bytes(template_oid) == 0);
-}
-
-/*
  * Report whether another spare of this template may be created.  Locks and
  * errors as for budget_left.
  */
@@ -108,6 +103,65 @@ budget_allows_spare(Oid template_oid)
 
 	snapshot_measure(template_oid, &bytes, &files);
 	return bytes <= budget_left();
+}
+
+/*
+ * Reserve bytes of what may be kept, or, if alone is true, regardless of the
+ * limit if no other worker has a reservation.  False if that is not possible.
+ */
+static bool
+reserve(uint64 bytes, bool alone)
+{
+	uint64		others = space_reserve_kept(bytes);
+	uint64		kept;
+
+	reserved = true;
+	kept = registry_kept_bytes(InvalidOid);
+	if (kept + others + bytes <= get_limit(kept) || (alone && others == 0))
+		return true;
+	budget_release();
+	return false;
+}
+
+/*
+ * Report whether a clone of this template that is dropped may be kept to be
+ * recycled.  Then the space is reserved until budget_release.  Locks and
+ * errors as for budget_left.
+ */
+bool
+budget_reserve_return(Oid template_oid)
+{
+	TestdbTemplate template;
+
+	return registry_template(template_oid, &template) &&
+		reserve(template.bytes, registry_kept_bytes(template_oid) == 0);
+}
+
+/*
+ * Report whether a spare of this template may be created by this worker, for
+ * which registry_next_refill was given left bytes.  Then the space is reserved
+ * until budget_release, unless a stale spare is to be updated.  Locks and
+ * errors as for budget_left.
+ */
+bool
+budget_reserve_spare(Oid template_oid, uint64 left)
+{
+	TestdbTemplate template;
+
+	return !registry_template(template_oid, &template) ||
+		template.bytes > left || reserve(template.bytes, false);
+}
+
+/*
+ * Release the reservation, if any: the database is counted as kept by now, or
+ * is not going to be.
+ */
+void
+budget_release(void)
+{
+	if (reserved)
+		(void) space_reserve_kept(0);
+	reserved = false;
 }
 
 /*

@@ -13,8 +13,10 @@
 #include "registry.h"
 
 extern uint64 budget_left(void);
-extern bool budget_allows_return(Oid template_oid);
 extern bool budget_allows_spare(Oid template_oid);
+extern bool budget_reserve_return(Oid template_oid);
+extern bool budget_reserve_spare(Oid template_oid, uint64 left);
+extern void budget_release(void);
 extern void budget_log(void);
 extern void budget_expire_snapshots(long *delay_ms);
 

@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 
 #include "buffers.h"
+#include "budget.h"
 #include "compat.h"
 #include "dbcatalog.h"
 #include "debug.h"
@@ -160,6 +161,7 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	clone->state = CLONE_CREATING;
 	clone->ahead = args->kind == REQUEST_SPARE;
 	(void) registry_add(clone, args->kind == REQUEST_RESET, ERROR);
+	budget_release();
 	job.entering = false;
 	if (args->kind != REQUEST_RESET)
 		job.clone = clone->oid;

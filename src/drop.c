@@ -109,7 +109,7 @@ is_worth_keeping(const TestdbClone *clone)
 	if (registry_is_stuck() || database_is_full())
 		return true;
 	return registry_wants_clone_back(clone->template_oid, clone->owner) &&
-		budget_allows_return(clone->template_oid);
+		budget_reserve_return(clone->template_oid);
 }
 
 /*
@@ -143,6 +143,7 @@ return_clone(TestdbClone *clone)
 
 	if (registry_return(clone, &wake) && wake)
 		request_wake_workers();
+	budget_release();
 	debug_point("return-entered");
 	return true;
 }

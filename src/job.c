@@ -29,6 +29,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "budget.h"
 #include "compat.h"
 #include "connect.h"
 #include "droppable.h"
@@ -59,6 +60,7 @@ job_begin_turn(void)
 										ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(job_cxt);
 	MemoryContextReset(job_cxt);
+	budget_release();
 	snapshot_forget_gone();
 }
 
@@ -285,6 +287,7 @@ job_exit(void)
 	edata.message = "testdb worker ended before it had finished";
 	edata.hint = "Try again; see the server log.";
 	space_release();
+	budget_release();
 	job_give_up(&edata);
 }
 

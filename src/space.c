@@ -2,7 +2,7 @@
  *
  * space.c
  *	  Space in the data directory's file system: reservations of copies in
- *	  progress, and a reserve.
+ *	  progress and of what is to be kept, and a reserve.
  *
  * The free space is that of the file system.  If it is in memory, the machine
  * or the container may have less left (memory.c), and the minimum counts,
@@ -50,11 +50,12 @@
 #define SPACE_TRANCHE		"testdb_space"
 #define RESERVE_DIR			TESTDB_DIR "/reserve"
 
-/* What one worker's copy needs; zero if it makes none. */
+/* What one worker needs; zero if nothing. */
 typedef struct SpaceNeed
 {
-	uint64		bytes;
+	uint64		bytes;			/* for the copy that it makes */
 	uint64		files;
+	uint64		kept;			/* of what is to be kept ready: see budget.c */
 } SpaceNeed;
 
 /* All fields are protected by the space lock. */
@@ -113,6 +114,7 @@ space_take_place(int index)
 {
 	place = index;
 	space_release();
+	(void) space_reserve_kept(0);
 }
 
 /*
@@ -170,6 +172,28 @@ space_release(void)
 	space->needs[place].bytes = 0;
 	space->needs[place].files = 0;
 	LWLockRelease(space->lock);
+}
+
+/*
+ * Record that this worker is about to keep a database of so many bytes ready,
+ * or with 0 that it no longer is; return what the other workers are about to
+ * keep, in bytes.  What a worker records before it looks at what is kept is
+ * seen by those that look after it.
+ */
+uint64
+space_reserve_kept(uint64 bytes)
+{
+	uint64		others = 0;
+
+	if (place < 0)
+		return 0;
+	LWLockAcquire(space->lock, LW_EXCLUSIVE);
+	space->needs[place].kept = bytes;
+	for (int i = 0; i < TESTDB_MAX_WORKERS; i++)
+		if (i != place)
+			others += space->needs[i].kept;
+	LWLockRelease(space->lock);
+	return others;
 }
 
 /*

@@ -19,6 +19,7 @@ extern void space_reserve(uint64 bytes, uint64 files,
 						  uint64 *other_bytes, uint64 *other_files);
 extern void space_get_reserved(uint64 *bytes, uint64 *files);
 extern void space_release(void);
+extern uint64 space_reserve_kept(uint64 bytes);
 extern void space_keep_reserve(void);
 extern bool space_give_reserve(void);
 extern void space_remove_reserve(void);

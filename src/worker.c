@@ -289,12 +289,22 @@ may_recycle(long *delay_ms, bool *gathering)
 static bool
 may_refill(bool leave, Oid *template, Oid *owner)
 {
-	if (!registry_lacks_spares() ||
-		!registry_next_refill(budget_left(), template, owner))
+	uint64		left;
+
+	if (!registry_lacks_spares())
+		return false;
+	left = budget_left();
+	if (!registry_next_refill(left, template, owner))
 		return false;
 	if (leave)
+	{
 		request_wake_workers();
-	return !leave;
+		return false;
+	}
+	if (!budget_reserve_spare(*template, left))
+		return false;
+	debug_point("refill-decided");
+	return true;
 }
 
 /*

@@ -81,4 +81,70 @@ for my $stopped ($node->worker_pids)
 }
 $node->stop;
 
+# While a worker is between the decision to create a spare, or to keep a dropped clone, and the time when everybody sees that, others
+# decide as if it had done it.
+$node = TestdbCluster->new_server(
+	'tight', q{
+testdb.workers = 4
+testdb.spares = 4
+testdb.recycled = 4
+include_if_exists 'point.conf'
+});
+$admin = $node->connect_to('postgres');
+run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
+my $size = run($admin, q{SELECT pg_database_size('regression_template')});
+
+# Makes room for so many.
+sub allow
+{
+	my ($n) = @_;
+	$node->set_conf('reload', 'testdb.max_spare_size' => int($size / 1048576 * ($n + 0.5)) . 'MB');
+	return;
+}
+
+# Waits until nothing is made or removed any more; how many spares there are then.
+sub settled
+{
+	my $moving = q{SELECT count(*) FROM testdb_clones() WHERE state NOT IN ('spare', 'leased')};
+	poll(sub { !run($admin, $moving) && is_idle($admin) && !run($admin, $moving) }) or die 'not settled';
+	return spares('regression_template');
+}
+
+# Sends a statement that makes a worker come to a point, and stay there; its session.
+sub hold
+{
+	my ($point, $statement) = @_;
+	$node->use_point("$point wait");
+	poll(sub { is_idle($admin) }) or die 'not idle';
+	my $mark = -s $node->logfile;
+	my $client = $node->connect_to('postgres');
+	$client->send($statement);
+	poll(sub { slurp_file($node->logfile, $mark) =~ /debug point "$point" was reached/ })
+	  or die "nobody comes to $point";
+	return $client;
+}
+
+allow(2);
+run($admin, q{SELECT testdb_prewarm('regression_template', 2)});
+run($admin, 'SELECT ' . join ', ', (q{testdb_clone('regression_template')}) x settled());
+is(settled(), 2, 'two are kept');
+my $client = hold('refill-decided', q{SELECT testdb_clone('regression_template')});
+run($admin, sprintf q{SELECT testdb_drop('%s')}, $client->result->{rows}[0][0]);
+$node->use_point('');
+is(settled(), 2, 'a clone that is dropped when a spare is about to be created is not kept');
+$client->close;
+
+my @names = map { run($admin, q{SELECT testdb_clone('regression_template')}) } 1 .. 3;
+is(settled(), 2, 'two are kept again');
+allow(3);
+$client = hold('return-row', "SELECT testdb_drop('$names[0]')");
+run($admin, q{SELECT testdb_template_set('regression_template', 4)});
+run($admin, 'SELECT ' . join ', ', (q{testdb_clone('regression_template')}) x 3);
+poll(sub { spares('regression_template') > 2 }, 1);
+is(spares('regression_template'), 2, 'when a clone is about to be kept fewer spares are created');
+$node->use_point('');
+$client->result;
+is(settled(), 3, 'and it is kept');
+$node->stop;
+
 done_testing();
