@@ -609,8 +609,10 @@ spare_once(Client *client)
 
 /*
  * Kind "first": the first clone of a template that has just been finished, next
- * to the simplest statement on the same connection.  The session has just
- * cloned another template, so that processor and session know the way.
+ * to the simplest statement on the same connection.  As every test process
+ * does, it has called testdb_template_begin, which says that the template is
+ * there; and it has just cloned another one, so that processor and session
+ * know the way.
  */
 static void
 first_once(Client *client)
@@ -633,6 +635,9 @@ first_once(Client *client)
 	drop_database(client, name);
 	wait_quiet(client->control);
 	make_database(client, other);
+	print_to(sql, sizeof(sql), "SELECT database FROM testdb_template_begin('bench_first', '%lu', '%s')",
+			 serial, client->test->template);
+	query(client->control, sql, template, sizeof(template));
 
 	print_to(sql, sizeof(sql), "SELECT testdb_clone('%s')", template);
 	begun = now();
