@@ -51,7 +51,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
-#include "catalog/pg_database_d.h"
+#include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
