@@ -176,7 +176,9 @@ my $backup = $standby->backup_dir . '/by_hand';
 my $creator = $standby->session('postgres');
 if ($ENV{TESTDB_DEBUG_CONFIG})
 {
-	# Another clone is complete by then, but not recorded as such.
+	# Another clone is complete by then, but not recorded as such. No spare is made after it: of what is created during a backup the
+	# directory may stay behind.
+	run($promoted, "SELECT testdb_template_set('$other', 0)");
 	my $position = -s $standby->logfile;
 	$standby->use_point('clone-complete wait');
 	$creator->send("SELECT testdb_clone('$other', 'regression_created')");
@@ -192,7 +194,7 @@ if ($ENV{TESTDB_DEBUG_CONFIG})
 {
 	$standby->use_point('');
 	my $answer = $creator->result;
-	die "$answer->{error}" if $answer->{error};
+	die $creator->told if $answer->{error};
 	$standby->in_database('regression_created', q{CREATE TABLE written AS SELECT 'created' AS t});
 }
 my $label = run($promoted, 'SELECT labelfile FROM pg_backup_stop()');
