@@ -176,9 +176,7 @@ my $backup = $standby->backup_dir . '/by_hand';
 my $creator = $standby->session('postgres');
 if ($ENV{TESTDB_DEBUG_CONFIG})
 {
-	# Another clone is complete by then, but not recorded as such. No spare is made after it: of what is created during a backup the
-	# directory may stay behind.
-	run($promoted, "SELECT testdb_template_set('$other', 0)");
+	# Another clone is complete by then, but not recorded as such.
 	my $position = -s $standby->logfile;
 	$standby->use_point('clone-complete wait');
 	$creator->send("SELECT testdb_clone('$other', 'regression_created')");
@@ -197,6 +195,10 @@ if ($ENV{TESTDB_DEBUG_CONFIG})
 	die $creator->told if $answer->{error};
 	$standby->in_database('regression_created', q{CREATE TABLE written AS SELECT 'created' AS t});
 }
+
+# If WAL ended in the middle of the creation of a spare, its directory would stay behind.
+run($promoted, "SELECT testdb_prewarm('$template', 2)");
+poll(sub { is_idle($promoted) }) or die 'the workers do not come to rest';
 my $label = run($promoted, 'SELECT labelfile FROM pg_backup_stop()');
 open my $out, '>', "$backup/backup_label" or die "$backup/backup_label: $!";
 print $out "$label\n";
