@@ -3,7 +3,7 @@
 # be what there should be, and nothing else. Needs a library that was built with DEBUG=1; test/run makes one for this test.
 #
 #   TESTDB_POINTS        only these points
-#   TESTDB_POINT_WAYS    in how many ways processes end at a point of a case: 3, or in a short run 1 in turn, at every other point
+#   TESTDB_POINT_WAYS    in how many ways processes end at a point of a case: 3, or in a short run 1 in turn, at one of three points
 #   TESTDB_POINT_TURN    repeats the choice of another short run
 
 use strict;

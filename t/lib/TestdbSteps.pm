@@ -254,17 +254,17 @@ sub ways_of
 my %plan = (kill => [], error => [], fatal => []);
 my $nways = how_much('TESTDB_POINT_WAYS', @only ? 3 : 1, 3);
 # The files that use this choose the same: of a run of test/run's all know this folder.
-my $turn = $ENV{TESTDB_POINT_TURN} // unpack('%32C*', $ENV{PG_TEST_PORT_DIR} // '') % 6;
+my $turn = $ENV{TESTDB_POINT_TURN} // unpack('%32C*', $ENV{PG_TEST_PORT_DIR} // '') % 9;
 note "TESTDB_POINT_TURN=$turn";
 for my $case (@cases)
 {
 	for my $point (@{ $case->{points} })
 	{
 		my @ways = ways_of($case, $point);
-		my @chosen = @ways > $nways ? map { $ways[ ($turn + $_) % @ways ] } 1 .. $nways : @ways;
+		my @chosen = @ways > $nways ? map { $ways[ (int($turn / 3) + $_) % @ways ] } 1 .. $nways : @ways;
 		$turn++;
-		# A short run leaves out every other point: which ones, the turn says.
-		next if $nways == 1 && $turn % 2;
+		# A short run has one of three points: which ones, the turn says.
+		next if $nways == 1 && $turn % 3;
 		push @{ $plan{$_} }, [ $case, $point ] for wanted($point) ? @chosen : ();
 	}
 }
