@@ -102,12 +102,20 @@ sub allow
 	return;
 }
 
-# Waits until nothing is made or removed any more; how many spares there are then.
+# Waits until nothing is made or removed any more, for some time: a worker that was woken may not have begun. How many spares there are
+# then.
 sub settled
 {
 	my $moving = q{SELECT count(*) FROM testdb_clones() WHERE state NOT IN ('spare', 'leased')};
-	poll(sub { !run($admin, $moving) && is_idle($admin) && !run($admin, $moving) }) or die 'not settled';
-	return spares('regression_template');
+	my ($last, $same) = (-1, 0);
+	poll(
+		sub {
+			my $now = spares('regression_template');
+			$same = $now == $last && !run($admin, $moving) && is_idle($admin) ? $same + 1 : 0;
+			$last = $now;
+			return $same > 50;
+		}) or die 'not settled';
+	return $last;
 }
 
 # Sends a statement that makes a worker come to a point, and stay there; its session.
@@ -115,7 +123,7 @@ sub hold
 {
 	my ($point, $statement) = @_;
 	$node->use_point("$point wait");
-	poll(sub { is_idle($admin) }) or die 'not idle';
+	settled();
 	my $mark = -s $node->logfile;
 	my $client = $node->connect_to('postgres');
 	$client->send($statement);
