@@ -114,6 +114,7 @@
 
 #include "compat.h"
 #include "gate.h"
+#include "sessions.h"
 
 /* Interval at which a waiting process checks, unless woken, in ms. */
 #define GATE_INTERVAL	1000
@@ -704,19 +705,11 @@ holds_up(Oid database, const PgBackendStatus *status)
 }
 
 /*
- * Append to buf which session this is, and what it does.
+ * Append to buf what a session does that prevents a rewind.
  */
 static void
-describe_session(StringInfo buf, const PgBackendStatus *status)
+append_activity(StringInfo buf, const PgBackendStatus *status)
 {
-	char	   *user = OidIsValid(status->st_userid) ?
-		GetUserNameFromId(status->st_userid, true) : NULL;
-
-	appendStringInfo(buf, "Process %d", status->st_procpid);
-	if (user)
-		appendStringInfo(buf, " of user \"%s\"", user);
-	if (status->st_appname && status->st_appname[0])
-		appendStringInfo(buf, " (application \"%s\")", status->st_appname);
 	if (status->st_state_start_timestamp == 0)
 		appendStringInfoString(buf, " does not report what it is executing.");
 	else
@@ -750,15 +743,10 @@ gate_describe(Oid database, bool terminate)
 			continue;
 		if (terminate)
 			(void) kill(status->st_procpid, SIGTERM);
-		if (nfound++ >= MAX_DESCRIBED)
-			continue;
-		if (nfound > 1)
-			appendStringInfoChar(&buf, ' ');
-		describe_session(&buf, status);
+		if (sessions_begin_description(&buf, nfound++, MAX_DESCRIBED, status))
+			append_activity(&buf, status);
 	}
-	if (nfound > MAX_DESCRIBED)
-		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
-	return nfound > 0 ? buf.data : NULL;
+	return sessions_end_description(&buf, nfound, MAX_DESCRIBED);
 }
 
 /*

@@ -219,11 +219,47 @@ database_end_sessions(Oid oid, const char *name, bool let_left)
 }
 
 /*
- * Describe the sessions in a database, for the detail of an error, in the
- * current memory context; NULL if there are none.  Any process may call it.
+ * Append to buf which session this is, after nfound others; the caller appends
+ * what it does.  False, with nothing appended, if max are described already.
  *
  * The description has what pg_stat_activity shows to all users: process ID,
  * user, application.
+ */
+bool
+sessions_begin_description(StringInfo buf, int nfound, int max,
+						   const PgBackendStatus *status)
+{
+	char	   *user;
+
+	if (nfound >= max)
+		return false;
+	if (nfound > 0)
+		appendStringInfoChar(buf, ' ');
+	user = OidIsValid(status->st_userid) ?
+		GetUserNameFromId(status->st_userid, true) : NULL;
+	appendStringInfo(buf, "Process %d", status->st_procpid);
+	if (user)
+		appendStringInfo(buf, " of user \"%s\"", user);
+	if (status->st_appname && status->st_appname[0])
+		appendStringInfo(buf, " (application \"%s\")", status->st_appname);
+	return true;
+}
+
+/*
+ * Return the description of nfound sessions, of which max are described; NULL
+ * if there are none.
+ */
+char *
+sessions_end_description(StringInfo buf, int nfound, int max)
+{
+	if (nfound > max)
+		appendStringInfo(buf, " And %d more.", nfound - max);
+	return nfound > 0 ? buf->data : NULL;
+}
+
+/*
+ * Describe the sessions in a database, for the detail of an error, in the
+ * current memory context; NULL if there are none.  Any process may call it.
  */
 char *
 database_describe_sessions(Oid oid)
@@ -238,24 +274,10 @@ database_describe_sessions(Oid oid)
 	for (int i = 1; i <= nbackends; i++)
 	{
 		PgBackendStatus *status = &pgstat_local_beentry_compat(i)->backendStatus;
-		char	   *user;
 
-		if (status->st_databaseid != oid || status->st_procpid == 0)
-			continue;
-		if (nfound++ >= MAX_DESCRIBED)
-			continue;
-		if (nfound > 1)
-			appendStringInfoChar(&buf, ' ');
-		user = OidIsValid(status->st_userid) ?
-			GetUserNameFromId(status->st_userid, true) : NULL;
-		appendStringInfo(&buf, "Process %d", status->st_procpid);
-		if (user)
-			appendStringInfo(&buf, " of user \"%s\"", user);
-		if (status->st_appname && status->st_appname[0])
-			appendStringInfo(&buf, " (application \"%s\")", status->st_appname);
-		appendStringInfoString(&buf, " is connected to it.");
+		if (status->st_databaseid == oid && status->st_procpid != 0 &&
+			sessions_begin_description(&buf, nfound++, MAX_DESCRIBED, status))
+			appendStringInfoString(&buf, " is connected to it.");
 	}
-	if (nfound > MAX_DESCRIBED)
-		appendStringInfo(&buf, " And %d more.", nfound - MAX_DESCRIBED);
-	return nfound > 0 ? buf.data : NULL;
+	return sessions_end_description(&buf, nfound, MAX_DESCRIBED);
 }
