@@ -166,9 +166,16 @@ begin_clone(const RequestArgs *args, const DatabaseInfo *template,
 	if (args->kind != REQUEST_RESET)
 		job.clone = clone->oid;
 
-	/* Only one worker was woken to create spares: are more missing? */
-	if (clone->ahead && registry_lacks_spares())
-		request_wake_worker();
+	/*
+	 * Only one worker was woken to create spares: are more missing?  What is
+	 * missing from now on, this one sees when it is done.
+	 */
+	if (clone->ahead)
+	{
+		if (registry_lacks_spares())
+			request_wake_worker();
+		registry_announce_look();
+	}
 	debug_point("clone-entered");
 	lease_write(clone, LEASE_CREATING);
 	debug_point("clone-recorded");
@@ -703,6 +710,7 @@ publish_spare(TestdbClone *clone, CloneState from)
 	(void) registry_update(clone, from);
 	job.clone = InvalidOid;
 	registry_announce_spare(clone->template_oid);
+	registry_note_created();
 }
 
 /*

@@ -127,6 +127,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u32(&registry->stuck, 0);
 		pg_atomic_init_u32(&registry->nwrites, 0);
 		pg_atomic_init_u64(&registry->refill_told, 0);
+		pg_atomic_init_u64(&registry->refill_soon, 0);
 		pg_atomic_init_u32(&registry->room_changes, 0);
 		ConditionVariableInit(&registry->room_cv);
 		for (int i = 0; i < testdb_max_templates; i++)

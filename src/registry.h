@@ -222,7 +222,7 @@ typedef enum SpareRefill
 {
 	REFILL_NONE,
 	REFILL_WAKE_ONE,
-	REFILL_WAKE_ALL				/* the one that was woken has not looked */
+	REFILL_WAKE_ALL				/* one should have looked, and has not */
 } SpareRefill;
 
 /*

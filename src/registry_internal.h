@@ -84,6 +84,9 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
 	pg_atomic_uint64 refill_told;	/* when workers were woken for lack of
 									 * spares; 0 if one has looked since */
+	pg_atomic_uint64 refill_soon;	/* when a worker last announced that it
+									 * will look for missing spares without
+									 * being woken; 0 if one has looked since */
 	pg_atomic_uint32 room_changes;	/* see registry_await_room; no lock */
 	ConditionVariable room_cv;	/* workers waiting for room; no lock */
 	pg_atomic_uint32 ngarbage;	/* clones in these states; changed under a */

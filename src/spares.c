@@ -41,8 +41,19 @@
 
 #define GATHER_TIME_URGENT	3
 
-/* How long one worker that was woken has to look for missing spares, in ms. */
+/*
+ * How long a worker that was woken, or that announced to look for missing
+ * spares without being woken, has to do so, in ms.
+ */
 #define REFILL_PATIENCE		100
+
+/*
+ * For how long a worker that has created a spare looks for missing ones
+ * without being woken, and how often, in ms: others may be requested, and
+ * waking a worker is a fifth of what handing out a spare takes.
+ */
+#define STANDBY_TIME		1000
+#define STANDBY_PAUSE		10
 
 /*
  * Time without a request, in ms, after which an owner's demand is halved, and
@@ -52,6 +63,9 @@
 
 /* Interval at which the same failure to create a spare is logged, in ms. */
 #define REFILL_LOG_INTERVAL	(600 * 1000)
+
+/* When this worker last created a spare; 0 if not within STANDBY_TIME. */
+static TimestampTz spare_created_at = 0;
 
 /*
  * Report whether there is a clone to be restored.  Takes no lock.
@@ -267,19 +281,70 @@ find_spare(TemplateEntry *template, const SpareWish *wish)
 }
 
 /*
+ * Report whether a worker was to look for missing spares since the time in
+ * *at, which is 0 if one has looked, and may still do so in time.
+ */
+static bool
+may_still_look(pg_atomic_uint64 *at, TimestampTz now, uint64 *since)
+{
+	*since = pg_atomic_read_u64(at);
+	return *since != 0 && !TimestampDifferenceExceeds(*since, now, REFILL_PATIENCE);
+}
+
+/*
  * Determine which workers to wake for lack of spares, at this time, and
- * record that they are.
+ * record that they are.  pressing means that one is missing for which it is
+ * not enough that a worker looks when it has created another, or after
+ * STANDBY_PAUSE.
  */
 static SpareRefill
-tell_refill(TimestampTz now)
+tell_refill(TimestampTz now, bool pressing)
 {
-	uint64		told = pg_atomic_read_u64(&registry->refill_told);
+	uint64		told;
+	uint64		soon;
+	bool		coming = may_still_look(&registry->refill_soon, now, &soon);
 
-	if (told != 0 && !TimestampDifferenceExceeds(told, now, REFILL_PATIENCE))
+	if (may_still_look(&registry->refill_told, now, &told) || (coming && !pressing))
 		return REFILL_NONE;
 	if (!pg_atomic_compare_exchange_u64(&registry->refill_told, &told, now))
 		return REFILL_NONE;
-	return told == 0 ? REFILL_WAKE_ONE : REFILL_WAKE_ALL;
+	return told == 0 && (soon == 0 || coming) ? REFILL_WAKE_ONE : REFILL_WAKE_ALL;
+}
+
+/*
+ * Announce that this worker is going to look for missing spares without being
+ * woken: after it has created one, or after a pause.
+ */
+void
+registry_announce_look(void)
+{
+	pg_atomic_write_u64(&registry->refill_soon, GetCurrentTimestamp());
+}
+
+/*
+ * For STANDBY_TIME after this worker has created a spare, lower *delay_ms to
+ * STANDBY_PAUSE, and announce that it will look for missing spares after that.
+ */
+void
+registry_stand_by(long *delay_ms)
+{
+	if (spare_created_at != 0 &&
+		TimestampDifferenceExceeds(spare_created_at, GetCurrentTimestamp(), STANDBY_TIME))
+		spare_created_at = 0;
+	if (spare_created_at != 0)
+	{
+		*delay_ms = Min(*delay_ms, STANDBY_PAUSE);
+		registry_announce_look();
+	}
+}
+
+/*
+ * Record that this worker has created a spare; see registry_stand_by.
+ */
+void
+registry_note_created(void)
+{
+	spare_created_at = GetCurrentTimestamp();
 }
 
 /*
@@ -291,9 +356,10 @@ tell_refill(TimestampTz now)
  * behind it; SPARE_NONE if there is no suitable spare, see find_spare.  If
  * one was taken, *refill is set if fewer are left, including those on their
  * way, than there should be, and no worker is about to look: then the caller
- * must wake one.  If none has looked REFILL_PATIENCE after that, the caller
- * must wake all: that one may be stopped, or may have ended.  Acquires and
- * releases the registry lock and a mutex.
+ * must wake one.  A worker that looks after its present work, or a pause, is
+ * enough as long as half of the spares are ready.  If none has looked within
+ * REFILL_PATIENCE, the caller must wake all: that one may be stopped, or may
+ * have ended.  Acquires and releases the registry lock and a mutex.
  */
 SpareResult
 registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refill)
@@ -303,6 +369,8 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 	SpareResult result = SPARE_STALE;
 	TimestampTz now;
 	int			behind;
+	int			wanted;
+	int			nspares;
 
 	*refill = REFILL_NONE;
 	registry_prepare_to_own();
@@ -327,11 +395,11 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 			result = SPARE_TAKEN;
 		}
 		now = result == SPARE_TAKEN ? clone->created_at : GetCurrentTimestamp();
-		if (note_demand(template, wish->owner,
-						result == SPARE_NONE && !wish->waiting, now) >
-			template->template.nclones[CLONE_SPARE] + count_coming(template) &&
-			result == SPARE_TAKEN)
-			*refill = tell_refill(now);
+		wanted = note_demand(template, wish->owner,
+							 result == SPARE_NONE && !wish->waiting, now);
+		nspares = template->template.nclones[CLONE_SPARE];
+		if (result == SPARE_TAKEN && nspares + count_coming(template) < wanted)
+			*refill = tell_refill(now, nspares * 2 < wanted);
 	}
 	template_release(template);
 
@@ -608,6 +676,7 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 	if (registry_is_uninstalled())
 		return false;
 	pg_atomic_write_u64(&registry->refill_told, 0);
+	pg_atomic_write_u64(&registry->refill_soon, 0);
 	pg_memory_barrier();
 	template_scan_begin(&scan, LW_SHARED);
 	full = registry_is_nearly_full();

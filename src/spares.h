@@ -23,6 +23,9 @@ extern void registry_note_miss(Oid template_oid, Oid owner);
 extern bool registry_wait_for_spare(Oid template_oid, Oid owner,
 									void (*wake) (void), long timeout_ms);
 extern void registry_announce_spare(Oid template_oid);
+extern void registry_announce_look(void);
+extern void registry_stand_by(long *delay_ms);
+extern void registry_note_created(void);
 extern bool registry_return(TestdbClone *clone, bool *wake);
 extern bool registry_should_restore(long *delay_ms);
 extern bool registry_may_log_refill(Oid template_oid, int sqlstate);

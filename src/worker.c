@@ -303,6 +303,7 @@ may_refill(bool leave, Oid *template, Oid *owner)
 	}
 	if (!budget_reserve_spare(*template, left))
 		return false;
+	registry_announce_look();
 	debug_point("refill-decided");
 	return true;
 }
@@ -425,6 +426,8 @@ worker_turn(void)
 				delay_ms = Min(delay_ms, DEMAND_INTERVAL);
 			if (worker_index == 0 && request_is_ready())
 				budget_expire_snapshots(&delay_ms);
+			if (request_is_ready())
+				registry_stand_by(&delay_ms);
 			if (worker_index == 0 && request_is_ready() &&
 				database_has_space(SPACE_RESERVE_BYTES, SPACE_RESERVE_FILES))
 				space_keep_reserve();

@@ -49,7 +49,7 @@ sub prepare
 }
 
 # Takes so many spares that this many are left of each template, in one statement. (There may have been more than two.)
-for my $left ([ 0, 2 ], [ 1, 1 ])
+for my $left ([ 0, 2 ], [ 0, 0 ])
 {
 	my $title = join ' and ', @$left;
 	prepare();
@@ -63,6 +63,20 @@ for my $left ([ 0, 2 ], [ 1, 1 ])
 		"$title spares are left: two workers create others");
 	$node->use_point('');
 }
+
+# With half of the spares left, the one that is creating another is enough: it looks again when it is done.
+prepare();
+$node->use_point('clone-entered wait');
+poll(sub { is_idle($admin) }) or die 'not idle';
+for my $template ('regression_template', 'regression_other')
+{
+	my $mark = -s $node->logfile;
+	run($admin, 'SELECT ' . join ', ', ("testdb_clone('$template')") x (spares($template) - 1));
+	poll(sub { slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/ }) or die 'nobody creates a spare'
+	  if $template eq 'regression_template';
+}
+$node->use_point('');
+ok(poll(sub { spares($_) >= 2 }, 5), "half of the spares are left: $_ has all again") for 'regression_template', 'regression_other';
 
 # A worker that was woken may be stopped. Then a later call that finds the last spare wakes all; each worker is stopped once, since any
 # may be the one. Workers look by themselves every ten seconds.
@@ -142,6 +156,8 @@ $node->use_point('');
 is(settled(), 2, 'a clone that is dropped when a spare is about to be created is not kept');
 $client->close;
 
+# No more than these two are wanted, so that none is created in the room of the third.
+run($admin, q{SELECT testdb_template_set('regression_template', 2)});
 my @names = map { run($admin, q{SELECT testdb_clone('regression_template')}) } 1 .. 3;
 is(settled(), 2, 'two are kept again');
 allow(3);
