@@ -305,6 +305,22 @@ get_zabbix() {
     return "$status"
 }
 
+# load_zabbix DATABASE OPTION...: fills a database of start_server's as Zabbix's packages do, from $TESTDB_ZABBIX if set, else
+# from what get_zabbix has left. The options are psql's. It takes about 20 s, since there is an INSERT for each row.
+load_zabbix() {
+    local part
+    for part in schema images data; do
+        gunzip -c "${TESTDB_ZABBIX:-$cache/zabbix}/$part.sql.gz" | psql_demo "$@" -1 -f - >/dev/null || return
+    done
+}
+
+# cannot_reach FILE: succeeds if the client of a registry has written there that it can't reach it.
+cannot_reach() {
+    grep -E 'ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|NewConnectionError|ReadTimeoutError' "$1" ||
+        grep -E 'dial tcp|i/o timeout|[Cc]ould not resolve|[Cc]ould ?n.t (connect|resolve)|UnknownHostException' "$1" ||
+        grep -E 'Connection (refused|timed out)' "$1"
+} >/dev/null
+
 # run_make ARGUMENT...: runs make for the selected PostgreSQL, as the server's user. $DEBUG and $COPT are passed in the
 # environment.
 run_make() {

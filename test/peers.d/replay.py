@@ -3,11 +3,13 @@
     replay.py transcript TOOL...     each tool's statements once, with what the server says to each
     replay.py loop TOOL WORKERS      50 tests with a database each, from that many workers
 
-Connects by PGHOST, PGPORT, PGUSER and PGPASSWORD. A transcript is the same for two servers that behave the same.
+Connects by PGHOST, PGPORT, PGUSER and PGPASSWORD. A transcript is the same for two servers that behave the same. A loop's template
+is loaded from PEER_DUMP by the psql in BINDIR, and each test looks for PEER_HOSTS rows and PEER_TABLES tables.
 """
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import psycopg
 SCHEMA = Path(__file__).with_name("schema.sql").read_text()
 TESTS = 50
 EXISTS = "SELECT 1 FROM pg_database WHERE datname = %s"
+TABLES = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
 ROW = """SELECT datdba::regrole::text, pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider::text, datistemplate,
                 datallowconn, datconnlimit, dattablespace, datcollversion, datacl::text,
@@ -242,19 +245,26 @@ def django(t):
         t.run(f'DROP DATABASE "{name}"')
 
 
+def load(database):
+    """What a loop's template has."""
+    psql = [os.environ["BINDIR"] + "/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
+    subprocess.run([*psql, "-d", database, "-f", os.environ["PEER_DUMP"]], stdout=subprocess.DEVNULL, check=True)
+
+
 def use_quickly(database):
-    """A test of a loop."""
+    """A test of a loop: it finds what the template has, and nothing of another test."""
     with connect(database) as inside:
-        assert inside.execute("INSERT INTO tab_1 (name) VALUES ('mine') RETURNING id").fetchone() == (11,)
-        assert inside.execute("SELECT count(*) FROM tab_2").fetchone() == (10,)
+        inside.execute("INSERT INTO ids (table_name, field_name, nextid) VALUES ('peers', 'test', 1)")
+        assert inside.execute("SELECT * FROM ids").fetchall() == [("peers", "test", 1)]
+        assert inside.execute("SELECT count(*) FROM hosts").fetchone() == (int(os.environ["PEER_HOSTS"]),)
+        assert inside.execute(TABLES).fetchone() == (int(os.environ["PEER_TABLES"]),)
 
 
 def start_integresql(_worker):
     admin = connect()
     if admin.execute(EXISTS, ["integresql_template_h"]).fetchone() is None:
         admin.execute('CREATE DATABASE "integresql_template_h" WITH OWNER "postgres" TEMPLATE "template0"')
-        with connect("integresql_template_h") as inside:
-            inside.execute(SCHEMA)
+        load("integresql_template_h")
 
 
 def test_integresql(admin, worker):
@@ -267,8 +277,7 @@ def test_integresql(admin, worker):
 def start_testcontainers(worker):
     admin = connect()
     admin.execute(f'CREATE DATABASE "db{worker}"')
-    with connect(f"db{worker}") as inside:
-        inside.execute(SCHEMA)
+    load(f"db{worker}")
     admin.execute(f'CREATE DATABASE "snap{worker}" WITH TEMPLATE "db{worker}" OWNER "postgres"')
     admin.execute(f'ALTER DATABASE "snap{worker}" WITH is_template = TRUE')
 
@@ -283,8 +292,7 @@ def start_zonky(worker):
     if worker == 0:
         admin = connect()
         admin.execute("CREATE DATABASE zonkytpl OWNER postgres ENCODING 'utf8'")
-        with connect("zonkytpl") as inside:
-            inside.execute(SCHEMA)
+        load("zonkytpl")
 
 
 def test_zonky(admin, worker):

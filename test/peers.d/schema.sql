@@ -1,4 +1,4 @@
--- The template of the suites in which every test gets a copy: 100 tables, each with an index, a sequence and ten rows.
+-- A template for the transcripts, and for bench/peers and bench/servers: 100 tables, each with an index, a sequence and ten rows.
 DO $$
 BEGIN
     FOR n IN 1 .. 100 LOOP

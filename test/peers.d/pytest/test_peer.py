@@ -1,13 +1,23 @@
 """50 tests with pytest-postgresql: each has a database of its own, in which it finds what the template has."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from pytest_postgresql import factories
 
-server = factories.postgresql_noproc(load=[Path(__file__).parent.with_name("schema.sql")])
+TABLES = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+
+
+def load(host, port, user, dbname, **_others):
+    """What the template has."""
+    psql = [os.environ["BINDIR"] + "/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", str(port), "-U", user]
+    subprocess.run([*psql, "-d", dbname, "-f", os.environ["PEER_DUMP"]], stdout=subprocess.DEVNULL, check=True)
+
+
+server = factories.postgresql_noproc(load=[load])
 postgresql = factories.postgresql("server")
 
 
@@ -26,12 +36,12 @@ def everybody(server):
 
 @pytest.mark.parametrize("number", range(50))
 def test_database(postgresql, number):
-    table = f"tab_{number * 2 + 1}"
     with postgresql.cursor() as cursor:
-        cursor.execute(f"INSERT INTO {table} (name) VALUES ('of test {number}') RETURNING id")
-        assert cursor.fetchone() == (11,)
+        cursor.execute("INSERT INTO ids (table_name, field_name, nextid) VALUES ('peers', 'test', %s)", [number])
         postgresql.commit()
-        cursor.execute("SELECT count(*) FROM tab_1")
-        assert cursor.fetchone() == (11 if number == 0 else 10,)
-        cursor.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'tab\\_%' AND relkind = 'r'")
-        assert cursor.fetchone() == (100,)
+        cursor.execute("SELECT * FROM ids")
+        assert cursor.fetchall() == [("peers", "test", number)]
+        cursor.execute("SELECT count(*) FROM hosts")
+        assert cursor.fetchone() == (int(os.environ["PEER_HOSTS"]),)
+        cursor.execute(TABLES)
+        assert cursor.fetchone() == (int(os.environ["PEER_TABLES"]),)
