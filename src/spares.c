@@ -134,11 +134,11 @@ registry_take_touched(TestdbClone *clone)
 }
 
 /*
- * Return the number of an owner's spares that are equal to the snapshot.  The
- * mutex must be held.
+ * Return the number of an owner's spares that are equal to the snapshot, or
+ * most if there are more.  The mutex must be held.
  */
 static int
-count_spares(TemplateEntry *entry, Oid owner)
+count_spares_to(TemplateEntry *entry, Oid owner, int most)
 {
 	dlist_iter	iter;
 	int			n = 0;
@@ -147,11 +147,23 @@ count_spares(TemplateEntry *entry, Oid owner)
 	{
 		CloneEntry *spare = dlist_container(CloneEntry, node, iter.cur);
 
+		if (n >= most)
+			break;
 		if (spare->clone.owner == owner &&
 			!(registry_behind(&entry->template, NULL, &spare->clone) & BEHIND_CLONE))
 			n++;
 	}
 	return n;
+}
+
+/*
+ * Return the number of an owner's spares that are equal to the snapshot.  The
+ * mutex must be held.
+ */
+static int
+count_spares(TemplateEntry *entry, Oid owner)
+{
+	return count_spares_to(entry, owner, INT_MAX);
 }
 
 /*
@@ -397,7 +409,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 		now = result == SPARE_TAKEN ? clone->created_at : GetCurrentTimestamp();
 		wanted = note_demand(template, wish->owner,
 							 result == SPARE_NONE && !wish->waiting, now);
-		nspares = template->template.nclones[CLONE_SPARE];
+		nspares = count_spares_to(template, wish->owner, wanted);
 		if (result == SPARE_TAKEN && nspares + count_coming(template) < wanted)
 			*refill = tell_refill(now, nspares * 2 < wanted);
 	}

@@ -72,11 +72,28 @@ for my $template ('regression_template', 'regression_other')
 {
 	my $mark = -s $node->logfile;
 	run($admin, 'SELECT ' . join ', ', ("testdb_clone('$template')") x (spares($template) - 1));
-	poll(sub { slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/ }) or die 'nobody creates a spare'
+	poll(sub { slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/ })
+	  or die 'nobody creates a spare'
 	  if $template eq 'regression_template';
 }
 $node->use_point('');
-ok(poll(sub { spares($_) >= 2 }, 5), "half of the spares are left: $_ has all again") for 'regression_template', 'regression_other';
+ok(poll(sub { spares($_) >= 2 }, 5), "half of the spares are left: $_ has all again")
+  for 'regression_template', 'regression_other';
+
+# Another role's spares are of no help. The workers that have created some look by themselves for a second.
+run($admin, 'CREATE ROLE regress_refill LOGIN');
+run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_prewarm TO regress_refill');
+run($admin, q{SELECT testdb_template_set('regression_template', 4), testdb_prewarm('regression_template', 4)});
+my $role = $node->connect_to('postgres', user => 'regress_refill');
+my $own = q{SELECT count(*) FROM testdb_clones() c JOIN pg_database d USING (oid)
+	WHERE state = 'spare' AND datdba = 'regress_refill'::regrole};
+run($role, q{SELECT testdb_prewarm('regression_template', 1)});
+poll(sub { run($admin, $own) == 1 }) or die 'no spare';
+my $asleep = time + 1.2;
+poll(sub { time > $asleep && is_idle($admin) }) or die 'not idle';
+run($role, q{SELECT testdb_clone('regression_template')});
+ok(poll(sub { run($admin, $own) }, 5), q{a role's last spare is replaced, though another role has some});
+$role->close;
 
 # A worker that was woken may be stopped. Then a later call that finds the last spare wakes all; each worker is stopped once, since any
 # may be the one. Workers look by themselves every ten seconds.
