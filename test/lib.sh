@@ -452,16 +452,23 @@ stop_servers() {
 }
 
 # enter_group MEGABYTES: creates a control group with this memory limit, and moves this script, with the processes that it
-# will start, into it; $group is its folder. Fails if that is impossible: it requires root, and with version 2 of the
-# interface the memory controller must be enabled in the parent group.
+# will start, into it; $group is its folder. Fails if that is impossible: it requires root. With version 2 of the interface a
+# group that has processes, such as that of a login, cannot hand the memory controller on, so the new one is created in the
+# nearest group above that does, or in the root, which may have both.
 enter_group() {
-    local here file=memory.limit_in_bytes
+    local here root=/sys/fs/cgroup file=memory.limit_in_bytes
     [ "$(id -u)" -eq 0 ] || return
-    outer=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
+    outer=$root/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
+    here=$outer
     if [ ! -e "$outer/$file" ]; then
-        outer=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup) file=memory.max
+        outer=$root$(sed -n 's/^0:://p' /proc/self/cgroup) file=memory.max
+        here=${outer%/}
+        until grep -qw memory "$here/cgroup.subtree_control"; do
+            [ "$here" != $root ] || { echo +memory >$root/cgroup.subtree_control && break; } || return
+            here=${here%/*}
+        done 2>/dev/null
     fi
-    here=$outer/testdb.$BASHPID
+    here+=/testdb.$BASHPID
     mkdir "$here" 2>/dev/null || return
     group=$here
     if ! { echo $(($1 << 20)) >"$here/$file" && echo $BASHPID >"$here/cgroup.procs"; } 2>/dev/null; then
