@@ -16,9 +16,14 @@
  * inactive pages are counted as free here, and half of the active ones.
  * Files in a tmpfs count as neither.
  *
- * If /proc/self/cgroup names a group that is not below the root of the mount,
- * the name is from outside the container, and the mount point is the
- * container's own group.
+ * The names of groups in /proc/self/cgroup, and of the roots of mounts, are
+ * relative to the root of the process's cgroup namespace.  If the process has
+ * a namespace of its own, but the hierarchy was mounted outside of it, the
+ * root of the mount is "/..", once for each level above.  The names of these
+ * levels are unknown there, so the group is searched for, by its processes.
+ *
+ * If no mount has the group below its root, its name is from outside the
+ * container, and the mount point is the container's own group.
  *
  * Plain POSIX: no header of PostgreSQL here.
  *
@@ -30,12 +35,14 @@
 #define _GNU_SOURCE
 #endif
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "memory.h"
 #include "mount.h"
@@ -57,17 +64,18 @@ static const CgroupVersion versions[] = {
 	"total_inactive_file ", "total_active_file "},
 };
 
-/* The mount of a version's hierarchy, as last read. */
-typedef struct CgroupMount
+/* Where this process's group of a version was last found. */
+typedef struct GroupPlace
 {
 	time_t		read_at;		/* s, on a monotonic clock; 0 if never */
 	bool		found;
-	char		root[PATH_MAX]; /* the mounted directory of the hierarchy */
-	char		point[PATH_MAX];	/* where it is mounted */
-} CgroupMount;
+	char		group[PATH_MAX];	/* its name in /proc/self/cgroup */
+	char		dir[2 * PATH_MAX];
+	size_t		top;			/* length of the mount point in dir */
+} GroupPlace;
 
-/* For how long a mount is remembered, in s. */
-#define MOUNT_AGE	10
+/* For how long a place is remembered, in s. */
+#define PLACE_AGE	10
 
 /* Version 1 has a number close to the maximum if there is no limit. */
 #define NO_LIMIT	(INT64_MAX / 2)
@@ -195,27 +203,140 @@ find_group(const char *table, const CgroupVersion *version, char *path)
 }
 
 /*
- * Return the mount of a version's hierarchy, or NULL if there is none.  It is
- * remembered for MOUNT_AGE, since the table of mounts can be long, and this is
- * called often; not in tests, which have a root of their own.
+ * Report whether this process is in the group with this directory.
  */
-static const CgroupMount *
-get_mount(const char *root, const CgroupVersion *version)
+static bool
+contains_us(const char *dir)
 {
-	static CgroupMount mounts[sizeof(versions) / sizeof(versions[0])];
-	CgroupMount *mount = &mounts[version - versions];
+	char		path[2 * PATH_MAX];
+	FILE	   *file;
+	long		pid;
+	bool		found = false;
+
+	if (snprintf(path, sizeof(path), "%s/cgroup.procs", dir) >= (int) sizeof(path) ||
+		(file = fopen(path, "r")) == NULL)
+		return false;
+	while (!found && fscanf(file, "%ld", &pid) == 1)
+		found = pid == (long) getpid();
+	fclose(file);
+	return found;
+}
+
+/*
+ * Append to dir (2 * PATH_MAX bytes) the path to this process's group, which
+ * begins with this many directories of unknown names, and ends with rest.  If
+ * it is not there, dir is as before, and the result false.
+ */
+static bool
+search_group(char *dir, int levels, const char *rest)
+{
+	size_t		length = strlen(dir);
+	size_t		room = 2 * PATH_MAX - length;
+	struct dirent *entry;
+	DIR		   *stream;
+	bool		found = false;
+
+	if (levels == 0)
+		found = snprintf(dir + length, room, "%s", rest) < (int) room && contains_us(dir);
+	else if ((stream = opendir(dir)) != NULL)
+	{
+		while (!found && (entry = readdir(stream)) != NULL)
+			found = entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
+				snprintf(dir + length, room, "/%s", entry->d_name) < (int) room &&
+				search_group(dir, levels - 1, rest);
+		closedir(stream);
+	}
+	if (!found)
+		dir[length] = '\0';
+	return found;
+}
+
+/*
+ * Return how often a path goes up at its beginning, by "/..", and set *rest to
+ * what follows, without a slash at its end.
+ */
+static int
+count_up(const char *path, const char **rest)
+{
+	int			n = 0;
+
+	for (; strncmp(path, "/..", 3) == 0 && (path[3] == '/' || path[3] == '\0'); n++)
+		path += 3;
+	*rest = strcmp(path, "/") == 0 ? "" : path;
+	return n;
+}
+
+/*
+ * Put into place where a mount has the group that place names.  False if it
+ * is not below the root of the mount; then the mount point is there.
+ */
+static bool
+find_in_mount(const char *root, const MountPlace *mount, GroupPlace *place)
+{
+	const char *mounted;
+	const char *group;
+	int			levels = count_up(mount->root, &mounted) - count_up(place->group, &group);
+	size_t		length = strlen(mounted);
+	size_t		room;
+
+	place->top = snprintf(place->dir, sizeof(place->dir), "%s%s", root, mount->point);
+	if (place->top >= sizeof(place->dir))
+		return false;
+	if (levels > 0)
+		return length == 0 && search_group(place->dir, levels, group);
+	if (levels < 0 || strncmp(group, mounted, length) != 0 ||
+		(group[length] != '/' && group[length] != '\0'))
+		return false;
+	room = sizeof(place->dir) - place->top;
+	return snprintf(place->dir + place->top, room, "%s", group + length) < (int) room;
+}
+
+/*
+ * Find the directory of the group that place names.
+ */
+static bool
+find_place(const char *root, const CgroupVersion *version, GroupPlace *place)
+{
+	char		table[PATH_MAX];
+	MountPlace	mount;
+
+	if (snprintf(table, sizeof(table), "%s/proc/self/mountinfo", root) >= PATH_MAX)
+		return false;
+	for (int i = 0; mount_find(table, version->type, version->option, i, &mount); i++)
+		if (find_in_mount(root, &mount, place))
+			return true;
+	if (!mount_find(table, version->type, version->option, 0, &mount))
+		return false;
+	(void) find_in_mount(root, &mount, place);
+	return place->top < sizeof(place->dir);
+}
+
+/*
+ * Return the place of this process's group of a version, or NULL if there is
+ * none.  It is remembered for PLACE_AGE, since the table of mounts can be long,
+ * and this is called often; not in tests, which have a root of their own.
+ */
+static const GroupPlace *
+get_place(const char *root, const CgroupVersion *version)
+{
+	static GroupPlace places[sizeof(versions) / sizeof(versions[0])];
+	GroupPlace *place = &places[version - versions];
 	struct timespec now = {0};
 	char		table[PATH_MAX];
+	char		group[PATH_MAX];
 
+	if (snprintf(table, sizeof(table), "%s/proc/self/cgroup", root) >= PATH_MAX ||
+		!find_group(table, version, group))
+		return NULL;
 	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	if (root[0] != '\0' || mount->read_at == 0 || now.tv_sec - mount->read_at >= MOUNT_AGE)
+	if (root[0] != '\0' || place->read_at == 0 || strcmp(group, place->group) != 0 ||
+		now.tv_sec - place->read_at >= PLACE_AGE)
 	{
-		mount->found =
-			snprintf(table, sizeof(table), "%s/proc/self/mountinfo", root) < PATH_MAX &&
-			mount_find(table, version->type, version->option, mount->root, mount->point);
-		mount->read_at = root[0] != '\0' ? 0 : now.tv_sec;
+		strcpy(place->group, group);
+		place->found = find_place(root, version, place);
+		place->read_at = root[0] != '\0' ? 0 : now.tv_sec;
 	}
-	return mount->found ? mount : NULL;
+	return place->found ? place : NULL;
 }
 
 /*
@@ -225,33 +346,19 @@ get_mount(const char *root, const CgroupVersion *version)
 static void
 consider_version(const char *root, const CgroupVersion *version, MemoryRoom *room)
 {
-	const CgroupMount *mount = get_mount(root, version);
-	char		table[PATH_MAX];
-	char		group[PATH_MAX];
+	const GroupPlace *place = get_place(root, version);
 	char		dir[2 * PATH_MAX];
-	size_t		length;
-	size_t		top;
 
-	if (mount == NULL ||
-		snprintf(table, sizeof(table), "%s/proc/self/cgroup", root) >= PATH_MAX ||
-		!find_group(table, version, group))
+	if (place == NULL)
 		return;
-
-	length = strcmp(mount->root, "/") == 0 ? 0 : strlen(mount->root);
-	if (strncmp(group, mount->root, length) != 0 ||
-		(group[length] != '/' && group[length] != '\0') ||
-		strncmp(group, "/..", 3) == 0)
-		group[length = 0] = '\0';
-	if (snprintf(dir, sizeof(dir), "%s%s%s", root, mount->point, group + length) >= (int) sizeof(dir))
-		return;
-	top = strlen(root) + strlen(mount->point);
+	strcpy(dir, place->dir);
 	for (;;)
 	{
 		char	   *slash;
 
 		consider_group(dir, version, room);
 		slash = strrchr(dir, '/');
-		if (slash == NULL || (size_t) (slash - dir) < top)
+		if (slash == NULL || (size_t) (slash - dir) < place->top)
 			break;
 		*slash = '\0';
 	}

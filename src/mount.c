@@ -16,7 +16,6 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,11 +120,10 @@ unescape(char *path)
 
 /*
  * If a line of the table is a mount of a file system of this type, with this
- * option unless it is NULL, put its root within the file system into root and
- * the mount point into point (PATH_MAX bytes each).  The line is modified.
+ * option unless it is NULL, describe it in *place.  The line is modified.
  */
 static bool
-read_mount(char *line, const char *type, const char *option, char *root, char *point)
+read_mount(char *line, const char *type, const char *option, MountPlace *place)
 {
 	char	   *save;
 	char	   *after = strstr(line, " - ");
@@ -146,23 +144,23 @@ read_mount(char *line, const char *type, const char *option, char *root, char *p
 	word = strtok_r(line, " ", &save);
 	for (int i = 0; i < 3 && word != NULL; i++)
 		word = strtok_r(NULL, " ", &save);
-	if (word == NULL || snprintf(root, PATH_MAX, "%s", word) >= PATH_MAX)
+	if (word == NULL || snprintf(place->root, PATH_MAX, "%s", word) >= PATH_MAX)
 		return false;
 	word = strtok_r(NULL, " ", &save);
-	if (word == NULL || snprintf(point, PATH_MAX, "%s", word) >= PATH_MAX)
+	if (word == NULL || snprintf(place->point, PATH_MAX, "%s", word) >= PATH_MAX)
 		return false;
-	unescape(root);
-	unescape(point);
+	unescape(place->root);
+	unescape(place->point);
 	return true;
 }
 
 /*
- * Find the first such mount in table (a file): see read_mount.  False if
- * there is none, or no such file.
+ * Find such a mount in table (a file): see read_mount.  number is how many of
+ * them precede it there.  False if there is none, or no such file.
  */
 bool
 mount_find(const char *table, const char *type, const char *option,
-		   char *root, char *point)
+		   int number, MountPlace *place)
 {
 	FILE	   *file = fopen(table, "r");
 	char	   *line = NULL;
@@ -172,7 +170,7 @@ mount_find(const char *table, const char *type, const char *option,
 	if (file == NULL)
 		return false;
 	while (!found && getline(&line, &size, file) > 0)
-		found = read_mount(line, type, option, root, point);
+		found = read_mount(line, type, option, place) && number-- == 0;
 	free(line);
 	fclose(file);
 	return found;

@@ -186,6 +186,59 @@ test_version_2(void)
 	expect("an empty file", 1000, 4000, false);
 }
 
+/*
+ * A cgroup namespace of its own, with the root /slice/own, whose hierarchy was
+ * mounted outside of it.
+ */
+static void
+test_namespace(void)
+{
+	char		procs[50];
+	const char *mounts = "30 22 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+	put_version_2("/");
+	put("proc/self/mountinfo", mounts);
+	put("sys/fs/cgroup/slice/other/memory.max", "10485760\n");
+	put("sys/fs/cgroup/slice/other/memory.current", "0\n");
+	put("sys/fs/cgroup/slice/own/memory.max", "209715200\n");
+	put("sys/fs/cgroup/slice/own/memory.current", "104857600\n");
+	put("sys/fs/cgroup/cgroup.procs", "1\n2\n");
+	put("sys/fs/cgroup/slice/other/cgroup.procs", "3\n");
+	put("sys/fs/cgroup/slice/own/cgroup.procs", "4\n0\n");
+	expect("a namespace: no group that is seen has this process", 1000, 4000, false);
+	snprintf(procs, sizeof(procs), "4\n%d\n0\n", (int) getpid());
+	put("sys/fs/cgroup/slice/own/cgroup.procs", procs);
+	expect("a namespace: the group with this process", 100, 200, true);
+	put("sys/fs/cgroup/slice/memory.max", "104857600\n");
+	put("sys/fs/cgroup/slice/memory.current", "52428800\n");
+	expect("a namespace: a group around it with less", 50, 100, true);
+
+	put("proc/self/cgroup", "0::/sub\n");
+	put("sys/fs/cgroup/slice/own/sub/cgroup.procs", procs);
+	put("sys/fs/cgroup/slice/own/sub/memory.max", "10485760\n");
+	put("sys/fs/cgroup/slice/own/sub/memory.current", "1048576\n");
+	expect("a namespace: a group in it", 9, 10, true);
+
+	put("proc/self/cgroup", "0::/../third\n");
+	put("sys/fs/cgroup/slice/third/cgroup.procs", procs);
+	put("sys/fs/cgroup/slice/third/memory.max", "20971520\n");
+	put("sys/fs/cgroup/slice/third/memory.current", "1048576\n");
+	expect("a namespace: a group beside it", 19, 20, true);
+
+	put("proc/self/cgroup", "0::/\n");
+	put("proc/self/mountinfo",
+		"30 22 0:26 /../other /mnt rw - cgroup2 cgroup2 rw\n"
+		"31 22 0:26 /elsewhere /mnt2 rw - cgroup2 cgroup2 rw\n"
+		"32 22 0:26 / /sys/fs/own rw - cgroup2 cgroup2 rw\n");
+	put("mnt/memory.max", "1048576\n");
+	put("mnt/memory.current", "0\n");
+	put("mnt2/memory.max", "1048576\n");
+	put("mnt2/memory.current", "0\n");
+	put("sys/fs/own/memory.max", "209715200\n");
+	put("sys/fs/own/memory.current", "0\n");
+	expect("the mount that has the group, not the first", 200, 200, true);
+}
+
 static void
 test_version_1(void)
 {
@@ -235,6 +288,7 @@ main(void)
 	must(mkdtemp(root) != NULL, root);
 	test_machine();
 	test_version_2();
+	test_namespace();
 	test_version_1();
 	clear();
 	must(rmdir(root) == 0, root);
