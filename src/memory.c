@@ -14,7 +14,9 @@
  * interface; both can be mounted, and version 2 may not control memory.  A
  * group's usage includes the page cache, which the kernel reclaims: all
  * inactive pages are counted as free here, and half of the active ones.
- * Files in a tmpfs count as neither.
+ * Files in a tmpfs count as neither.  Version 2 also has a lower limit,
+ * memory.high.  The kernel kills no process above it, but suspends those that
+ * allocate memory, so that a copy would hardly proceed.
  *
  * The names of groups in /proc/self/cgroup, and of the roots of mounts, are
  * relative to the root of the process's cgroup namespace.  If the process has
@@ -53,14 +55,16 @@ typedef struct CgroupVersion
 	const char *type;			/* type of its file system */
 	const char *option;			/* mount option by which it is found, or NULL */
 	const char *limit;
+	const char *lower_limit;	/* NULL if there is no such thing */
 	const char *usage;
 	const char *inactive;
 	const char *active;
 } CgroupVersion;
 
 static const CgroupVersion versions[] = {
-	{"cgroup2", NULL, "memory.max", "memory.current", "inactive_file ", "active_file "},
-	{"cgroup", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+	{"cgroup2", NULL, "memory.max", "memory.high", "memory.current",
+	"inactive_file ", "active_file "},
+	{"cgroup", "memory", "memory.limit_in_bytes", NULL, "memory.usage_in_bytes",
 	"total_inactive_file ", "total_active_file "},
 };
 
@@ -137,18 +141,35 @@ take_least(MemoryRoom *room, int64_t free, int64_t total, bool container)
 }
 
 /*
+ * Return the limit of one control group, the lower if it has two, in bytes;
+ * NO_LIMIT or more if it has none.
+ */
+static int64_t
+get_limit(const char *dir, const CgroupVersion *version)
+{
+	int64_t		limit;
+	int64_t		lower;
+
+	if (!read_number_in(dir, version->limit, "", &limit))
+		limit = NO_LIMIT;
+	if (version->lower_limit != NULL &&
+		read_number_in(dir, version->lower_limit, "", &lower) && lower < limit)
+		limit = lower;
+	return limit;
+}
+
+/*
  * Take the limit of one control group into account, if it has one.
  */
 static void
 consider_group(const char *dir, const CgroupVersion *version, MemoryRoom *room)
 {
-	int64_t		limit;
+	int64_t		limit = get_limit(dir, version);
 	int64_t		usage;
 	int64_t		inactive = 0;
 	int64_t		active = 0;
 
-	if (!read_number_in(dir, version->limit, "", &limit) || limit >= NO_LIMIT ||
-		!read_number_in(dir, version->usage, "", &usage))
+	if (limit >= NO_LIMIT || !read_number_in(dir, version->usage, "", &usage))
 		return;
 	(void) read_number_in(dir, "memory.stat", version->inactive, &inactive);
 	(void) read_number_in(dir, "memory.stat", version->active, &active);

@@ -163,6 +163,16 @@ test_version_2(void)
 		"anon 1\nfile 52428800\nshmem 1\ninactive_anon 999999999\nactive_anon 999999999\n"
 		"inactive_file 20971520\nactive_file 41943040\nslab 1\n");
 	expect("the page cache can be had, half of what is active", 440, 500, true);
+	put("sys/fs/cgroup/a/b/memory.high", "max\n");
+	expect("no limit below that", 440, 500, true);
+	put("sys/fs/cgroup/a/b/memory.high", "314572800\n");
+	expect("the lower of two limits", 240, 300, true);
+	put("sys/fs/cgroup/a/b/memory.max", "max\n");
+	expect("the lower alone", 240, 300, true);
+	put("sys/fs/cgroup/a/b/memory.high", "1048576000\n");
+	put("sys/fs/cgroup/a/b/memory.max", "524288000\n");
+	expect("one that is above the other", 440, 500, true);
+	put("sys/fs/cgroup/a/b/memory.high", "max\n");
 	put("sys/fs/cgroup/a/memory.max", "209715200\n");
 	put("sys/fs/cgroup/a/memory.current", "199229440\n");
 	expect("a group around it with less", 10, 200, true);
