@@ -43,6 +43,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -409,4 +410,61 @@ memory_get_room(const char *root, MemoryRoom *room)
 	for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++)
 		consider_version(root, &versions[i], room);
 	return room->free != INT64_MAX;
+}
+
+/*
+ * Report whether an address is in huge pages, by /proc/self/maps.  True if
+ * that is unknown.
+ */
+static bool
+is_in_huge_pages(uintptr_t address)
+{
+	FILE	   *file = fopen("/proc/self/maps", "r");
+	char		line[PATH_MAX + 256];
+	uintmax_t	first;
+	uintmax_t	end;
+	bool		huge = true;
+
+	if (file == NULL)
+		return true;
+	while (fgets(line, sizeof(line), file) != NULL)
+		if (sscanf(line, "%jx-%jx", &first, &end) == 2 && address >= first && address < end)
+		{
+			huge = strstr(line, "hugepage") != NULL;
+			break;
+		}
+	fclose(file);
+	return huge;
+}
+
+/*
+ * Return how much of a range of shared memory has never been used by any
+ * process, in bytes: it will take memory once it is.  0 if that is unknown, or
+ * if it is in huge pages, which are reserved.
+ */
+int64_t
+memory_get_untouched(const void *start, size_t size)
+{
+	unsigned char there[4096];
+	uintptr_t	page = (uintptr_t) sysconf(_SC_PAGESIZE);
+	uintptr_t	at = ((uintptr_t) start + page - 1) / page * page;
+	uintptr_t	end = ((uintptr_t) start + size) / page * page;
+	int64_t		untouched = 0;
+
+	if (at >= end || is_in_huge_pages(at))
+		return 0;
+	while (at < end)
+	{
+		uintptr_t	pages = (end - at) / page;
+
+		if (pages > sizeof(there))
+			pages = sizeof(there);
+		if (mincore((void *) at, pages * page, there) != 0)
+			return 0;
+		for (uintptr_t i = 0; i < pages; i++)
+			if ((there[i] & 1) == 0)
+				untouched += (int64_t) page;
+		at += pages * page;
+	}
+	return untouched;
 }

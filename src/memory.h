@@ -11,6 +11,7 @@
 #define TESTDB_MEMORY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* The tightest limit on the memory of this process, and what is left of it. */
@@ -24,5 +25,6 @@ typedef struct MemoryRoom
 } MemoryRoom;
 
 extern bool memory_get_room(const char *root, MemoryRoom *room);
+extern int64_t memory_get_untouched(const void *start, size_t size);
 
 #endif							/* TESTDB_MEMORY_H */

@@ -6,7 +6,9 @@
  *
  * The free space is that of the file system.  If it is in memory, the machine
  * or the container may have less left (memory.c), and the minimum counts,
- * since the kernel kills processes that take more.  A lack of memory does not
+ * since the kernel kills processes that take more.  Shared buffers that have
+ * not been used yet count as used: they take memory as soon as a session reads
+ * that much, even from clones that exist.  A lack of memory does not
  * prevent a drop: its checkpoint needs hardly any.
  *
  * The free space is checked before a copy is begun.  Two workers that check
@@ -44,6 +46,7 @@
 #include <sys/vfs.h>
 #endif
 #include "nodes/makefuncs.h"
+#include "storage/bufmgr.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
 
@@ -303,6 +306,9 @@ space_give_reserve(void)
 
 #define MEMORY_PLENTY		(INT64CONST(512) * 1024 * 1024)
 
+/* For how long a number of unused shared buffers is remembered, in ms. */
+#define BUFFERS_AGE			10000
+
 /* The types of file systems in memory, as returned by statfs(2). */
 #define TYPE_TMPFS			0x01021994
 
@@ -393,6 +399,28 @@ is_in_memory(void)
 }
 
 /*
+ * Return how much memory shared buffers will take in addition to what they
+ * take now, in bytes.  That only decreases, and to count takes 10 ms per GB,
+ * so the last number is returned if it is not old, and does not exceed spare,
+ * the bytes that the caller can do without.
+ */
+static int64
+get_unused_buffers(int64 spare)
+{
+	static int64 bytes = -1;	/* -1: not counted yet */
+	static TimestampTz counted_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (bytes < 0 || bytes > Max(spare, 0) ||
+		(bytes > 0 && TimestampDifferenceExceeds(counted_at, now, BUFFERS_AGE)))
+	{
+		bytes = memory_get_untouched(BufferBlocks, (Size) NBuffers * BLCKSZ);
+		counted_at = now;
+	}
+	return bytes;
+}
+
+/*
  * Get the free memory; it is read again if it may be less than wanted bytes.
  * False if it is unknown.
  */
@@ -410,6 +438,7 @@ get_memory(int64 wanted, MemoryRoom *memory)
 		read_at = 0;
 		if (!memory_get_room("", &last))
 			return false;
+		last.free = Max(last.free - get_unused_buffers(last.free - wanted), 0);
 		read_at = now;
 	}
 	*memory = last;

@@ -26,12 +26,13 @@ my ($room) = `df -Pk $dir | tail -n 1` =~ /^\S+\s+\d+\s+\d+\s+(\d+)/;
 plan skip_all => 'the tmpfs is too small' if $room * 1024 < 1.5 * limit();
 
 my $node = TestdbCluster->new_server('container',
-	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\nwal_recycle = off\ntestdb.min_free_space = 32MB\ntestdb.workers = 2"
+	"wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 64MB\nwal_recycle = off\ntestdb.min_free_space = 32MB\nshared_buffers = 128MB\ntestdb.workers = 2"
 );
 my $admin = $node->session('postgres');
 run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
 $node->safe_psql('regression_template',
-	q{CREATE TABLE big AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 40000)});
+	q{CREATE TABLE big AS SELECT i, repeat('x', 1000) AS t FROM generate_series(1, 40000) AS i; CREATE INDEX ON big (i)}
+);
 my $pid = run($admin, 'SELECT pg_backend_pid()');
 my $size = run($admin, q{SELECT pg_database_size('regression_template')});
 cmp_ok($size, '>', 40_000_000, 'the template is large');
@@ -62,6 +63,11 @@ for my $round (1 .. 3)
 	my ($clones_mb, $snapshots_mb) = $admin->told =~ /use take about (\d+) MB.*snapshots (\d+) MB/;
 	cmp_ok($clones_mb, '>=', @clones * int($size / 1048576), "round $round: they are counted");
 	cmp_ok($snapshots_mb, '>=', int($size / 1048576), "round $round: so is the snapshot");
+
+	# Reading them takes shared buffers that nobody has used yet. By the index, since a scan of the table would use few.
+	$node->safe_psql($_,
+		'SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT sum(length(t)) FROM big WHERE i > 0')
+	  for @clones;
 
 	# A clone that exists is whole, and dropping makes room: two, since WAL is in memory as well, and grows meanwhile.
 	my $inside = $node->session($clones[-1]);

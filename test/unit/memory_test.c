@@ -17,7 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "memory.h"
@@ -289,6 +291,32 @@ test_version_1(void)
 	expect("version 1: a place with a space, one of several controllers", 100, 200, true);
 }
 
+/* Shared memory of 8 MB, of which other processes use more and more. */
+static void
+test_untouched(void)
+{
+	char	   *shared = mmap(NULL, 8 * MB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	must(shared != MAP_FAILED, "mmap");
+	for (int used = 0; used <= 8; used += 4)
+	{
+		pid_t		pid = fork();
+
+		must(pid >= 0, "fork");
+		if (pid == 0)
+		{
+			memset(shared, 1, used * MB);
+			_exit(0);
+		}
+		must(waitpid(pid, NULL, 0) == pid, "waitpid");
+		ntests++;
+		if (memory_get_untouched(shared, 8 * MB) != (8 - used) * MB)
+			nfailed++, printf("not ");
+		printf("ok %d - shared memory of which %d of 8 MB are used\n", ntests, used);
+	}
+	munmap(shared, 8 * MB);
+}
+
 int
 main(void)
 {
@@ -300,6 +328,7 @@ main(void)
 	test_version_2();
 	test_namespace();
 	test_version_1();
+	test_untouched();
 	clear();
 	must(rmdir(root) == 0, root);
 
