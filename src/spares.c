@@ -675,7 +675,8 @@ registry_may_log_refill(Oid template_oid, int sqlstate)
  * Find a template and an owner that has fewer spares than it should; false if
  * there is none.  A spare that takes more than left bytes, or that
  * testdb.max_clones has no room for, only counts if a stale one can be
- * updated instead.  Acquires and releases the registry lock and mutexes.
+ * updated instead.  The caller, a worker, looks again when it is done with
+ * one.  Acquires and releases the registry lock and mutexes.
  */
 bool
 registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
@@ -714,6 +715,8 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 		}
 	}
 	template_scan_end(&scan);
+	if (found)
+		registry_announce_look();
 
 	return found;
 }

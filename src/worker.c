@@ -303,7 +303,6 @@ may_refill(bool leave, Oid *template, Oid *owner)
 	}
 	if (!budget_reserve_spare(*template, left))
 		return false;
-	registry_announce_look();
 	debug_point("refill-decided");
 	return true;
 }
