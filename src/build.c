@@ -74,6 +74,7 @@
 #include "functions.h"
 #include "handout.h"
 #include "job_internal.h"
+#include "lease.h"
 #include "registry.h"
 #include "request.h"
 #include "seal.h"
@@ -764,7 +765,8 @@ finish_build(const RequestArgs *args)
 }
 
 /*
- * Create the first spares of a finished template, as far as possible.
+ * Create the first spares of a finished template, as far as possible.  The
+ * session that has finished it may well take them.
  */
 static void
 make_first_spares(const RequestArgs *template)
@@ -790,6 +792,8 @@ make_first_spares(const RequestArgs *template)
 					(errmsg("could not create a spare: %s", failure)));
 		if (failure || result.busy || result.missing)
 			return;
+		if (OidIsValid(result.oid))
+			lease_open_ahead(result.oid);
 	}
 }
 

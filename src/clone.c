@@ -714,8 +714,9 @@ publish_spare(TestdbClone *clone, CloneState from)
 }
 
 /*
- * Create or update a spare for a role whose demand is not met.  *result tells
- * if the template is in use (busy), or if none can be created (missing).
+ * Create or update a spare for a role whose demand is not met.  *result has
+ * the spare if one was created, or tells if the template is in use (busy), or
+ * if none can be created (missing).
  * Called outside of a transaction; returns outside of one.
  *
  * Errors: those of begin_native and copy_snapshot.
@@ -764,6 +765,7 @@ make_spare(const RequestArgs *args, RequestResult *result)
 		lease_write(&clone, LEASE_UNWANTED);
 		debug_point("spare-unwanted");
 		publish_spare(&clone, CLONE_CREATING);
+		result->oid = clone.oid;
 	}
 	else
 		result->busy = true;

@@ -183,6 +183,25 @@ lease_put(int fd, const LeaseFile *file)
 }
 
 /*
+ * Close the files that this process has open, but others have removed.  That
+ * frees their space, and takes longer than opening one: to be called when this
+ * process waits anyway.
+ */
+void
+lease_close_removed(void)
+{
+	struct stat st;
+
+	for (int i = 0; i < (int) lengthof(kept); i++)
+		if (OidIsValid(kept[i].oid) &&
+			(fstat(FileGetRawDesc(kept[i].file), &st) != 0 || st.st_nlink == 0))
+		{
+			kept[i].oid = InvalidOid;
+			FileClose(kept[i].file);
+		}
+}
+
+/*
  * Open the file of a database, or return it if this process has it open; -1
  * with errno set if it cannot be opened.
  *
@@ -208,6 +227,19 @@ lease_open_kept(Oid oid, const char *path)
 		return -1;
 	keep->oid = oid;
 	return FileGetRawDesc(keep->file);
+}
+
+/*
+ * Open the file of a spare that this session may be handed out soon, so that
+ * lease_hold need not.  If that fails, nothing is opened.
+ */
+void
+lease_open_ahead(Oid oid)
+{
+	char		path[MAXPGPATH];
+
+	lease_path(oid, path);
+	(void) lease_open_kept(oid, path);
 }
 
 /*

@@ -29,6 +29,8 @@ typedef enum LeaseState
 
 extern void lease_make_directories(void);
 extern void lease_write(const TestdbClone *clone, LeaseState state);
+extern void lease_close_removed(void);
+extern void lease_open_ahead(Oid oid);
 extern void lease_hold(const TestdbClone *clone);
 extern bool lease_is_empty(Oid oid);
 extern bool lease_read(Oid oid, TestdbClone *clone, LeaseState *state, bool *session);

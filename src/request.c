@@ -69,6 +69,7 @@
 #include "compat.h"
 #include "gate.h"
 #include "guc.h"
+#include "lease.h"
 #include "registry.h"
 #include "request.h"
 
@@ -583,6 +584,7 @@ await_worker(const RequestArgs *args, TimestampTz deadline)
 
 	PG_ENSURE_ERROR_CLEANUP(request_abandon, PointerGetDatum(slot));
 	{
+		lease_close_removed();
 		request_wait(slot, deadline);
 		check_client();
 	}
