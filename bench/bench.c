@@ -608,50 +608,64 @@ spare_once(Client *client)
 }
 
 /*
- * Kind "first": the first clone of a template that has just been finished, next
- * to the simplest statement on the same connection.  As every test process
- * does, it has called testdb_template_begin, which says that the template is
- * there; and it has just cloned another one, so that processor and session
- * know the way.
+ * Call testdb_template_begin for the template of that number, which is built
+ * the first time; its name goes to template.
+ */
+static void
+begin_template(Client *client, int number, unsigned long serial, char *template)
+{
+	char		sql[SQL_SIZE];
+
+	print_to(sql, sizeof(sql), "SELECT database FROM testdb_template_begin('bench_first_%d', '%lu', '%s')",
+			 number, serial, client->test->template);
+	query(client->control, sql, template, NAME_SIZE);
+}
+
+/*
+ * Kind "first": the first clone of a finished template, next to the simplest
+ * statement on the same connection.  There are as many templates as there are
+ * clones in kind "spare", which is alike.  As every test process does, this one
+ * calls testdb_template_begin first, which says that the template is there.
  */
 static void
 first_once(Client *client)
 {
 	static unsigned long serial = 0;
 	char		sql[SQL_SIZE];
-	char		template[NAME_SIZE];
-	char		name[NAME_SIZE];
-	char		other[NAME_SIZE];
+	char		templates[SPARE_BATCH][NAME_SIZE];
+	char		names[SPARE_BATCH][NAME_SIZE];
 	double		begun;
 	double		selected;
 
 	serial++;
-	print_to(sql, sizeof(sql), "SELECT database FROM testdb_template_begin('bench_first', '%lu', '%s')",
-			 serial, client->test->template);
-	query(client->control, sql, template, sizeof(template));
-	print_to(sql, sizeof(sql), "SELECT testdb_template_finish('%s')", template);
-	command(client->control, sql);
-	make_database(client, name);
-	drop_database(client, name);
+	for (int i = 0; i < SPARE_BATCH; i++)
+	{
+		begin_template(client, i, serial, templates[i]);
+		print_to(sql, sizeof(sql), "SELECT testdb_template_finish('%s')", templates[i]);
+		command(client->control, sql);
+	}
 	wait_quiet(client->control);
-	make_database(client, other);
-	print_to(sql, sizeof(sql), "SELECT database FROM testdb_template_begin('bench_first', '%lu', '%s')",
-			 serial, client->test->template);
-	query(client->control, sql, template, sizeof(template));
+	for (int i = 0; i < SPARE_BATCH; i++)
+		begin_template(client, i, serial, templates[i]);
 
-	print_to(sql, sizeof(sql), "SELECT testdb_clone('%s')", template);
-	begun = now();
-	command(client->control, "SELECT 1");
-	selected = now();
-	query(client->control, sql, name, sizeof(name));
-	record(client, STEP_CLONE, selected, now());
-	record(client, STEP_SELECT_1, begun, selected);
+	for (int i = 0; i < SPARE_BATCH; i++)
+	{
+		print_to(sql, sizeof(sql), "SELECT testdb_clone('%s')", templates[i]);
+		begun = now();
+		command(client->control, "SELECT 1");
+		selected = now();
+		query(client->control, sql, names[i], NAME_SIZE);
+		record(client, STEP_CLONE, selected, now());
+		record(client, STEP_SELECT_1, begun, selected);
+	}
 
-	(void) use_database(client, name, true);
-	drop_database(client, name);
-	drop_database(client, other);
-	print_to(sql, sizeof(sql), "SELECT testdb_template_drop('bench_first', '%lu')", serial);
-	command(client->control, sql);
+	for (int i = 0; i < SPARE_BATCH; i++)
+	{
+		(void) use_database(client, names[i], true);
+		drop_database(client, names[i]);
+		print_to(sql, sizeof(sql), "SELECT testdb_template_drop('bench_first_%d', '%lu')", i, serial);
+		command(client->control, sql);
+	}
 }
 
 /*
