@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "commands/dbcommands.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -138,9 +139,9 @@ get_name_argument(FunctionCallInfo fcinfo, int argno, const char *what)
  * InvalidOid.  The search sees what workers have committed since this
  * transaction began.
  *
- * A session often uses the same database repeatedly.  *last is the one found
+ * A session often uses the same databases repeatedly.  *last is the one found
  * last; if it still has this name according to the catalog cache, no search
- * is needed.  Templates and dropped databases are remembered separately.
+ * is needed.  Some templates, and one dropped database, are remembered.
  */
 static Oid
 find_database_info(const char *name, Oid *last, DatabaseInfo *info)
@@ -198,10 +199,11 @@ check_handed_out(const TestdbClone *clone, const char *name)
 Oid
 get_template(const char *name, uint64 *lease)
 {
+	static Oid	last[16];		/* by a hash of the name */
 	DatabaseInfo info;
 	TestdbClone clone;
-	static Oid	last = InvalidOid;
-	Oid			oid = find_database_info(name, &last, &info);
+	uint32		hash = hash_bytes((const unsigned char *) name, strlen(name));
+	Oid			oid = find_database_info(name, &last[hash % lengthof(last)], &info);
 
 	if (!OidIsValid(oid))
 		ereport(ERROR,
