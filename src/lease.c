@@ -87,7 +87,7 @@ typedef struct KeptLease
 	File		file;
 } KeptLease;
 
-static KeptLease kept[16];		/* by oid modulo their number */
+static KeptLease kept[64];		/* by oid modulo their number */
 
 /*
  * Compute the checksum of a file's content.
