@@ -167,6 +167,20 @@ count_spares(TemplateEntry *entry, Oid owner)
 }
 
 /*
+ * Return the number of an owner's spares, or most or more if there are that
+ * many; they are only looked at if others have requested some, too.  The mutex
+ * must be held.
+ */
+static int
+count_own_spares(TemplateEntry *entry, Oid owner, int most)
+{
+	for (int i = 0; i < MAX_DEMANDS; i++)
+		if (OidIsValid(entry->demands[i].owner) && entry->demands[i].owner != owner)
+			return count_spares_to(entry, owner, most);
+	return entry->template.nclones[CLONE_SPARE];
+}
+
+/*
  * Return the number of clones, of all owners, that are to be restored as
  * spares.  The mutex must be held.
  */
@@ -409,7 +423,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 		now = result == SPARE_TAKEN ? clone->created_at : GetCurrentTimestamp();
 		wanted = note_demand(template, wish->owner,
 							 result == SPARE_NONE && !wish->waiting, now);
-		nspares = count_spares_to(template, wish->owner, wanted);
+		nspares = count_own_spares(template, wish->owner, wanted);
 		if (result == SPARE_TAKEN && nspares + count_coming(template) < wanted)
 			*refill = tell_refill(now, nspares * 2 < wanted);
 	}
