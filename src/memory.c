@@ -413,34 +413,31 @@ memory_get_room(const char *root, MemoryRoom *room)
 }
 
 /*
- * Report whether an address is in huge pages, by /proc/self/maps.  True if
- * that is unknown.
+ * Report whether an address is in huge pages, by /proc/self/maps: 1 or 0, or
+ * -1 if that is unknown.
  */
-static bool
+static int
 is_in_huge_pages(uintptr_t address)
 {
 	FILE	   *file = fopen("/proc/self/maps", "r");
 	char		line[PATH_MAX + 256];
 	uintmax_t	first;
 	uintmax_t	end;
-	bool		huge = true;
+	int			huge = -1;
 
 	if (file == NULL)
-		return true;
-	while (fgets(line, sizeof(line), file) != NULL)
+		return -1;
+	while (huge < 0 && fgets(line, sizeof(line), file) != NULL)
 		if (sscanf(line, "%jx-%jx", &first, &end) == 2 && address >= first && address < end)
-		{
 			huge = strstr(line, "hugepage") != NULL;
-			break;
-		}
 	fclose(file);
 	return huge;
 }
 
 /*
- * Return how much of a range of shared memory has never been used by any
- * process, in bytes: it will take memory once it is.  0 if that is unknown, or
- * if it is in huge pages, which are reserved.
+ * Return how much of a range of shared memory is not in memory, in bytes,
+ * usually since no process has used it yet: it will take memory once it is
+ * used.  0 if it is in huge pages, which are reserved; -1 if that is unknown.
  */
 int64_t
 memory_get_untouched(const void *start, size_t size)
@@ -450,17 +447,21 @@ memory_get_untouched(const void *start, size_t size)
 	uintptr_t	at = ((uintptr_t) start + page - 1) / page * page;
 	uintptr_t	end = ((uintptr_t) start + size) / page * page;
 	int64_t		untouched = 0;
+	int			huge;
 
-	if (at >= end || is_in_huge_pages(at))
+	if (at >= end)
 		return 0;
+	huge = is_in_huge_pages(at);
+	if (huge != 0)
+		return huge > 0 ? 0 : -1;
 	while (at < end)
 	{
 		uintptr_t	pages = (end - at) / page;
 
 		if (pages > sizeof(there))
 			pages = sizeof(there);
-		if (mincore((void *) at, pages * page, there) != 0)
-			return 0;
+		if (mincore((void *) at, pages * page, (void *) there) != 0)
+			return -1;
 		for (uintptr_t i = 0; i < pages; i++)
 			if ((there[i] & 1) == 0)
 				untouched += (int64_t) page;

@@ -306,8 +306,12 @@ space_give_reserve(void)
 
 #define MEMORY_PLENTY		(INT64CONST(512) * 1024 * 1024)
 
-/* For how long a number of unused shared buffers is remembered, in ms. */
+/*
+ * For how long a number of unused shared buffers is remembered, in ms; if
+ * memory is scarce because of it, this many times what counting has taken.
+ */
 #define BUFFERS_AGE			10000
+#define BUFFERS_PAUSES		10
 
 /* The types of file systems in memory, as returned by statfs(2). */
 #define TYPE_TMPFS			0x01021994
@@ -400,22 +404,30 @@ is_in_memory(void)
 
 /*
  * Return how much memory shared buffers will take in addition to what they
- * take now, in bytes.  That only decreases, and to count takes 10 ms per GB,
- * so the last number is returned if it is not old, and does not exceed spare,
- * the bytes that the caller can do without.
+ * take now, in bytes.  To count takes 10 ms per GB, so the last number is
+ * returned if it is not old: it usually only decreases.  If it exceeds spare,
+ * the bytes that the caller can do without, it is counted again sooner.  If
+ * counting fails, the last number is returned; at first, 0.
  */
 static int64
 get_unused_buffers(int64 spare)
 {
-	static int64 bytes = -1;	/* -1: not counted yet */
-	static TimestampTz counted_at = 0;
+	static int64 bytes = 0;
+	static TimestampTz counted_at = 0;	/* 0: not counted yet */
+	static int64 took = 0;		/* us */
 	TimestampTz now = GetCurrentTimestamp();
+	int64		age = now - counted_at;
+	int64		counted;
 
-	if (bytes < 0 || bytes > Max(spare, 0) ||
-		(bytes > 0 && TimestampDifferenceExceeds(counted_at, now, BUFFERS_AGE)))
+	if (counted_at == 0 || age < 0 || age > INT64CONST(1000) * BUFFERS_AGE ||
+		(bytes > Max(spare, 0) && age > BUFFERS_PAUSES * took))
 	{
-		bytes = memory_get_untouched(BufferBlocks, (Size) NBuffers * BLCKSZ);
-		counted_at = now;
+		counted = memory_get_untouched(BufferBlocks, (Size) NBuffers * BLCKSZ);
+		if (counted < 0)
+			return bytes;
+		bytes = counted;
+		counted_at = GetCurrentTimestamp();
+		took = counted_at - now;
 	}
 	return bytes;
 }
