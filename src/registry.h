@@ -222,7 +222,7 @@ typedef enum SpareRefill
 {
 	REFILL_NONE,
 	REFILL_WAKE_ONE,
-	REFILL_WAKE_ALL				/* one should have looked, and has not */
+	REFILL_WAKE_ALL				/* one was to look, and has not in time */
 } SpareRefill;
 
 /*

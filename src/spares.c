@@ -354,8 +354,11 @@ registry_announce_look(void)
 void
 registry_stand_by(long *delay_ms)
 {
-	if (spare_created_at != 0 &&
-		TimestampDifferenceExceeds(spare_created_at, GetCurrentTimestamp(), STANDBY_TIME))
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* The clock may have been set back. */
+	if (now < spare_created_at ||
+		TimestampDifferenceExceeds(spare_created_at, now, STANDBY_TIME))
 		spare_created_at = 0;
 	if (spare_created_at != 0)
 	{
