@@ -145,6 +145,25 @@ wake_after(const TestdbClone *clone, SpareRefill refill)
 }
 
 /*
+ * Count a spare that was taken towards its role's limit, if that has one.
+ *
+ * Errors: 53400 if the role has as many; then the spare is given back.
+ */
+static void
+charge_spare(const RequestArgs *args, const TestdbClone *clone, SpareRefill refill)
+{
+	int			n;
+
+	if (args->role_limit <= 0 ||
+		registry_charge(clone->oid, args->role, args->role_limit, &n))
+		return;
+	(void) registry_set_state(clone->oid, CLONE_CREATING, CLONE_SPARE);
+	registry_announce_spare(args->database);
+	wake_after(clone, refill);
+	database_report_role_limit(args->role, n);
+}
+
+/*
  * Take a spare that has the template's committed content, if there is one,
  * without a worker and without changing a catalog.  Fills *result.  waited
  * means that this session has been waiting for a spare.
@@ -166,7 +185,6 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	SpareResult answer;
 	SpareRefill refill;
 	volatile bool opened = false;
-	int			n;
 
 	if (!database_read_row(args->database, &wish.row))
 		return SPARE_STALE;
@@ -181,13 +199,7 @@ take_spare(const RequestArgs *args, bool waited, RequestResult *result)
 	}
 	if (answer != SPARE_TAKEN)
 		return answer;
-	if (args->role_limit > 0 &&
-		!registry_charge(clone.oid, args->role, args->role_limit, &n))
-	{
-		(void) registry_set_state(clone.oid, CLONE_CREATING, CLONE_SPARE);
-		registry_announce_spare(args->database);
-		database_report_role_limit(args->role, n);
-	}
+	charge_spare(args, &clone, refill);
 
 	PG_TRY();
 	{

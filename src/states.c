@@ -73,7 +73,7 @@ static const StateEdge edges[] = {
 	{CLONE_CREATING, CLONE_LEASED, "take_spare"},
 	{CLONE_CREATING, CLONE_LEASED, "registry_replace"},
 	{CLONE_CREATING, CLONE_SPARE, "publish_spare"},
-	{CLONE_CREATING, CLONE_SPARE, "take_spare"},
+	{CLONE_CREATING, CLONE_SPARE, "charge_spare"},
 	{CLONE_CREATING, CLONE_GARBAGE, "discard_clone"},
 	{CLONE_CREATING, CLONE_GARBAGE, "take_spare"},
 	{CLONE_CREATING, CLONE_GARBAGE, "restore_clone"},
