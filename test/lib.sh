@@ -461,6 +461,7 @@ enter_group() {
     outer=$root/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
     here=$outer
     if [ ! -e "$outer/$file" ]; then
+        [ "$(stat -f -c %T "$root")" = cgroup2fs ] || return
         outer=$root$(sed -n 's/^0:://p' /proc/self/cgroup) file=memory.max
         here=${outer%/}
         until grep -qw memory "$here/cgroup.subtree_control"; do
