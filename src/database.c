@@ -507,8 +507,12 @@ database_last_changer(void)
 
 /*
  * Remove the directories of a database that has no row in pg_database, in
- * every tablespace: the leftovers of a crash, or of a failed copy.  The WAL
- * records of that are flushed on return.  A failure is a WARNING.
+ * every tablespace: the leftovers of a crash, or of a failed copy.  A failure
+ * is a WARNING.
+ *
+ * The WAL records of that are flushed on return, and so are those of a CREATE
+ * DATABASE that failed and has removed them itself: otherwise a crash would
+ * replay the creation alone.
  */
 void
 database_remove_files(Oid oid)
@@ -544,6 +548,7 @@ database_remove_files(Oid oid)
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
+	database_flush_all();
 }
 
 /*

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog_internal.h"
 #include "access/xloginsert.h"
 #include "commands/dbcommands_xlog.h"
 #include "postmaster/bgwriter.h"
@@ -111,6 +112,21 @@ void
 database_log_removal(Oid oid, Oid tablespace)
 {
 	XLogFlush(log_drop(oid, tablespace));
+}
+
+/*
+ * Flush all WAL records that any process has inserted so far.
+ */
+void
+database_flush_all(void)
+{
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+	XLogRecPtr	offset = end % XLOG_BLCKSZ;
+
+	/* Where a page is full, that is behind the header of the next one. */
+	if (offset <= SizeOfXLogLongPHD)
+		end -= offset;
+	XLogFlush(end);
 }
 
 /*
