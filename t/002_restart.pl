@@ -138,21 +138,6 @@ for my $method ('file_copy', 'native')
 	$node->is_restored($state_default, "$method, after a crash while files were copied");
 }
 ask('ALTER DATABASE postgres RESET testdb.method');
-
-# The same when the clone was given up just before, and what had been written about its beginning had been flushed.
-{
-	$node->set_conf('restart', 'wal_writer_delay' => '10s');
-	ask("ALTER DATABASE postgres SET testdb.method = 'wal_log'");
-	my ($client, $worker, $oid) = $node->frozen_clone('regression_default');
-	ask('SET synchronous_commit = on; CREATE ROLE regress_flush; DROP ROLE regress_flush');
-	run($node->connect_to('postgres'), 'SELECT pg_terminate_backend(' . $client->pid . ')');
-	kill 'CONT', $worker;
-	ok(poll(sub { !-e "$leases/$oid" }), 'a clone that was given up: its record is removed');
-	$node->kill_server;
-	$node->start_again;
-	ask('ALTER DATABASE postgres RESET testdb.method');
-	$node->is_restored($state_default, 'a clone that was given up, after a crash');
-}
 ask('DROP DATABASE regression_default');
 
 # and when all is made, but the record does not say so yet: nobody can have got the name.
