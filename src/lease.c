@@ -183,6 +183,28 @@ lease_put(int fd, const LeaseFile *file)
 }
 
 /*
+ * Report whether a kept file is still there, and open: others may have removed
+ * it, and fd.c may have closed it.
+ */
+static bool
+is_there(const KeptLease *keep)
+{
+	struct stat st;
+
+	return fstat(FileGetRawDesc(keep->file), &st) == 0 && st.st_nlink > 0;
+}
+
+/*
+ * Close a kept file.
+ */
+static void
+close_kept(KeptLease *keep)
+{
+	keep->oid = InvalidOid;
+	FileClose(keep->file);
+}
+
+/*
  * Close the files that this process has open, but others have removed.  That
  * frees their space, and takes longer than opening one: to be called when this
  * process waits anyway.
@@ -190,15 +212,9 @@ lease_put(int fd, const LeaseFile *file)
 void
 lease_close_removed(void)
 {
-	struct stat st;
-
 	for (int i = 0; i < (int) lengthof(kept); i++)
-		if (OidIsValid(kept[i].oid) &&
-			(fstat(FileGetRawDesc(kept[i].file), &st) != 0 || st.st_nlink == 0))
-		{
-			kept[i].oid = InvalidOid;
-			FileClose(kept[i].file);
-		}
+		if (OidIsValid(kept[i].oid) && !is_there(&kept[i]))
+			close_kept(&kept[i]);
 }
 
 /*
@@ -206,22 +222,17 @@ lease_close_removed(void)
  * with errno set if it cannot be opened.
  *
  * A recycled database keeps its OID, so a session gets the same few again and
- * again.  A file that was unlinked, or closed by fd.c, is opened again.
+ * again.  A file that was removed, or closed by fd.c, is opened again.
  */
 static int
 lease_open_kept(Oid oid, const char *path)
 {
 	KeptLease  *keep = &kept[oid % lengthof(kept)];
-	struct stat st;
 
-	if (keep->oid == oid && fstat(FileGetRawDesc(keep->file), &st) == 0 &&
-		st.st_nlink > 0)
+	if (keep->oid == oid && is_there(keep))
 		return FileGetRawDesc(keep->file);
 	if (OidIsValid(keep->oid))
-	{
-		keep->oid = InvalidOid;
-		FileClose(keep->file);
-	}
+		close_kept(keep);
 	keep->file = PathNameOpenFile(path, O_WRONLY | PG_BINARY);
 	if (keep->file < 0)
 		return -1;
