@@ -11,7 +11,8 @@
  * a process that reaches it kills itself with SIGKILL; with "fatal" it exits
  * with a FATAL error, like pg_terminate_backend(), and with "error" it raises
  * an error that is caught like any other.  With "wait" it waits until the
- * parameter is changed.  t/013_killed_at_points.pl and the two files after
+ * parameter is changed, and with "stop" it stops itself, until it gets
+ * SIGCONT.  t/013_killed_at_points.pl and the two files after
  * it test all points.
  *
  * At debug_planted("name"), the action "plant" causes a mistake, for tests of
@@ -49,7 +50,7 @@ debug_define(void)
 {
 	DefineCustomStringVariable("testdb.debug_point",
 							   "Names a point in the code, and what happens to a process that comes there.",
-							   "The name is followed by kill, fatal, error, wait or plant. Only for tests of testdb itself.",
+							   "The name is followed by kill, fatal, error, wait, stop or plant. Only for tests of testdb itself.",
 							   &testdb_debug_point,
 							   "",
 							   PGC_SIGHUP, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
@@ -123,6 +124,11 @@ debug_point(const char *name)
 	if (waits_at(name))
 	{
 		wait_at(name);
+		return;
+	}
+	if (strcmp(action, "stop") == 0)
+	{
+		(void) kill(getpid(), SIGSTOP);
 		return;
 	}
 	if (strcmp(action, "kill") == 0)

@@ -239,11 +239,14 @@ rebuild_registry(void)
 }
 
 /*
- * Set the configuration parameters that a worker's transactions rely on.
+ * Read the configuration files, and set the parameters that a worker's
+ * transactions rely on.
  */
 static void
-apply_settings(void)
+reload_settings(void)
 {
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
 	database_secure_session(testdb_lock_timeout);
 }
 
@@ -411,11 +414,7 @@ worker_turn(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			apply_settings();
-		}
+			reload_settings();
 
 		if (!request_is_ready() || !work_once(&delay_ms))
 		{
@@ -465,6 +464,11 @@ void
 testdb_worker_main(Datum main_arg)
 {
 	worker_index = DatumGetInt32(main_arg);
+	debug_point("worker-start");
+#ifdef TESTDB_DEBUG
+	/* What BackgroundWorkerMain() did before that point, for tests of it. */
+	pqsignal(SIGHUP, SIG_IGN);
+#endif
 	space_take_place(worker_index);
 	connect_take_place(worker_index);
 	registry_prepare_to_own();
@@ -474,7 +478,8 @@ testdb_worker_main(Datum main_arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(testdb_database, NULL, 0);
-	apply_settings();
+	/* BackgroundWorkerMain() discards a SIGHUP that was sent since the fork. */
+	reload_settings();
 	request_worker_attach(worker_index, MyDatabaseId);
 
 	job_begin_turn();

@@ -166,6 +166,32 @@ sub try_early
 	return;
 }
 
+# The configuration is read again while workers have only begun to start, and discard the signal that tells them of it: they know it
+# all the same.
+sub try_reload
+{
+	my $what = 'reload while workers start';
+	my $stopped = sub {
+		return grep { state_of($_) eq 'T' } $node->pids_by_title(qr/postgres: .*testdb worker/);
+	};
+	my $nworkers = run($admin, 'SHOW testdb.workers');
+	$node->use_point('worker-start stop');
+	run($admin, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'testdb worker'});
+	my @pids;
+	ok(poll(sub { (@pids = $stopped->()) == $nworkers }), "$what: they are about to");
+	$node->use_point('clone-recorded error');
+	kill 'CONT', @pids;
+	ok(!$admin->do("SELECT testdb_clone('$template', 'regression_mine_" . ++$nnames . q{')}),
+		"$what: the point is known");
+	like($admin->message, qr/debug point "clone-recorded" was reached/, "$what: and the error is of that");
+	$node->use_point('');
+	is_right(
+		$what,
+		qr/ERROR:  debug point "clone-recorded" was reached/,
+		qr/FATAL:  terminating background worker "testdb worker"/);
+	return;
+}
+
 # A checkpoint that began in a clone's life has not come to its pages when they are to be thrown away, and the server ends
 # when it has just been completed: recovery starts in the middle of the clone's life, and finds its pages as old as that.
 sub try_checkpoint
@@ -222,6 +248,7 @@ try_early(@$_)
   [ 'testdb_rewind', q{SELECT testdb_rewind('%s')} ],
   [ 'testdb_keep', q{SELECT testdb_keep('%s')} ],
   [ 'testdb_drop', q{SELECT testdb_drop('%s')} ];
+try_reload() if wanted('worker-start');
 stop();
 
 if (wanted('clone-logged'))

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT =
-  qw(how_much has_contrib run oid_of poll is_idle differences row_columns catalog_rows described kill_pids oom_kills in_child add_line lines_of);
+  qw(how_much has_contrib run oid_of poll is_idle differences row_columns catalog_rows described state_of kill_pids oom_kills in_child add_line lines_of);
 
 # How much a test does that could go on for ever: what the environment says by this name, or by itself as much as the run is meant
 # to last. A run is long if TESTDB_LONG is set, as continuous integration does.
@@ -172,14 +172,14 @@ sub is_idle
 		WHERE backend_type = 'testdb worker' AND state = 'idle' AND wait_event_type = 'Extension'}) eq 't';
 }
 
-# Is the process stopped, a zombie or gone?
-sub _is_stopped
+# The state of a process as proc(5) has it: T if it is stopped; X if it is gone.
+sub state_of
 {
 	my ($pid) = @_;
-	open my $in, '<', "/proc/$pid/stat" or return 1;
+	open my $in, '<', "/proc/$pid/stat" or return 'X';
 	my $line = <$in> // '';
 	close $in;
-	return $line !~ /\) [^TtZX] /;
+	return $line =~ /\) (\S) / ? $1 : 'X';
 }
 
 # Kills processes with signal 9; how many there were. With $whole_writes each has finished its system call before that, so that no page is torn:
@@ -193,7 +193,7 @@ sub kill_pids
 		kill 'STOP', @pids;
 		poll(
 			sub {
-				!grep { !_is_stopped($_) } @pids;
+				!grep { state_of($_) !~ /[TtZX]/ } @pids;
 			},
 			5);
 	}
