@@ -134,6 +134,7 @@ registry_shmem_init(void)
 		{
 			registry->templates[i].mutex = &mutexes[i].lock;
 			dlist_init(&registry->templates[i].spares);
+			dlist_init(&registry->templates[i].coming);
 			ConditionVariableInit(&registry->templates[i].spare_cv);
 		}
 	}
@@ -206,6 +207,7 @@ template_enter(Oid oid, Oid *evicted)
 		entry->refill_logged_at = 0;
 		entry->look = LOOK_WHEN_WOKEN;
 		dlist_init(&entry->spares);
+		dlist_init(&entry->coming);
 		pg_atomic_fetch_add_u32(&registry->epoch, 1);
 	}
 	return entry;

@@ -233,6 +233,7 @@ typedef struct RegistryAudit
 	int			nclones[2];
 	int			nstates[2];		/* sum of the templates' counters by state */
 	int			nspares[2];		/* in the templates' lists of spares */
+	int			ncoming[2];		/* likewise, of clones to be restored */
 	int			ngarbage[2];
 	int			nreturned[2];
 	int			ntouched[2];

@@ -36,7 +36,8 @@ typedef struct CloneEntry
 								 * or recycled */
 	uint32		failure;		/* hash of the last error */
 	TimestampTz failure_logged_at;
-	dlist_node	node;			/* SPARE: in the template's list */
+	dlist_node	node;			/* SPARE, RETURNED, RESTORING: in a list of
+								 * the template's */
 } CloneEntry;
 
 /* When worker 0 will next check a template's returned clones. */
@@ -55,6 +56,7 @@ typedef struct TemplateEntry
 								 * the slot is free */
 	dlist_head	spares;			/* most recent one first: its pages are likely
 								 * cached */
+	dlist_head	coming;			/* RETURNED and RESTORING */
 	SpareDemand demands[MAX_DEMANDS];	/* the owners' targets */
 	TimestampTz peak_at;		/* when template.peak was last reached or
 								 * lowered */

@@ -167,17 +167,16 @@ count_spares(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * Return the number of an owner's spares, or most or more if there are that
- * many; they are only looked at if others have requested some, too.  The mutex
- * must be held.
+ * Report whether others than this owner have requested spares of a template.
+ * The mutex must be held.
  */
-static int
-count_own_spares(TemplateEntry *entry, Oid owner, int most)
+static bool
+is_shared(const TemplateEntry *entry, Oid owner)
 {
 	for (int i = 0; i < MAX_DEMANDS; i++)
 		if (OidIsValid(entry->demands[i].owner) && entry->demands[i].owner != owner)
-			return count_spares_to(entry, owner, most);
-	return entry->template.nclones[CLONE_SPARE];
+			return true;
+	return false;
 }
 
 /*
@@ -185,10 +184,41 @@ count_own_spares(TemplateEntry *entry, Oid owner, int most)
  * spares.  The mutex must be held.
  */
 static int
-count_coming(const TemplateEntry *entry)
+count_all_coming(const TemplateEntry *entry)
 {
 	return entry->template.nclones[CLONE_RETURNED] +
 		entry->template.nclones[CLONE_RESTORING];
+}
+
+/*
+ * Return the number of an owner's clones that are to be restored as spares.
+ * The mutex must be held.
+ */
+static int
+count_coming(TemplateEntry *entry, Oid owner)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	if (!is_shared(entry, owner))
+		return count_all_coming(entry);
+	dlist_foreach(iter, &entry->coming)
+		n += dlist_container(CloneEntry, node, iter.cur)->clone.owner == owner;
+	return n;
+}
+
+/*
+ * Return the number of an owner's spares and of those that will soon be, or
+ * most or more if there are that many; *nspares is that of the spares.  They
+ * are only looked at if others have requested some, too.  The mutex must be
+ * held.
+ */
+static int
+count_own(TemplateEntry *entry, Oid owner, int most, int *nspares)
+{
+	*nspares = is_shared(entry, owner) ? count_spares_to(entry, owner, most) :
+		entry->template.nclones[CLONE_SPARE];
+	return *nspares + (*nspares < most ? count_coming(entry, owner) : 0);
 }
 
 /*
@@ -399,7 +429,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 	TimestampTz now;
 	int			behind;
 	int			wanted;
-	int			nspares;
+	int			nspares = 0;
 
 	*refill = REFILL_NONE;
 	registry_prepare_to_own();
@@ -426,8 +456,8 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 		now = result == SPARE_TAKEN ? clone->created_at : GetCurrentTimestamp();
 		wanted = note_demand(template, wish->owner,
 							 result == SPARE_NONE && !wish->waiting, now);
-		nspares = count_own_spares(template, wish->owner, wanted);
-		if (result == SPARE_TAKEN && nspares + count_coming(template) < wanted)
+		if (result == SPARE_TAKEN &&
+			count_own(template, wish->owner, wanted, &nspares) < wanted)
 			*refill = tell_refill(now, nspares * 2 < wanted);
 	}
 	template_release(template);
@@ -457,9 +487,8 @@ end_wait(int code pg_attribute_unused(), Datum arg)
 static bool
 must_wait(TemplateEntry *entry, Oid owner)
 {
-	int			ncoming = count_coming(entry);
-
-	return !registry_is_stuck() && ncoming >= entry->nwaiting &&
+	return !registry_is_stuck() && count_all_coming(entry) >= entry->nwaiting &&
+		count_coming(entry, owner) > 0 &&
 		count_spares(entry, owner) < entry->nwaiting;
 }
 
@@ -477,9 +506,12 @@ sleep_for_spare(TemplateEntry *entry, Oid owner, void (*wake) (void), long timeo
 	if (wake)
 		wake();
 	ConditionVariablePrepareToSleep(&entry->spare_cv);
+	/* An entry can be removed from a list without the mutex. */
+	LWLockAcquire(registry->lock, LW_SHARED);
 	LWLockAcquire(entry->mutex, LW_SHARED);
 	wait = must_wait(entry, owner);
 	LWLockRelease(entry->mutex);
+	LWLockRelease(registry->lock);
 	return !wait ||
 		!ConditionVariableTimedSleep(&entry->spare_cv, timeout_ms,
 									 wait_event_compat(&wait_event, "TestdbSpare"));
@@ -543,7 +575,7 @@ registry_announce_spare(Oid template_oid)
 	if (entry != NULL)
 	{
 		nspares = entry->template.nclones[CLONE_SPARE];
-		all = count_coming(entry) == 0;
+		all = count_all_coming(entry) == 0;
 		template_release(entry);
 	}
 	if (entry == NULL)
@@ -723,7 +755,8 @@ registry_next_refill(uint64 left, Oid *template_oid, Oid *owner)
 			if (OidIsValid(demand->owner) &&
 				((!full && template->bytes <= left) ||
 				 has_stale_spare(entry, demand->owner)) &&
-				count_ahead(entry, demand->owner) + count_coming(entry) < demand->wanted)
+				count_ahead(entry, demand->owner) +
+				count_coming(entry, demand->owner) < demand->wanted)
 			{
 				*template_oid = template->oid;
 				*owner = demand->owner;
@@ -986,7 +1019,7 @@ registry_wants_clone_back(Oid template_oid, Oid owner)
 		for (int i = 0; i < MAX_DEMANDS; i++)
 			if (entry->demands[i].owner == owner)
 				wanted = entry->demands[i].wanted;
-		n = count_spares(entry, owner) + count_coming(entry);
+		n = count_spares(entry, owner) + count_coming(entry, owner);
 		result = n < Max(testdb_recycled, entry->template.peak + wanted);
 		template_release(entry);
 	}

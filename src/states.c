@@ -225,8 +225,18 @@ clone_is_passing(const CloneEntry *entry)
 }
 
 /*
+ * Report whether clones in this state are in a list of their template's.
+ */
+static bool
+is_listed(CloneState state)
+{
+	return state == CLONE_SPARE || state == CLONE_RETURNED ||
+		state == CLONE_RESTORING;
+}
+
+/*
  * Update what depends on an entry's state, before it is changed: counters and
- * the list of spares.  The mutex, or the registry lock, must be held
+ * the template's lists.  The mutex, or the registry lock, must be held
  * exclusively.
  */
 static void
@@ -245,14 +255,14 @@ leave_state(CloneEntry *entry)
 	}
 	else if (entry->clone.state == CLONE_TOUCHED)
 		pg_atomic_fetch_sub_u32(&registry->ntouched, 1);
-	else if (entry->clone.state == CLONE_SPARE)
+	if (is_listed(entry->clone.state))
 		dlist_delete(&entry->node);
 }
 
 /*
- * Set an entry's state, and update what depends on it: counters, the list of
- * spares, the owner, which is this process in a transitional state, the
- * fallback and the payer.  Locks as for leave_state.
+ * Set an entry's state, and update what depends on it: counters, the
+ * template's lists, the owner, which is this process in a transitional state,
+ * the fallback and the payer.  Locks as for leave_state.
  */
 static void
 enter_state(CloneEntry *entry, CloneState state)
@@ -296,8 +306,9 @@ enter_state(CloneEntry *entry, CloneState state)
 	}
 	else if (state == CLONE_TOUCHED)
 		pg_atomic_fetch_add_u32(&registry->ntouched, 1);
-	else if (state == CLONE_SPARE)
-		dlist_push_head(&template->spares, &entry->node);
+	if (is_listed(state))
+		dlist_push_head(state == CLONE_SPARE ? &template->spares : &template->coming,
+						&entry->node);
 }
 
 /*

@@ -79,6 +79,8 @@ registry_audit(RegistryAudit *audit)
 			audit->nstates[0] += template->template.nclones[k];
 		dlist_foreach(iter, &template->spares)
 			audit->nspares[0]++;
+		dlist_foreach(iter, &template->coming)
+			audit->ncoming[0]++;
 	}
 	hash_seq_init(&scan, clone_hash);
 	while ((entry = hash_seq_search(&scan)) != NULL)
@@ -89,6 +91,8 @@ registry_audit(RegistryAudit *audit)
 		audit->nreturned[1] += entry->clone.state == CLONE_RETURNED;
 		audit->ntouched[1] += entry->clone.state == CLONE_TOUCHED;
 		audit->nspares[1] += entry->clone.state == CLONE_SPARE;
+		audit->ncoming[1] += entry->clone.state == CLONE_RETURNED ||
+			entry->clone.state == CLONE_RESTORING;
 		if (clone_is_passing(entry))
 		{
 			audit->nowners[0]++;

@@ -307,11 +307,12 @@ testdb_audit(PG_FUNCTION_ARGS pg_attribute_unused())
 	testdb_check_library();
 	registry_audit(&audit);
 	request_audit(&nused, &nlost);
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("requests %d lost %d waiting %d clones %d=%d states %d=%d spares %d=%d garbage %d=%d returned %d=%d touched %d=%d owners %d=%d",
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("requests %d lost %d waiting %d clones %d=%d states %d=%d spares %d=%d coming %d=%d garbage %d=%d returned %d=%d touched %d=%d owners %d=%d",
 											  nused, nlost, audit.nwaiting,
 											  audit.nclones[0], audit.nclones[1],
 											  audit.nstates[0], audit.nstates[1],
 											  audit.nspares[0], audit.nspares[1],
+											  audit.ncoming[0], audit.ncoming[1],
 											  audit.ngarbage[0], audit.ngarbage[1],
 											  audit.nreturned[0], audit.nreturned[1],
 											  audit.ntouched[0], audit.ntouched[1],

@@ -88,11 +88,28 @@ my $role = $node->connect_to('postgres', user => 'regress_refill');
 my $own = q{SELECT count(*) FROM testdb_clones() c JOIN pg_database d USING (oid)
 	WHERE state = 'spare' AND datdba = 'regress_refill'::regrole};
 run($role, q{SELECT testdb_prewarm('regression_template', 1)});
-poll(sub { run($admin, $own) == 1 }) or die 'no spare';
+poll(sub { run($admin, $own) }) or die 'no spare';
 my $asleep = time + 1.2;
 poll(sub { time > $asleep && is_idle($admin) }) or die 'not idle';
-run($role, q{SELECT testdb_clone('regression_template')});
+my $take_own = sub {
+	return run($role, q{SELECT testdb_clone('regression_template') FROM generate_series(1, } . run($admin, $own) . ')');
+};
+$take_own->();
 ok(poll(sub { run($admin, $own) }, 5), q{a role's last spare is replaced, though another role has some});
+
+# Nor are another role's that are about to be restored, which one worker does.
+my $others =
+  run($admin, q{SELECT string_agg(quote_literal(testdb_clone('regression_template')), ',') FROM generate_series(1, 4)});
+$node->set_conf('reload', 'testdb.recycled' => 4);
+$node->use_point('recycle-taken wait');
+run($admin, "SELECT testdb_drop(name) FROM unnest(ARRAY[$others]) name");
+my $coming = q{SELECT count(*) FROM testdb_clones() WHERE state IN ('returned', 'restoring')};
+poll(sub { run($admin, $coming) == 4 }) or die 'nothing is to be restored';
+$take_own->();
+ok(poll(sub { run($admin, $own) }, 5), q{the same, though another role's are to be restored});
+is(run($admin, $coming), 4, 'which they still are');
+$node->set_conf('reload', 'testdb.recycled' => 0);
+$node->use_point('');
 $role->close;
 
 # A worker that was woken may be stopped. Then a later call that finds the last spare wakes all; each worker is stopped once, since any
