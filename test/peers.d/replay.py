@@ -37,10 +37,14 @@ class Transcript:
     def __init__(self):
         self.admin = connect()
         self.notices = []
-        self.admin.add_notice_handler(self.notices.append)
+        self.admin.add_notice_handler(self.notice)
+
+    def notice(self, diag):
+        # It is empty when this has returned.
+        self.notices.append(f"    {diag.severity} {diag.sqlstate} {diag.message_primary}")
 
     def run(self, text, *parameters, on=None, quiet=False):
-        """Quiet: what it returns depends on how fast others leave."""
+        """Quiet: what it returns, and warns of, depends on how fast others leave."""
         self.notices.clear()
         print(f"  {text}{' ' + repr(parameters) if parameters else ''}")
         try:
@@ -50,8 +54,9 @@ class Transcript:
         except psycopg.Error as error:
             diag = error.diag
             print(f"    {diag.sqlstate} {diag.message_primary} | {diag.message_detail} | {diag.message_hint}")
-        for diag in self.notices:
-            print(f"    {diag.severity} {diag.sqlstate} {diag.message_primary}")
+        if not quiet:
+            for notice in self.notices:
+                print(notice)
 
     def row(self, database):
         self.run(ROW, database)
