@@ -241,6 +241,7 @@ for my $point ('template-dropped', 'template-cleared')
 {
 	try_dropped($point) if wanted($point);
 }
+try_reload() if wanted('worker-start');
 try_early(@$_)
   for grep { wanted('start-begun') }[ 'testdb_clone', q{SELECT testdb_clone('%s')} ],
   [ 'testdb_prewarm', q{SELECT testdb_prewarm('%s', 1)} ],
@@ -248,7 +249,6 @@ try_early(@$_)
   [ 'testdb_rewind', q{SELECT testdb_rewind('%s')} ],
   [ 'testdb_keep', q{SELECT testdb_keep('%s')} ],
   [ 'testdb_drop', q{SELECT testdb_drop('%s')} ];
-try_reload() if wanted('worker-start');
 stop();
 
 if (wanted('clone-logged'))
