@@ -174,6 +174,7 @@ sub try_reload
 	my $stopped = sub {
 		return grep { state_of($_) eq 'T' } $node->pids_by_title(qr/postgres: .*testdb worker/);
 	};
+	restart();
 	my $nworkers = run($admin, 'SHOW testdb.workers');
 	$node->use_point('worker-start stop');
 	run($admin, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'testdb worker'});
