@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
 #include <sys/stat.h>
 
 #include "catalog/pg_tablespace_d.h"
@@ -467,7 +468,7 @@ testdb_worker_main(Datum main_arg)
 	debug_point("worker-start");
 #ifdef TESTDB_DEBUG
 	/* What BackgroundWorkerMain() did before that point, for tests of it. */
-	pqsignal(SIGHUP, SIG_IGN);
+	(void) signal(SIGHUP, SIG_IGN);
 #endif
 	space_take_place(worker_index);
 	connect_take_place(worker_index);
