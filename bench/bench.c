@@ -120,6 +120,8 @@ typedef struct Kind
 	void		(*once) (Client *client);	/* is repeated until the slice
 											 * ends */
 	void		(*end) (Client *client);	/* after a slice; may be NULL */
+	int			turns;			/* a slice has at least so many that count,
+								 * and at least one */
 	const char *role;			/* calls testdb in this role, so that no other
 								 * case's spares come into it; or NULL */
 	bool		no_spares;		/* needs testdb.spares = 0 */
@@ -870,7 +872,7 @@ static const Kind kinds[] = {
 	{.name = "cold", .once = cold_once,
 	.role = "bench_cold", .no_spares = true, .no_recycling = true, .one_client = true},
 	{.name = "spare", .begin = spare_begin, .once = spare_once, .one_client = true},
-	{.name = "first", .once = first_once, .one_client = true},
+	{.name = "first", .once = first_once, .turns = 5, .one_client = true},
 	{.name = "reconnect_tcp", .begin = reconnect_begin, .once = reconnect_once, .tcp = true},
 	{.name = "rewind", .begin = rewind_begin, .once = rewind_once, .end = rewind_end},
 	{.name = "rewind_tcp", .begin = rewind_begin, .once = rewind_once, .end = rewind_end,
@@ -909,8 +911,8 @@ begin_slice(Client *client)
 }
 
 /*
- * What one client does in a slice: at least one turn that counts, however long
- * that takes.
+ * What one client does in a slice, which may take longer for the least number
+ * of turns.
  */
 static void *
 run_client(void *arg)
@@ -918,6 +920,7 @@ run_client(void *arg)
 	Client	   *client = arg;
 	const Kind *kind = client->test->kind;
 	double		begun;
+	int			turns = 0;
 
 	current = client->test->text;
 	begin_slice(client);
@@ -930,7 +933,7 @@ run_client(void *arg)
 	client->counting = true;
 	do
 		kind->once(client);
-	while (now() < begun + slice);
+	while (++turns < kind->turns || now() < begun + slice);
 
 	if (kind->end != NULL)
 		kind->end(client);
