@@ -15,7 +15,6 @@
 #include "postgres.h"
 
 #include "commands/dbcommands.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -188,6 +187,29 @@ check_handed_out(const TestdbClone *clone, const char *name)
 }
 
 /*
+ * Return the place of the OID of the template with this name; it is InvalidOid
+ * if the name is not among the last ones for which this was called.
+ */
+static Oid *
+remembered_template(const char *name)
+{
+	static struct
+	{
+		NameData	name;
+		Oid			oid;
+	}			known[16];
+	static int	next = 0;
+
+	for (int i = 0; i < (int) lengthof(known); i++)
+		if (strcmp(NameStr(known[i].name), name) == 0)
+			return &known[i].oid;
+	next = (next + 1) % lengthof(known);
+	namestrcpy(&known[next].name, name);
+	known[next].oid = InvalidOid;
+	return &known[next].oid;
+}
+
+/*
  * Find the template, check that the caller may clone it, and return its OID.
  * *lease is set to the number of its own lease, or to 0 if testdb did not
  * create it.  After a server start, waits until the registry has been
@@ -199,11 +221,9 @@ check_handed_out(const TestdbClone *clone, const char *name)
 Oid
 get_template(const char *name, uint64 *lease)
 {
-	static Oid	last[16];		/* by a hash of the name */
 	DatabaseInfo info;
 	TestdbClone clone;
-	uint32		hash = hash_bytes((const unsigned char *) name, strlen(name));
-	Oid			oid = find_database_info(name, &last[hash % lengthof(last)], &info);
+	Oid			oid = find_database_info(name, remembered_template(name), &info);
 
 	if (!OidIsValid(oid))
 		ereport(ERROR,

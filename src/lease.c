@@ -50,6 +50,7 @@
 #include "utils/timestamp.h"
 
 #include "lease.h"
+#include "signals.h"
 
 #define LEASE_MAGIC		0x7465737A
 #define LEASE_VERSION	3
@@ -85,6 +86,8 @@ typedef struct KeptLease
 {
 	Oid			oid;			/* InvalidOid: none */
 	File		file;
+	uint32		removals;		/* registry_lease_removals() before it was
+								 * last found to be there */
 } KeptLease;
 
 static KeptLease kept[64];		/* by oid modulo their number */
@@ -184,14 +187,22 @@ lease_put(int fd, const LeaseFile *file)
 
 /*
  * Report whether a kept file is still there, and open: others may have removed
- * it, and fd.c may have closed it.
+ * it, and fd.c may have closed it.  As long as no process has removed any,
+ * that takes no system call.
  */
 static bool
-is_there(const KeptLease *keep)
+is_there(KeptLease *keep)
 {
+	uint32		removals = registry_lease_removals();
+	int			fd = FileGetRawDesc(keep->file);
 	struct stat st;
 
-	return fstat(FileGetRawDesc(keep->file), &st) == 0 && st.st_nlink > 0;
+	if (fd < 0)
+		return false;
+	if (keep->removals == removals)
+		return true;
+	keep->removals = removals;
+	return fstat(fd, &st) == 0 && st.st_nlink > 0;
 }
 
 /*
@@ -233,6 +244,7 @@ lease_open_kept(Oid oid, const char *path)
 		return FileGetRawDesc(keep->file);
 	if (OidIsValid(keep->oid))
 		close_kept(keep);
+	keep->removals = registry_lease_removals();
 	keep->file = PathNameOpenFile(path, O_WRONLY | PG_BINARY);
 	if (keep->file < 0)
 		return -1;
@@ -421,6 +433,7 @@ lease_remove(Oid oid)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m", path)));
+	registry_count_lease_removal();
 	fsync_fname(TESTDB_LEASE_DIR, true);
 }
 

@@ -125,6 +125,7 @@ registry_shmem_init(void)
 		pg_atomic_init_u64(&registry->settings_generation, 1);
 		pg_atomic_init_u32(&registry->settings_prepared, 0);
 		pg_atomic_init_u32(&registry->stuck, 0);
+		pg_atomic_init_u32(&registry->lease_removals, 0);
 		pg_atomic_init_u32(&registry->nwrites, 0);
 		pg_atomic_init_u64(&registry->refill_told, 0);
 		pg_atomic_init_u64(&registry->refill_soon, 0);

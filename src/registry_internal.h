@@ -83,6 +83,8 @@ typedef struct RegistrySharedState
 	pg_atomic_uint32 settings_prepared; /* 1 if a prepared transaction may
 										 * change it; no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
+	pg_atomic_uint32 lease_removals;	/* see registry_lease_removals; no
+										 * lock */
 	pg_atomic_uint32 nwrites;	/* see registry_count_write; no lock */
 	pg_atomic_uint64 refill_told;	/* when workers were woken for lack of
 									 * spares; 0 if one has looked since */

@@ -172,6 +172,26 @@ registry_is_stuck(void)
 }
 
 /*
+ * Count a lease whose file has been removed, before its clone's entry is.
+ */
+void
+registry_count_lease_removal(void)
+{
+	pg_atomic_fetch_add_u32(&registry->lease_removals, 1);
+}
+
+/*
+ * Return the number of leases whose files have been removed, which wraps
+ * around.  While it stays the same, a file that was there still is.  Takes no
+ * lock.
+ */
+uint32
+registry_lease_removals(void)
+{
+	return pg_atomic_read_u32(&registry->lease_removals);
+}
+
+/*
  * Count a transaction of a worker that changed shared catalogs, and so has
  * left, or will leave, a dead row in pg_database.
  */

@@ -20,6 +20,8 @@ extern bool registry_is_stuck(void);
 extern uint32 registry_room_changes(void);
 extern void registry_announce_room(void);
 extern bool registry_await_room(uint32 changes, long timeout_ms);
+extern void registry_count_lease_removal(void);
+extern uint32 registry_lease_removals(void);
 extern void registry_count_write(void);
 extern bool registry_take_writes(uint32 n);
 
