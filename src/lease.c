@@ -188,7 +188,8 @@ lease_put(int fd, const LeaseFile *file)
 /*
  * Report whether a kept file is still there, and open: others may have removed
  * it, and fd.c may have closed it.  As long as no process has removed any,
- * that takes no system call.
+ * that takes no system call: nothing but testdb removes or replaces them while
+ * the server runs.
  */
 static bool
 is_there(KeptLease *keep)

@@ -251,9 +251,8 @@ is($orphans, '', 'no directory is without a database');
 is(run($admin, 'SELECT count(*) FROM testdb_clones()'), 0, 'nothing is left in the end');
 is(join("\n", @bad_log), '', 'nothing bad is in the log');
 
-# A session that has had a database before, and so may have its lease's file open, writes to the one that is there now.
-run($admin, 'ALTER SYSTEM RESET testdb.recycled');
-run($admin, 'ALTER SYSTEM SET testdb.spares = 1');
+# A session that has had a database before has its lease's file open, until another removes that.
+run($admin, "ALTER SYSTEM SET testdb.$_") for 'recycled = 4', 'spares = 1';
 $node->reload;
 my $client = $node->session('postgres');
 my %seen;
@@ -262,21 +261,37 @@ poll(
 	sub {
 		my $name = run($client, q{SELECT testdb_clone('app_template')});
 		my $oid = oid_of($admin, $name);
-		$again = $name if ++$seen{$oid} > 2;
-		return 1 if defined $again;
+		$again = $oid if ++$seen{$oid} > 2;
 		run($client, "SELECT testdb_drop('$name')");
-		my $file = $node->data_dir . "/pg_testdb/clones/$oid";
 		poll(sub { $admin->query(qq{SELECT count(*) FROM testdb_clones() WHERE oid = $oid AND state = 'spare'}) });
-		system_or_bail('cp', '-p', $file, "$file.copy");
-		rename "$file.copy", $file or die "$file: $!";
-		return 0;
+		return defined $again;
 	});
 ok(defined $again, 'a session has been given the same database again and again');
+
+# The files of leases that it has open, without the folder.
+my $open = sub {
+	my @files = map { readlink($_) // '' } glob '/proc/' . $client->pid . '/fd/*';
+	return map { m{/pg_testdb/clones/(.*)} ? $1 : () } @files;
+};
+SKIP:
+{
+	skip 'what a process has open is not in /proc', 2 unless -d '/proc/self/fd';
+	ok((grep { $_ eq $again } $open->()), 'it has its lease open');
+	run($admin, 'ALTER SYSTEM SET testdb.recycled = 0');
+	$node->reload;
+	poll(
+		sub {
+			run($admin, q{SELECT testdb_drop(testdb_clone('app_template'))});
+			return !-e $node->data_dir . "/pg_testdb/clones/$again";
+		}) or die 'the lease stays';
+	run($client, q{SELECT testdb_drop(testdb_clone('app_template', 'app_last'))});
+	is(join(' ', grep { /deleted/ } $open->()), '', 'it has no longer when that was removed, and it has waited');
+}
+my $last = run($client, q{SELECT testdb_clone('app_template')});
 $node->kill_everything;
 $node->start;
 $admin = $node->session('postgres');
-is(run($admin, "SELECT state FROM testdb_clones WHERE name = '$again'"),
-	'leased', 'its lease was written to the file that had come in place of the first');
+is(run($admin, "SELECT state FROM testdb_clones WHERE name = '$last'"), 'leased', 'the next lease is not lost');
 
 $admin->close;
 is($node->stop, 1, 'the server shuts down');
