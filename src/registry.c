@@ -26,8 +26,8 @@
  * template_acquire and the scans acquire and release both.  Code that changes
  * the membership, or needs a consistent view of all entries, acquires the
  * registry lock exclusively, which implies exclusive access to all fields,
- * since mutexes are only acquired under it; except in end_wait and
- * sleep_for_spare (spares.c).  Callers of this module get copies.
+ * since mutexes are only acquired under it; except in end_wait (spares.c).
+ * Callers of this module get copies.
  *
  * Copyright (c) 2026, testdb contributors
  *

@@ -172,7 +172,8 @@ registry_is_stuck(void)
 }
 
 /*
- * Count a lease whose file has been removed, before its clone's entry is.
+ * Count a lease whose file has been removed, before its OID can be used for
+ * another database.
  */
 void
 registry_count_lease_removal(void)
@@ -188,7 +189,11 @@ registry_count_lease_removal(void)
 uint32
 registry_lease_removals(void)
 {
-	return pg_atomic_read_u32(&registry->lease_removals);
+	uint32		n = pg_atomic_read_u32(&registry->lease_removals);
+
+	/* The file is looked at after that. */
+	pg_read_barrier();
+	return n;
 }
 
 /*

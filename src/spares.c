@@ -167,19 +167,6 @@ count_spares(TemplateEntry *entry, Oid owner)
 }
 
 /*
- * Report whether others than this owner have requested spares of a template.
- * The mutex must be held.
- */
-static bool
-is_shared(const TemplateEntry *entry, Oid owner)
-{
-	for (int i = 0; i < MAX_DEMANDS; i++)
-		if (OidIsValid(entry->demands[i].owner) && entry->demands[i].owner != owner)
-			return true;
-	return false;
-}
-
-/*
  * Return the number of clones, of all owners, that are to be restored as
  * spares.  The mutex must be held.
  */
@@ -191,34 +178,32 @@ count_all_coming(const TemplateEntry *entry)
 }
 
 /*
+ * Return the number of an owner's clones that are to be restored as spares,
+ * or most if there are more.  The mutex must be held.
+ */
+static int
+count_coming_to(TemplateEntry *entry, Oid owner, int most)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	dlist_foreach(iter, &entry->coming)
+	{
+		if (n >= most)
+			break;
+		n += dlist_container(CloneEntry, node, iter.cur)->clone.owner == owner;
+	}
+	return n;
+}
+
+/*
  * Return the number of an owner's clones that are to be restored as spares.
  * The mutex must be held.
  */
 static int
 count_coming(TemplateEntry *entry, Oid owner)
 {
-	dlist_iter	iter;
-	int			n = 0;
-
-	if (!is_shared(entry, owner))
-		return count_all_coming(entry);
-	dlist_foreach(iter, &entry->coming)
-		n += dlist_container(CloneEntry, node, iter.cur)->clone.owner == owner;
-	return n;
-}
-
-/*
- * Return the number of an owner's spares and of those that will soon be, or
- * most or more if there are that many; *nspares is that of the spares.  They
- * are only looked at if others have requested some, too.  The mutex must be
- * held.
- */
-static int
-count_own(TemplateEntry *entry, Oid owner, int most, int *nspares)
-{
-	*nspares = is_shared(entry, owner) ? count_spares_to(entry, owner, most) :
-		entry->template.nclones[CLONE_SPARE];
-	return *nspares + (*nspares < most ? count_coming(entry, owner) : 0);
+	return count_coming_to(entry, owner, INT_MAX);
 }
 
 /*
@@ -429,7 +414,7 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 	TimestampTz now;
 	int			behind;
 	int			wanted;
-	int			nspares = 0;
+	int			nspares;
 
 	*refill = REFILL_NONE;
 	registry_prepare_to_own();
@@ -456,9 +441,12 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 		now = result == SPARE_TAKEN ? clone->created_at : GetCurrentTimestamp();
 		wanted = note_demand(template, wish->owner,
 							 result == SPARE_NONE && !wish->waiting, now);
-		if (result == SPARE_TAKEN &&
-			count_own(template, wish->owner, wanted, &nspares) < wanted)
-			*refill = tell_refill(now, nspares * 2 < wanted);
+		if (result == SPARE_TAKEN)
+		{
+			nspares = count_spares_to(template, wish->owner, wanted);
+			if (nspares + count_coming_to(template, wish->owner, wanted - nspares) < wanted)
+				*refill = tell_refill(now, nspares * 2 < wanted);
+		}
 	}
 	template_release(template);
 
@@ -488,7 +476,7 @@ static bool
 must_wait(TemplateEntry *entry, Oid owner)
 {
 	return !registry_is_stuck() && count_all_coming(entry) >= entry->nwaiting &&
-		count_coming(entry, owner) > 0 &&
+		count_coming_to(entry, owner, 1) > 0 &&
 		count_spares(entry, owner) < entry->nwaiting;
 }
 

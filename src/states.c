@@ -26,7 +26,8 @@
  *				tries to restore it until that succeeds.
  *	RETURNED	It was dropped, and is to be recycled: its row in pg_database has
  *				its new name, and is marked as invalid.
- *	RESTORING	Transitional: it is being restored to become a spare.
+ *	RESTORING	Transitional: it is being restored to become a spare.  Like those
+ *				that are RETURNED, in the template's list of clones to come.
  *	SPARE		The database is equal to the snapshot's version.  In the
  *				template's list of spares.
  *	TOUCHED		Was a spare; a session has been in it, which may have changed it:

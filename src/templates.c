@@ -238,9 +238,6 @@ registry_forget_template(Oid oid)
 	entry = template_find(oid);
 	if (entry != NULL)
 	{
-		/*
-		 * Sessions that wait for a spare read the list under the mutex alone.
-		 */
 		LWLockAcquire(entry->mutex, LW_EXCLUSIVE);
 		entry->template.has_snapshot = false;
 		entry->template.dropped = true;

@@ -218,9 +218,6 @@ registry_take_template_victim(Oid template_oid, TestdbClone *clone, bool *coming
 			needed = false;
 	if (needed && (victim = find_template_victim(held)) != NULL)
 	{
-		/*
-		 * Sessions that wait for a spare read the list under the mutex alone.
-		 */
 		LWLockAcquire(victim->mutex, LW_EXCLUSIVE);
 		found = take_clone_of(victim, clone);
 		LWLockRelease(victim->mutex);

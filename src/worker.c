@@ -465,6 +465,7 @@ void
 testdb_worker_main(Datum main_arg)
 {
 	worker_index = DatumGetInt32(main_arg);
+	/* Signals are blocked here: not for the action "wait". */
 	debug_point("worker-start");
 #ifdef TESTDB_DEBUG
 	/* What BackgroundWorkerMain() did before that point, for tests of it. */

@@ -29,11 +29,22 @@ my $admin = $node->connect_to('postgres');
 run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
 run($admin, 'CREATE DATABASE regression_other IS_TEMPLATE true');
 
-# How many spares there are of a template.
+# How many spares the superuser has of a template.
 sub spares
 {
 	my ($template) = @_;
-	return run($admin, "SELECT count(*) FROM testdb_clones() WHERE state = 'spare' AND template_name = '$template'");
+	return run(
+		$admin, qq{
+		SELECT count(*) FROM testdb_clones() c JOIN pg_database d USING (oid)
+		WHERE state = 'spare' AND template_name = '$template' AND datdba = 10});
+}
+
+# Waits until no worker looks by itself any more, as those do for a second that have created a spare.
+sub sleep_well
+{
+	my $asleep = time + 1.2;
+	poll(sub { time > $asleep && is_idle($admin) }) or die 'not idle';
+	return;
 }
 
 # Has two spares of each template ready, and the workers asleep.
@@ -80,7 +91,7 @@ $node->use_point('');
 ok(poll(sub { spares($_) >= 2 }, 5), "half of the spares are left: $_ has all again")
   for 'regression_template', 'regression_other';
 
-# Another role's spares are of no help. The workers that have created some look by themselves for a second.
+# Another role's spares are of no help.
 run($admin, 'CREATE ROLE regress_refill LOGIN');
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_prewarm TO regress_refill');
 run($admin, q{SELECT testdb_template_set('regression_template', 4), testdb_prewarm('regression_template', 4)});
@@ -89,18 +100,23 @@ my $own = q{SELECT count(*) FROM testdb_clones() c JOIN pg_database d USING (oid
 	WHERE state = 'spare' AND datdba = 'regress_refill'::regrole};
 run($role, q{SELECT testdb_prewarm('regression_template', 1)});
 poll(sub { run($admin, $own) }) or die 'no spare';
-my $asleep = time + 1.2;
-poll(sub { time > $asleep && is_idle($admin) }) or die 'not idle';
+sleep_well();
 my $take_own = sub {
 	return run($role, q{SELECT testdb_clone('regression_template') FROM generate_series(1, } . run($admin, $own) . ')');
 };
 $take_own->();
 ok(poll(sub { run($admin, $own) }, 5), q{a role's last spare is replaced, though another role has some});
 
-# Nor are another role's that are about to be restored, which one worker does.
+# Nor are another role's that are about to be restored, which one worker does, even if that role has asked for none since the start.
 my $others =
   run($admin, q{SELECT string_agg(quote_literal(testdb_clone('regression_template')), ',') FROM generate_series(1, 4)});
-$node->set_conf('reload', 'testdb.recycled' => 4);
+$_->close for $admin, $role;
+$node->set_conf('restart', 'testdb.recycled' => 4);
+$admin = $node->connect_to('postgres');
+$role = $node->connect_to('postgres', user => 'regress_refill');
+run($role, q{SELECT testdb_prewarm('regression_template', 1)});
+poll(sub { run($admin, $own) }) or die 'no spare';
+sleep_well();
 $node->use_point('recycle-taken wait');
 run($admin, "SELECT testdb_drop(name) FROM unnest(ARRAY[$others]) name");
 my $coming = q{SELECT count(*) FROM testdb_clones() WHERE state IN ('returned', 'restoring')};
@@ -117,6 +133,7 @@ $role->close;
 for my $stopped ($node->worker_pids)
 {
 	prepare();
+	sleep_well();
 	kill 'STOP', $stopped;
 	my $clone = 'SELECT ' . join ', ', ("testdb_clone('regression_template')") x (spares('regression_template') - 1);
 	run($admin, $clone);
