@@ -613,5 +613,5 @@ sub log_of
 		  && !
 		  /could not (?:send|receive) data|could not serialize|unexpected pageaddr|could not remove shared memory segment/
 	  }
-	  split /\n/, slurp_file($server->logfile);
+	  split /\n/, $server->log_text(0);
 }

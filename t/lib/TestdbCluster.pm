@@ -928,6 +928,31 @@ sub is_same_database
 
 =pod
 
+=item $node->log_text($from)
+
+The server's log from this byte on, but for what the C library says of processes that are ended after another has crashed: PostgreSQL's
+quickdie() reports to the client in its signal handler, which may have interrupted malloc().
+
+=cut
+
+sub log_text
+{
+	my ($self, $from) = @_;
+	return _without_malloc(PostgreSQL::Test::Utils::slurp_file($self->logfile, $from));
+}
+
+# A part of a log without that.
+sub _without_malloc
+{
+	my ($text) = @_;
+	my $said = qr/^(?:Fatal glibc error: malloc|\w+\(\): |corrupted |double free )[^\n]*\n/m;
+	$text =~ s{terminating any other active server processes\n\K(.*?)(?=[^\n]*all server processes terminated|\z)}
+	  { my $ending = $1; $ending =~ s/$said//gr }egs;
+	return $text;
+}
+
+=pod
+
 =item $node->complaints($pattern, @provoked)
 
 The entries of the server's log since the last call, each with all its lines, that match the pattern, but for those that match one of
@@ -942,7 +967,7 @@ sub complaints
 	my @entries;
 
 	$self->{log_position} += length $text;
-	for my $line (split /\n/, $text)
+	for my $line (split /\n/, _without_malloc($text))
 	{
 		# A line without a level is the rest of a message, or its detail.
 		if ($line =~ /^[^"]*? (LOG|WARNING|ERROR|FATAL|PANIC|NOTICE|INFO|DEBUG\d):  |^TRAP/ || !@entries)
@@ -969,8 +994,7 @@ the log is now.
 sub log_lines
 {
 	my ($self, $from, $pattern, $harmless) = @_;
-	my @lines = grep { $_ =~ $pattern && $_ !~ $harmless } split /\n/,
-	  PostgreSQL::Test::Utils::slurp_file($self->logfile, $from);
+	my @lines = grep { $_ =~ $pattern && $_ !~ $harmless } split /\n/, $self->log_text($from);
 	return (-s $self->logfile, @lines);
 }
 
