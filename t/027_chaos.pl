@@ -347,7 +347,8 @@ package Client
 			elsif (!$client->is_open) { $clone->{sure} = 0; return undef }
 			else                      { $clone->{sure} = 0 }
 		}
-		if (rand() < 0.15 && $client->do('BEGIN') && $client->do('CREATE TABLE prepared (i int)'))
+		# A second one would wait for the first, for ever.
+		if (!$clone->{gid} && rand() < 0.15 && $client->do('BEGIN') && $client->do('CREATE TABLE prepared (i int)'))
 		{
 			my $gid = "regress $self->{label} " . ++$self->{gids};
 			$clone->{gid} = $gid if $client->do("PREPARE TRANSACTION '$gid'") || !$client->is_open;
