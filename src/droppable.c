@@ -337,6 +337,10 @@ droppable_describe_lockers(Oid oid, TransactionId changer)
  * Count the transactions within a database that lock it, or are the
  * transaction changer: open ones of sessions that are connected to it, and
  * prepared ones.
+ *
+ * A session that is connecting locks its database before it is known by it in
+ * the backend status array, and may wait for a catalog that another session
+ * in there has locked.
  */
 void
 droppable_count_lockers_within(Oid oid, TransactionId changer, int *nsessions,
@@ -349,9 +353,9 @@ droppable_count_lockers_within(Oid oid, TransactionId changer, int *nsessions,
 		" WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
 		" AND ((l.locktype = 'object' AND l.database = 0 AND l.classid = 1262 AND l.objid = $1[1])"
 		" OR (l.locktype = 'transactionid' AND l.transactionid::text = $1[2]::text)))"
-		" SELECT count(a.pid), count(p.gid)"
+		" SELECT count(h.pid) FILTER (WHERE coalesce(a.datid, $1[1]) = $1[1]), count(p.gid)"
 		" FROM held h"
-		" LEFT JOIN pg_stat_get_activity(NULL) a ON a.pid = h.pid AND a.datid = $1[1]"
+		" LEFT JOIN pg_stat_get_activity(NULL) a ON a.pid = h.pid"
 		" LEFT JOIN pg_lock_status() x ON h.pid IS NULL AND x.pid IS NULL"
 		" AND x.locktype = 'transactionid' AND x.granted"
 		" AND x.virtualtransaction = h.vxid"

@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
+use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use TestdbCluster;
@@ -199,6 +200,24 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 	run($client, $drop);
 	$node->is_restored($state, 'nothing is left');
 	is(run($admin, "SELECT state FROM pg_stat_activity WHERE pid = $worker"), 'idle', 'the worker is idle again');
+}
+
+# Somebody who is connecting to the clone has locked it, and waits for a catalog that another session in there has locked. Nobody knows
+# yet which database he is connecting to.
+{
+	my $oid = oid_of($admin, run($admin, $clone));
+	my $holder = $node->connect_to('regression_clone');
+	run($holder, 'BEGIN; LOCK TABLE pg_class');
+	unlink $node->data_dir . "/base/$oid/pg_internal.init" or die $!;
+	my $psql =
+	  IPC::Run::start([ 'psql', '-X', '-h', $node->host, '-p', $node->port, '-c', 'SELECT 1', 'regression_clone' ],
+		'&>', \my $out);
+	poll(sub { run($admin, "SELECT count(*) FROM pg_locks WHERE database = $oid AND NOT granted") })
+	  or die 'nobody waits';
+	is($admin->query($drop), 't', 'a clone to which somebody is connecting is dropped') or diag $admin->message;
+	$holder->close;
+	$psql->finish;
+	$node->is_restored($state, 'nothing is left of that');
 }
 
 is(($node->worker_pids)[0], $worker, 'it has been the same worker all the time');
