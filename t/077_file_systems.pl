@@ -50,6 +50,8 @@ testdb.recycled = 2
 		CREATE TABLE big AS SELECT i, repeat(md5(i::text), 30) AS t FROM generate_series(1, 50000) i;
 		CREATE TABLE small (id serial PRIMARY KEY, t text);
 		INSERT INTO small (t) VALUES ('template')});
+	# What reads it later sets no hint bits, which the background writer would write to its files at some time.
+	$node->safe_psql('regression_template', 'VACUUM (FREEZE)');
 	run($admin, 'CHECKPOINT');
 	my $template = oid_of($admin, 'regression_template');
 	my $size = run($admin, "SELECT pg_database_size($template)");
