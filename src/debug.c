@@ -12,8 +12,8 @@
  * with a FATAL error, like pg_terminate_backend(), and with "error" it raises
  * an error that is caught like any other.  With "wait" it waits until the
  * parameter is changed, and with "stop" it stops itself, until it gets
- * SIGCONT.  t/013_killed_at_points.pl and the two files after
- * it test all points.
+ * SIGCONT.  t/013_killed_at_points.pl and the two files after it test all
+ * points.
  *
  * At debug_planted("name"), the action "plant" causes a mistake, for tests of
  * the checks that should detect it.

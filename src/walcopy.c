@@ -103,15 +103,15 @@ log_drop(Oid oid, Oid tablespace)
 }
 
 /*
- * The same for the directory of a database that was never committed, and
- * flush the record: WAL may have a record that creates the directory, since
- * the last checkpoint, so recovery would create it again.  Its lease may be
- * removed then.
+ * The same for the directory of a database that was never committed: WAL may
+ * have a record that creates the directory, since the last checkpoint, so
+ * recovery would create it again.  Its lease may be removed when the record
+ * is flushed, see database_flush_all.
  */
 void
 database_log_removal(Oid oid, Oid tablespace)
 {
-	XLogFlush(log_drop(oid, tablespace));
+	(void) log_drop(oid, tablespace);
 }
 
 /*

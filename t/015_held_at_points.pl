@@ -176,8 +176,7 @@ sub try_reload
 	};
 	restart();
 	my $nworkers = run($admin, 'SHOW testdb.workers');
-	my $there = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'testdb worker'};
-	poll(sub { run($admin, $there) == $nworkers }) or die 'there are not all workers';
+	poll(sub { is_idle($admin) }) or die 'there are not all workers';
 	$node->use_point('worker-start stop');
 	run($admin, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'testdb worker'});
 	my @pids;

@@ -29,14 +29,15 @@ my $admin = $node->connect_to('postgres');
 run($admin, 'CREATE DATABASE regression_template IS_TEMPLATE true');
 run($admin, 'CREATE DATABASE regression_other IS_TEMPLATE true');
 
-# How many spares the superuser has of a template.
+# How many spares a role has of a template: the superuser, unless another is named.
 sub spares
 {
-	my ($template) = @_;
+	my ($template, $role) = @_;
+	my $owner = $role ? "'$role'::regrole" : 10;
 	return run(
 		$admin, qq{
 		SELECT count(*) FROM testdb_clones() c JOIN pg_database d USING (oid)
-		WHERE state = 'spare' AND template_name = '$template' AND datdba = 10});
+		WHERE state = 'spare' AND template_name = '$template' AND datdba = $owner});
 }
 
 # Waits until no worker looks by itself any more, as those do for a second that have created a spare.
@@ -96,16 +97,15 @@ run($admin, 'CREATE ROLE regress_refill LOGIN');
 run($admin, 'GRANT EXECUTE ON FUNCTION testdb_clone, testdb_prewarm TO regress_refill');
 run($admin, q{SELECT testdb_template_set('regression_template', 4), testdb_prewarm('regression_template', 4)});
 my $role = $node->connect_to('postgres', user => 'regress_refill');
-my $own = q{SELECT count(*) FROM testdb_clones() c JOIN pg_database d USING (oid)
-	WHERE state = 'spare' AND datdba = 'regress_refill'::regrole};
+my $own = sub { return spares('regression_template', 'regress_refill') };
 run($role, q{SELECT testdb_prewarm('regression_template', 1)});
-poll(sub { run($admin, $own) }) or die 'no spare';
+poll($own) or die 'no spare';
 sleep_well();
 my $take_own = sub {
-	return run($role, q{SELECT testdb_clone('regression_template') FROM generate_series(1, } . run($admin, $own) . ')');
+	return run($role, q{SELECT testdb_clone('regression_template') FROM generate_series(1, } . $own->() . ')');
 };
 $take_own->();
-ok(poll(sub { run($admin, $own) }, 5), q{a role's last spare is replaced, though another role has some});
+ok(poll($own, 5), q{a role's last spare is replaced, though another role has some});
 
 # Nor are another role's that are about to be restored, which one worker does, even if that role has asked for none since the start.
 my $others =
@@ -115,14 +115,14 @@ $node->set_conf('restart', 'testdb.recycled' => 4);
 $admin = $node->connect_to('postgres');
 $role = $node->connect_to('postgres', user => 'regress_refill');
 run($role, q{SELECT testdb_prewarm('regression_template', 1)});
-poll(sub { run($admin, $own) }) or die 'no spare';
+poll($own) or die 'no spare';
 sleep_well();
 $node->use_point('recycle-taken wait');
 run($admin, "SELECT testdb_drop(name) FROM unnest(ARRAY[$others]) name");
 my $coming = q{SELECT count(*) FROM testdb_clones() WHERE state IN ('returned', 'restoring')};
 poll(sub { run($admin, $coming) == 4 }) or die 'nothing is to be restored';
 $take_own->();
-ok(poll(sub { run($admin, $own) }, 5), q{the same, though another role's are to be restored});
+ok(poll($own, 5), q{the same, though another role's are to be restored});
 is(run($admin, $coming), 4, 'which they still are');
 $node->set_conf('reload', 'testdb.recycled' => 0);
 $node->use_point('');
