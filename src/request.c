@@ -78,7 +78,7 @@
 /* How long to wait for a first worker before reporting its absence, ms. */
 #define NO_WORKER_GRACE		5000
 
-/* How long new sessions wait for worker 0 at the server's start, in ms. */
+/* How long request_let_start waits for worker 0 at most, in ms. */
 #define START_GRACE			5000
 
 /* Interval at which a waiting session checks on its worker, ms. */
@@ -750,8 +750,11 @@ sleep_until_ready(TimestampTz deadline)
 /*
  * Give worker 0 time to rebuild the registry, if the server has just started:
  * it also opens clones that were handed out just before a crash.  For a new
- * session that is not in a database yet.  Waits no longer than START_GRACE
- * since the first of them, so that recovery does not count.
+ * session that is not in a database yet, or a command that core would execute
+ * otherwise.  Waits no longer than START_GRACE since the first call, so that
+ * recovery does not count; not at all for pg_upgrade, which has no workers.
+ *
+ * Errors: interrupts.
  */
 void
 request_let_start(void)
@@ -759,7 +762,7 @@ request_let_start(void)
 	uint64		first = 0;
 	TimestampTz now;
 
-	if (request_is_ready() || RecoveryInProgress())
+	if (request_is_ready() || RecoveryInProgress() || IsBinaryUpgrade)
 		return;
 	now = GetCurrentTimestamp();
 	if (pg_atomic_compare_exchange_u64(&requests->first_at, &first, now))

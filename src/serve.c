@@ -757,6 +757,20 @@ clear_template(Oid oid)
 }
 
 /*
+ * Just after the server's start, wait until worker 0 has rebuilt the registry,
+ * for a limited time, if the statement depends on it: sessions in the workers'
+ * database are let in before that.  A DROP DATABASE does even if no commands
+ * are served, since it may drop a template.
+ */
+static void
+await_start(Node *stmt, ProcessUtilityContext context)
+{
+	if (IsUnderPostmaster &&
+		(IsA(stmt, DropdbStmt) || (IsA(stmt, CreatedbStmt) && may_serve(context))))
+		request_let_start();
+}
+
+/*
  * Serve a command, if it is a suitable CREATE or DROP DATABASE; false if it
  * must be passed on to core.
  */
@@ -782,6 +796,7 @@ serve_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree
 	Node	   *stmt = pstmt->utilityStmt;
 	Oid			template = InvalidOid;
 
+	await_start(stmt, context);
 	if (IsA(stmt, DropdbStmt))
 		template = find_dropped_template((DropdbStmt *) stmt);
 	if (!serve(stmt, context))

@@ -149,6 +149,7 @@ sub try_early
 	$node->restart;
 	$admin = $node->connect_to('postgres');
 	my $client = $node->connect_to('postgres');
+	run($client, 'SET testdb.serve_create_database = on');
 	$client->send(sprintf $statement, $name);
 	ok( poll(
 			sub {
@@ -161,6 +162,7 @@ sub try_early
 	$client->result;
 	is($client->message, '', "$what: and is answered");
 	$node->leave($client, $admin);
+	run($admin, 'DROP DATABASE IF EXISTS regression_early');
 	run($admin, "SELECT testdb_drop_all()");
 	%held = ();
 	return;
@@ -250,7 +252,9 @@ try_early(@$_)
   [ 'testdb_reset', q{SELECT testdb_reset('%s')} ],
   [ 'testdb_rewind', q{SELECT testdb_rewind('%s')} ],
   [ 'testdb_keep', q{SELECT testdb_keep('%s')} ],
-  [ 'testdb_drop', q{SELECT testdb_drop('%s')} ];
+  [ 'testdb_drop', q{SELECT testdb_drop('%s')} ],
+  [ 'CREATE DATABASE', 'CREATE DATABASE regression_early TEMPLATE %s' ],
+  [ 'DROP DATABASE', 'DROP DATABASE %s' ];
 stop();
 
 if (wanted('clone-logged'))

@@ -22,8 +22,16 @@ our $full_page_writes = 1;
 our $base_checksum;
 our %known;    # clones that are handed out, by name: acked, attempted
 our %tried;    # names for CREATE DATABASE of which nobody was told whether it has been done
-our %seen =
-  (killed => {}, served => 0, free => 0, survivors => 0, amcheck => 0, dropping => 0, clones => 0, drops => 0);
+our %seen = (
+	killed => {},
+	served => 0,
+	by_core => 0,
+	free => 0,
+	survivors => 0,
+	amcheck => 0,
+	dropping => 0,
+	clones => 0,
+	drops => 0);
 our $newest = PostgreSQL::Test::Utils::tempdir . '/newest';    # a file with the value of newest_counter()
 my $amcheck = has_contrib('amcheck');
 
@@ -126,10 +134,11 @@ sub remove_orphans
 	return;
 }
 
-# Everything that must hold after a restart; returns what does not.
+# Everything that must hold after a restart; returns what does not. $by_core says that PostgreSQL may have executed a CREATE
+# DATABASE itself, since workers ended with the postmaster.
 sub check_all
 {
-	my ($dropping, $sync) = @_;
+	my ($dropping, $sync, $by_core) = @_;
 	my @wrong;
 	my $admin = try_session('postgres');
 
@@ -164,6 +173,16 @@ sub check_all
 	my $invalid = $admin->query('SELECT datname FROM pg_database WHERE datconnlimit = -2');
 	push @wrong, "invalid database $invalid" if $invalid;
 
+	if ($by_core)
+	{
+		for my $name (grep { !exists $clone{$_} } sort keys(%tried), grep { $known{$_}{unsure} } keys %known)
+		{
+			next unless $admin->query("SELECT count(*) FROM pg_database WHERE datname = '$name'");
+			$admin->do("DROP DATABASE $name") or push @wrong, "dropping $name: " . $admin->message;
+			delete $known{$name};
+			$seen{by_core}++;
+		}
+	}
 	# By CREATE DATABASE: there and whole, as is looked at below, or not at all.
 	for my $name (sort keys %tried)
 	{
