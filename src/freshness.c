@@ -368,8 +368,11 @@ wait_for_purge(Oid role, TimestampTz start)
 static void
 purge_role(Oid role)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start;
 
+	/* Spares from before the server's start are removed, too, when known. */
+	request_let_start();
+	start = GetCurrentTimestamp();
 	wait_for_purge(role, start);
 	LockSharedObject(AuthIdRelationId, role, 0, AccessExclusiveLock);
 	UnlockSharedObject(AuthIdRelationId, role, 0, AccessExclusiveLock);

@@ -752,7 +752,8 @@ sleep_until_ready(TimestampTz deadline)
  * it also opens clones that were handed out just before a crash.  For a new
  * session that is not in a database yet, or a command that core would execute
  * otherwise.  Waits no longer than START_GRACE since the first call, so that
- * recovery does not count; not at all for pg_upgrade, which has no workers.
+ * recovery does not count; not at all in single-user mode and for pg_upgrade,
+ * which have no workers.
  *
  * Errors: interrupts.
  */
@@ -762,7 +763,7 @@ request_let_start(void)
 	uint64		first = 0;
 	TimestampTz now;
 
-	if (request_is_ready() || RecoveryInProgress() || IsBinaryUpgrade)
+	if (!IsUnderPostmaster || IsBinaryUpgrade || request_is_ready() || RecoveryInProgress())
 		return;
 	now = GetCurrentTimestamp();
 	if (pg_atomic_compare_exchange_u64(&requests->first_at, &first, now))

@@ -765,8 +765,7 @@ clear_template(Oid oid)
 static void
 await_start(Node *stmt, ProcessUtilityContext context)
 {
-	if (IsUnderPostmaster &&
-		(IsA(stmt, DropdbStmt) || (IsA(stmt, CreatedbStmt) && may_serve(context))))
+	if (IsA(stmt, DropdbStmt) || (IsA(stmt, CreatedbStmt) && may_serve(context)))
 		request_let_start();
 }
 

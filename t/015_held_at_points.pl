@@ -142,8 +142,9 @@ sub try_dropped
 # Somebody calls when the server has started, but what testdb made is not yet known: the clone that is to be cloned is.
 sub try_early
 {
-	my ($what, $statement) = @_;
+	my ($what, $statement, @before) = @_;
 	my $name = clone();
+	run($admin, $_) for @before;
 	$node->set_point('start-begun wait');
 	$admin->close;
 	$node->restart;
@@ -253,8 +254,15 @@ try_early(@$_)
   [ 'testdb_rewind', q{SELECT testdb_rewind('%s')} ],
   [ 'testdb_keep', q{SELECT testdb_keep('%s')} ],
   [ 'testdb_drop', q{SELECT testdb_drop('%s')} ],
-  [ 'CREATE DATABASE', 'CREATE DATABASE regression_early TEMPLATE %s' ],
-  [ 'DROP DATABASE', 'DROP DATABASE %s' ];
+  [ 'CREATE DATABASE', 'CREATE DATABASE regression_early TEMPLATE %s' ], [ 'DROP DATABASE', 'DROP DATABASE %s' ],
+  [
+	'DROP ROLE',
+	'DROP ROLE regression_leaver',
+	'CREATE ROLE regression_leaver SUPERUSER',
+	'SET SESSION AUTHORIZATION regression_leaver',
+	"SELECT testdb_prewarm('$template', 1)",
+	'RESET SESSION AUTHORIZATION'
+  ];
 stop();
 
 if (wanted('clone-logged'))
