@@ -299,7 +299,7 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			{
 				registry_settings_changed();
 				if (event == XACT_EVENT_PRE_PREPARE)
-					registry_settings_prepared(true);
+					registry_settings_prepared();
 			}
 			if (in_template &&
 				(event == XACT_EVENT_PRE_PREPARE ||
@@ -322,6 +322,9 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			forget_notes();
 			break;
 		case XACT_EVENT_PREPARE:
+			/* Again, since others could not see that it is prepared before. */
+			if (settings_changed)
+				registry_settings_prepared();
 			forget_notes();
 			break;
 		default:

@@ -80,8 +80,8 @@ typedef struct RegistrySharedState
 								 * raised by registry_take_expired */
 	pg_atomic_uint64 settings_generation;	/* incremented by each change of
 											 * pg_db_role_setting; no lock */
-	pg_atomic_uint32 settings_prepared; /* 1 if a prepared transaction may
-										 * change it; no lock */
+	pg_atomic_uint32 settings_prepared; /* see registry_settings_in_doubt; no
+										 * lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
 	pg_atomic_uint32 lease_removals;	/* see registry_lease_removals; no
 										 * lock */

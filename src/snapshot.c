@@ -932,6 +932,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 				TestdbTemplate *template, int *nprepared)
 {
 	TemplateRow row;
+	uint32		doubt;
 	bool		behind;
 	bool		idle = false;
 
@@ -939,8 +940,9 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	registry_check_installed();
 	AcceptInvalidationMessages();
 	snapshot_check_identity(oid, name, lease);
-	if (registry_has_settings_prepared() && database_count_prepared(NULL) == 0)
-		registry_settings_prepared(false);
+	doubt = registry_settings_in_doubt();
+	if (doubt != 0 && database_count_prepared(NULL) == 0)
+		registry_settings_settled(doubt);
 	if (!database_read_row(oid, &row))
 		elog(ERROR, "cache lookup failed for database %u", oid);
 	if (!read_entry(oid, template))

@@ -460,23 +460,37 @@ registry_settings_generation(void)
 }
 
 /*
- * Record whether there may be a prepared transaction whose commit will change
- * pg_db_role_setting unnoticed: as long as there is one, no template's
- * configuration parameters are considered known.  Takes no lock.
+ * Record that a transaction is being prepared, or has been, whose commit will
+ * change pg_db_role_setting unnoticed: as long as there may be one, no
+ * template's configuration parameters are considered known.  Takes no lock.
  */
 void
-registry_settings_prepared(bool prepared)
+registry_settings_prepared(void)
 {
-	pg_atomic_write_u32(&registry->settings_prepared, prepared ? 1 : 0);
+	(void) pg_atomic_fetch_add_u32(&registry->settings_prepared, 1);
 }
 
 /*
- * Report what registry_settings_prepared has recorded.  Takes no lock.
+ * Return 0 if there is no such transaction; otherwise a number that is to be
+ * passed to registry_settings_settled, if there is no prepared transaction
+ * after this call.  Takes no lock.
  */
-bool
-registry_has_settings_prepared(void)
+uint32
+registry_settings_in_doubt(void)
 {
-	return pg_atomic_read_u32(&registry->settings_prepared) != 0;
+	return pg_atomic_read_u32(&registry->settings_prepared);
+}
+
+/*
+ * Record that all such transactions have ended, unless one was prepared since
+ * registry_settings_in_doubt returned this number.  They may have changed
+ * pg_db_role_setting.  Takes no lock.
+ */
+void
+registry_settings_settled(uint32 doubt)
+{
+	registry_settings_changed();
+	(void) pg_atomic_compare_exchange_u32(&registry->settings_prepared, &doubt, 0);
 }
 
 /*

@@ -153,5 +153,35 @@ for my $how ('an open transaction', 'a prepared transaction')
 }
 is(orphans(), '', 'still none');
 
+# The template's own settings, changed by a transaction that was prepared before its spares were made, or before the server's start:
+# they are in the first clone after its commit.
+for my $when ('before the spares', 'before the start')
+{
+	my $value = $when =~ /start/ ? '17MB' : '16MB';
+	my $setting = sub {
+		my $name = run($admin, "SELECT testdb_clone('$template')");
+		my $client = $node->session($name);
+		my $is = run($client, 'SHOW work_mem');
+		$node->leave($client, $admin);
+		run($admin, "SELECT testdb_drop('$name')");
+		return $is;
+	};
+	my $before = $setting->();
+	my $client = $node->session('postgres');
+	run($client, $_)
+	  for 'BEGIN', "ALTER DATABASE $template SET work_mem = '$value'", q{PREPARE TRANSACTION 'regress settings'};
+	$node->leave($client, $admin);
+	if ($when =~ /start/)
+	{
+		$admin->close;
+		$node->restart;
+		$admin = $node->session('postgres');
+	}
+	run($admin, "SELECT testdb_prewarm('$template', 3)");
+	is($setting->(), $before, "settings prepared $when: not committed yet");
+	run($admin, q{COMMIT PREPARED 'regress settings'});
+	is($setting->(), $value, "settings prepared $when: in the first clone after the commit");
+}
+
 $node->stop;
 done_testing();
