@@ -64,6 +64,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
@@ -216,7 +217,7 @@ classify_database(void)
 	TestdbClone clone;
 
 	known_epoch = registry_epoch();
-	if (first && IsUnderPostmaster && !request_is_ready())
+	if (first && IsUnderPostmaster && !request_is_ready() && !RecoveryInProgress())
 		check_not_interrupted();
 	if (first && registry_lookup(MyDatabaseId, &clone))
 	{

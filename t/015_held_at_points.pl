@@ -13,6 +13,7 @@ use lib "$FindBin::RealBin/lib";
 
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TestdbCluster;
 use TestdbPoints;
 use TestdbSteps;
 use TestdbTest;
@@ -237,6 +238,31 @@ sub try_checkpoint
 	return;
 }
 
+# A base backup is taken while a clone is being reset, so its lease says so, for ever on a standby: there WAL brings the files.
+sub try_backup
+{
+	my $what = 'backup during a reset';
+	my $name = clone();
+	write_to($name);
+	my $client = hold_at('restore-content', "SELECT testdb_reset('$name')");
+	$node->backup('during', backup_options => [ '--checkpoint', 'fast' ]);
+	$node->use_point('');
+	$client->result;
+	is($client->message, '', "$what: the reset succeeds");
+	$node->leave($client, $admin);
+	my $standby = TestdbCluster->new('standby');
+	$standby->init_from_backup($node, 'during', has_streaming => 1);
+	$standby->start;
+	run($admin, 'SELECT pg_switch_wal()');
+	$node->wait_for_catchup($standby);
+	my $content = q{SELECT md5(string_agg(i || t, NULL ORDER BY i)), to_regclass('own') FROM base};
+	is( $standby->in_database($name, $content),
+		$node->in_database($name, $content),
+		"$what: the standby has the same clone");
+	$standby->stop;
+	return;
+}
+
 new_cluster('held', "wal_level = minimal\nmax_wal_senders = 0");
 for my $case (@damaged)
 {
@@ -270,6 +296,13 @@ if (wanted('clone-logged'))
 	new_cluster('held_logged', 'wal_level = replica');
 	try_follower();
 	try_removed();
+	stop();
+}
+
+if (wanted('restore-content'))
+{
+	new_cluster('held_backup', 'wal_level = replica', undef, allows_streaming => 1);
+	try_backup();
 	stop();
 }
 
