@@ -79,6 +79,7 @@
 #include "request.h"
 #include "seal.h"
 #include "sessions.h"
+#include "start.h"
 #include "templates.h"
 #include "testdb.h"
 
@@ -615,7 +616,7 @@ testdb_template_begin(PG_FUNCTION_ARGS)
 		before_shmem_exit(build_exit, (Datum) 0);
 	registered = true;
 	register_session_scope();
-	request_wait_until_ready(deadline);
+	start_wait(deadline);
 
 	build = find_or_build(&wanted, deadline, &database);
 	values[0] = NameGetDatum(&database);
@@ -658,7 +659,7 @@ get_build_request(FunctionCallInfo fcinfo, RequestKind kind, RequestArgs *args)
 	args->database = find_database(name);
 	if (!OidIsValid(args->database))
 		return false;
-	request_await_start();
+	start_await();
 	args->lease = check_owned(args->database, name);
 	if (!registry_lookup(args->database, &clone) || clone.lease != args->lease)
 		report_no_database(name);
@@ -945,7 +946,7 @@ testdb_template_drop(PG_FUNCTION_ARGS)
 	}
 	else
 		get_build_arguments(fcinfo, &wanted);
-	request_wait_until_ready(deadline);
+	start_wait(deadline);
 	if (wanted.fingerprint[0] != '\0' && read_claim(&wanted, &other))
 		report_being_built(&other);
 
@@ -1010,7 +1011,7 @@ testdb_builds(PG_FUNCTION_ARGS)
 
 	testdb_check_library();
 	if (!RecoveryInProgress())
-		request_await_start();
+		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 
 	LWLockAcquire(builds->lock, LW_SHARED);

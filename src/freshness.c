@@ -93,6 +93,7 @@
 #include "request.h"
 #include "signals.h"
 #include "spares.h"
+#include "start.h"
 #include "templates.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
@@ -207,26 +208,31 @@ check_not_interrupted(void)
 
 /*
  * Determine what this session's database is, at its first transaction and
- * whenever a template has been entered or forgotten.
+ * whenever a template has been entered or forgotten.  A clone is found at the
+ * first, unless the registry is being rebuilt at that time.
  */
 static void
 classify_database(void)
 {
+	static bool looked_up = false;
 	bool		first = known_epoch == 0;
 	bool		in_clone = false;
+	bool		ready = start_is_ready();
 	TestdbClone clone;
 
 	known_epoch = registry_epoch();
-	if (first && IsUnderPostmaster && !request_is_ready() && !RecoveryInProgress())
+	if (first && IsUnderPostmaster && !ready && !RecoveryInProgress())
 		check_not_interrupted();
-	if (first && registry_lookup(MyDatabaseId, &clone))
+	if (!looked_up && registry_lookup(MyDatabaseId, &clone))
 	{
+		looked_up = true;
 		/* Without postmaster: no workers, and no shared memory at that time. */
 		if (IsUnderPostmaster)
 			on_proc_exit(freshness_left, ObjectIdGetDatum(MyDatabaseId));
 		check_not_spare(&clone);
 		in_clone = registry_touch(MyDatabaseId);
 	}
+	looked_up = looked_up || ready;
 	in_template = registry_is_template(MyDatabaseId);
 	if ((in_template || in_clone) && !exit_registered)
 	{
@@ -375,7 +381,7 @@ purge_role(Oid role)
 	TimestampTz start;
 
 	/* Spares from before the server's start are removed, too, when known. */
-	request_let_start();
+	start_let();
 	start = GetCurrentTimestamp();
 	wait_for_purge(role, start);
 	LockSharedObject(AuthIdRelationId, role, 0, AccessExclusiveLock);

@@ -36,6 +36,7 @@
 #include "signals.h"
 #include "snapshot.h"
 #include "spares.h"
+#include "start.h"
 #include "stats.h"
 #include "templates.h"
 #include "testdb.h"
@@ -216,7 +217,7 @@ remembered_template(const char *name)
  * rebuilt.
  *
  * Errors: 3D000, 42501, 55000; 55006 if the workers are connected to it;
- * those of request_wait_until_ready.
+ * those of start_wait.
  */
 Oid
 get_template(const char *name, uint64 *lease)
@@ -236,7 +237,7 @@ get_template(const char *name, uint64 *lease)
 				 errdetail("It is not marked as a template, and you are not a member of the role that owns it."),
 				 errhint("Its owner can run ALTER DATABASE %s IS_TEMPLATE true.",
 						 quote_identifier(name))));
-	request_await_start();
+	start_await();
 	*lease = 0;
 	if (registry_lookup(oid, &clone))
 	{
@@ -493,7 +494,7 @@ report_missing(const char *name, bool missing_ok)
  * that the caller may; false if there is no such database.  After a server
  * start, waits until the registry has been rebuilt.
  *
- * Errors: those of check_owned and request_wait_until_ready.
+ * Errors: those of check_owned and start_wait.
  */
 static bool
 get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
@@ -507,7 +508,7 @@ get_clone_request(RequestKind kind, const char *name, TimestampTz deadline,
 	args->database = find_database(name);
 	if (!OidIsValid(args->database))
 		return false;
-	request_wait_until_ready(deadline);
+	start_wait(deadline);
 	args->lease = check_owned(args->database, name);
 	return true;
 }
@@ -731,7 +732,7 @@ testdb_drop_all(PG_FUNCTION_ARGS)
 					 errmsg("template database \"%s\" does not exist", name)));
 	}
 	get_label_argument(fcinfo, 1, label);
-	request_await_start();
+	start_await();
 
 	clones = registry_list(&n);
 	for (int i = 0; i < n; i++)

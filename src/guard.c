@@ -52,6 +52,7 @@
 #include "registry.h"
 #include "request.h"
 #include "spares.h"
+#include "start.h"
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static ClientAuthentication_hook_type prev_client_authentication = NULL;
@@ -69,7 +70,7 @@ guard_client_authentication(Port *port, int status)
 		port->database_name[0] != '\0')
 	{
 		if (strcmp(port->database_name, testdb_database) != 0)
-			request_let_start();
+			start_let();
 		connect_wait(port->database_name);
 	}
 	if (status == STATUS_OK && port->database_name != NULL &&

@@ -56,7 +56,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
-#include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "storage/proclist.h"
 #include "storage/procsignal.h"
@@ -72,14 +71,9 @@
 #include "lease.h"
 #include "registry.h"
 #include "request.h"
+#include "start.h"
 
 #define REQUEST_TRANCHE		"testdb_request"
-
-/* How long to wait for a first worker before reporting its absence, ms. */
-#define NO_WORKER_GRACE		5000
-
-/* How long request_let_start waits for worker 0 at most, in ms. */
-#define START_GRACE			5000
 
 /* Interval at which a waiting session checks on its worker, ms. */
 #define CHECK_INTERVAL		1000
@@ -128,7 +122,7 @@ typedef struct RequestSlot
 
 /*
  * All fields are protected by the request lock, except the condition
- * variables, wakes and first_at.
+ * variables and wakes.
  */
 typedef struct RequestSharedState
 {
@@ -137,9 +131,6 @@ typedef struct RequestSharedState
 	ConditionVariable work_cv;	/* the other workers wait here */
 	pg_atomic_uint32 wakes;		/* how often workers were to check for work;
 								 * no lock */
-	ConditionVariable ready_cv; /* sessions wait here for ready */
-	pg_atomic_uint64 first_at;	/* when a session connected after recovery */
-	bool		ready;			/* the registry has been rebuilt */
 	Oid			worker_database;	/* the database that the workers are
 									 * connected to */
 	int			worker_pids[TESTDB_MAX_WORKERS];	/* 0: not running */
@@ -205,8 +196,6 @@ request_shmem_init(void)
 	ConditionVariableInit(&requests->first_cv);
 	ConditionVariableInit(&requests->work_cv);
 	pg_atomic_init_u32(&requests->wakes, 0);
-	ConditionVariableInit(&requests->ready_cv);
-	pg_atomic_init_u64(&requests->first_at, 0);
 	dlist_init(&requests->free);
 	dlist_init(&requests->queue);
 	dlist_init(&requests->rewinds);
@@ -346,45 +335,6 @@ request_abandon(int code pg_attribute_unused(), Datum arg)
 }
 
 /*
- * Raise the error that no worker serves requests.
- */
-static void
-report_no_worker(void)
-{
-	if (OidIsValid(request_worker_database()))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no testdb worker is running"),
-				 errdetail("The workers have exited, or cannot connect to database \"%s\".",
-						   testdb_database),
-				 errhint("See the server log, and check the configuration parameter \"%s\".",
-						 "testdb.database")));
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("no testdb worker could be started"),
-			 errdetail("None of the %d background worker slots (\"%s\") is free, or the workers cannot connect to database \"%s\".",
-					   max_worker_processes, "max_worker_processes",
-					   testdb_database),
-			 errhint("See the server log. You might need to increase \"%s\", or set \"%s\" to a database that exists, and restart the server.",
-					 "max_worker_processes", "testdb.database")));
-}
-
-/*
- * If no worker is running, make the postmaster check whether it should start
- * one.
- *
- * Normally it does so a second after a worker has exited, unless it is
- * notified of the exit just before it goes to sleep; then it may sleep for a
- * minute in 15.
- */
-static void
-ask_for_workers(void)
-{
-	if (request_workers_running() == 0)
-		SendPostmasterSignal(PMSIGNAL_BACKGROUND_WORKER_CHANGE);
-}
-
-/*
  * Report whether the process pid waits for a lock that this session holds, or
  * waits for ahead of it.
  */
@@ -456,9 +406,9 @@ request_check_progress(RequestSlot *slot, long waited_ms, TimestampTz deadline)
 	{
 		/* A worker that was woken for this request may have exited since. */
 		wake_all();
-		ask_for_workers();
-		if (waited_ms >= NO_WORKER_GRACE && request_workers_running() == 0)
-			report_no_worker();
+		start_ask_for_workers();
+		if (waited_ms >= START_NO_WORKER_GRACE && request_workers_running() == 0)
+			start_report_no_worker();
 	}
 
 	if (pid != 0 && is_blocked_by_me(pid))
@@ -731,94 +681,6 @@ request_is_unwanted(int slot_number)
 }
 
 /*
- * Sleep on ready_cv, which the caller has prepared to sleep on, for at most
- * CHECK_INTERVAL; false, at once, after the deadline.
- */
-static bool
-sleep_until_ready(TimestampTz deadline)
-{
-	static uint32 wait_event = 0;
-	long		rest_ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-
-	if (rest_ms <= 0)
-		return false;
-	(void) ConditionVariableTimedSleep(&requests->ready_cv, Min(rest_ms, CHECK_INTERVAL),
-									   wait_event_compat(&wait_event, "TestdbStartup"));
-	return true;
-}
-
-/*
- * Give worker 0 time to rebuild the registry, if the server has just started:
- * it also opens clones that were handed out just before a crash.  For a new
- * session that is not in a database yet, or a command that core would execute
- * otherwise.  Waits no longer than START_GRACE since the first call, so that
- * recovery does not count; not at all in single-user mode and for pg_upgrade,
- * which have no workers.
- *
- * Errors: interrupts.
- */
-void
-request_let_start(void)
-{
-	uint64		first = 0;
-	TimestampTz now;
-
-	if (!IsUnderPostmaster || IsBinaryUpgrade || request_is_ready() || RecoveryInProgress())
-		return;
-	now = GetCurrentTimestamp();
-	if (pg_atomic_compare_exchange_u64(&requests->first_at, &first, now))
-		first = now;
-	ConditionVariablePrepareToSleep(&requests->ready_cv);
-	while (!request_is_ready() &&
-		   sleep_until_ready(TimestampTzPlusMilliseconds((TimestampTz) first, START_GRACE)))
-		continue;
-	ConditionVariableCancelSleep();
-}
-
-/*
- * Sleep until the registry has been rebuilt after the server's start.
- *
- * Errors: 55000 and 53400 if there is no worker to do it; 57014 after the
- * deadline; interrupts.
- */
-void
-request_wait_until_ready(TimestampTz deadline)
-{
-	TimestampTz start;
-
-	if (request_is_ready())
-		return;
-
-	start = GetCurrentTimestamp();
-	ConditionVariablePrepareToSleep(&requests->ready_cv);
-	while (!request_is_ready())
-	{
-		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), NO_WORKER_GRACE) &&
-			request_workers_running() == 0)
-			report_no_worker();
-		ask_for_workers();
-		if (!sleep_until_ready(deadline))
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling wait for testdb's start due to timeout"),
-					 errhint("See the server log. You might need to increase \"%s\".",
-							 "testdb.timeout")));
-	}
-	ConditionVariableCancelSleep();
-}
-
-/*
- * The same for a caller without a deadline: at most testdb.timeout.
- */
-void
-request_await_start(void)
-{
-	if (!request_is_ready())
-		request_wait_until_ready(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 testdb_timeout));
-}
-
-/*
  * Return the first request of a queue that may be taken now, or NULL; lower
  * *delay_ms to the time until the next one may be.  The request lock is held.
  */
@@ -827,7 +689,7 @@ find_due(dlist_head *queue, long *delay_ms)
 {
 	dlist_iter	iter;
 
-	if (!requests->ready)
+	if (!start_is_ready())
 		return NULL;
 	dlist_foreach(iter, queue)
 	{
@@ -1128,6 +990,21 @@ request_workers_running(void)
 }
 
 /*
+ * Report whether worker 0 is running.
+ */
+bool
+request_first_worker_running(void)
+{
+	bool		running;
+
+	LWLockAcquire(requests->lock, LW_SHARED);
+	running = requests->worker_pids[0] != 0;
+	LWLockRelease(requests->lock);
+
+	return running;
+}
+
+/*
  * Return the database that the workers are connected to, or InvalidOid if
  * none has started yet.
  */
@@ -1141,39 +1018,6 @@ request_worker_database(void)
 	LWLockRelease(requests->lock);
 
 	return database;
-}
-
-/*
- * Record that the registry has been rebuilt, so that requests can be served.
- */
-void
-request_set_ready(void)
-{
-	LWLockAcquire(requests->lock, LW_EXCLUSIVE);
-	requests->ready = true;
-	LWLockRelease(requests->lock);
-
-	ConditionVariableBroadcast(&requests->ready_cv);
-	request_wake_workers();
-}
-
-/*
- * Report whether the registry has been rebuilt, which remains true for the
- * life of this process.  Takes the request lock only until then.
- */
-bool
-request_is_ready(void)
-{
-	static bool ready = false;
-
-	if (ready)
-		return true;
-
-	LWLockAcquire(requests->lock, LW_SHARED);
-	ready = requests->ready;
-	LWLockRelease(requests->lock);
-
-	return ready;
 }
 
 /*

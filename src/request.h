@@ -86,9 +86,6 @@ extern char *request_try_perform(const RequestArgs *args, TimestampTz deadline,
 								 RequestResult *result);
 extern void request_perform_parked(const RequestArgs *args, TimestampTz deadline,
 								   RequestResult *result);
-extern void request_wait_until_ready(TimestampTz deadline);
-extern void request_await_start(void);
-extern void request_let_start(void);
 
 /* For workers. */
 extern int	request_take(RequestArgs *args, bool rewinds);
@@ -106,9 +103,8 @@ extern void request_wake_workers(void);
 extern void request_worker_attach(int index, Oid database);
 extern void request_worker_detach(int index);
 extern int	request_workers_running(void);
+extern bool request_first_worker_running(void);
 extern Oid	request_worker_database(void);
-extern void request_set_ready(void);
-extern bool request_is_ready(void);
 
 /* For both. */
 extern void request_audit(int *nused, int *nlost);

@@ -92,6 +92,7 @@
 #include "sessions.h"
 #include "signals.h"
 #include "snapshot.h"
+#include "start.h"
 #include "stats.h"
 #include "templates.h"
 
@@ -375,7 +376,7 @@ check_serving(void)
 {
 	if (testdb_method != TESTDB_METHOD_NATIVE)
 		return "testdb.method is not native";
-	if (!request_is_ready() || request_workers_running() == 0)
+	if (!start_is_ready() || request_workers_running() == 0)
 		return "the workers are not ready";
 	if (registry_is_uninstalled())
 		return "testdb has been uninstalled";
@@ -766,7 +767,7 @@ static void
 await_start(Node *stmt, ProcessUtilityContext context)
 {
 	if (IsA(stmt, DropdbStmt) || (IsA(stmt, CreatedbStmt) && may_serve(context)))
-		request_let_start();
+		start_let();
 }
 
 /*

@@ -29,6 +29,7 @@
 #include "request.h"
 #include "serve.h"
 #include "space.h"
+#include "start.h"
 #include "testdb.h"
 #include "version.h"
 #include "worker.h"
@@ -53,6 +54,7 @@ testdb_shmem_request(void)
 
 	registry_shmem_request();
 	request_shmem_request();
+	start_shmem_request();
 	exits_shmem_request();
 	space_shmem_request();
 	gate_shmem_request();
@@ -72,6 +74,7 @@ testdb_shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	registry_shmem_init();
 	request_shmem_init();
+	start_shmem_init();
 	exits_shmem_init();
 	space_shmem_init();
 	gate_shmem_init();

@@ -76,6 +76,7 @@
 #include "signals.h"
 #include "snapshot.h"
 #include "space.h"
+#include "start.h"
 #include "templates.h"
 #include "testdb.h"
 #include "uninstall.h"
@@ -306,7 +307,7 @@ testdb_uninstall(PG_FUNCTION_ARGS)
 
 	check_superuser("testdb_uninstall()");
 	InitMaterializedSRF(fcinfo, 0);
-	request_wait_until_ready(deadline);
+	start_wait(deadline);
 
 	lock_within_timeout(ExtensionRelationId, InvalidOid, 0, ExclusiveLock);
 	write_mark();
@@ -330,7 +331,7 @@ Datum
 testdb_install(PG_FUNCTION_ARGS pg_attribute_unused())
 {
 	check_superuser("testdb_install()");
-	request_await_start();
+	start_await();
 	uninstall_undo();
 	PG_RETURN_VOID();
 }

@@ -29,6 +29,7 @@
 #include "functions.h"
 #include "guc.h"
 #include "request.h"
+#include "start.h"
 #include "testdb.h"
 #include "uri.h"
 
@@ -341,7 +342,7 @@ testdb_uri(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database \"%s\" does not exist", name)));
 	if (!RecoveryInProgress())
-		request_await_start();
+		start_await();
 	(void) check_owned(oid, name);
 	if (testdb_uri_setting[0] == '\0')
 		ereport(ERROR,

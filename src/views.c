@@ -27,6 +27,7 @@
 #include "guc.h"
 #include "registry.h"
 #include "request.h"
+#include "start.h"
 #include "stats.h"
 #include "templates.h"
 #include "testdb.h"
@@ -115,7 +116,7 @@ testdb_clones(PG_FUNCTION_ARGS)
 
 	testdb_check_library();
 	if (!RecoveryInProgress())
-		request_await_start();
+		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 
 	counts = count_sessions();
@@ -194,6 +195,8 @@ testdb_templates(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
+	if (!RecoveryInProgress())
+		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 
 	templates = registry_list_templates(&n);
@@ -256,6 +259,8 @@ testdb_stats(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
+	if (!RecoveryInProgress())
+		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 
 	templates = registry_list_templates(&n);

@@ -56,6 +56,7 @@
 #include "space.h"
 #include "spare_row.h"
 #include "spares.h"
+#include "start.h"
 #include "uninstall.h"
 #include "upkeep.h"
 #include "worker.h"
@@ -236,7 +237,7 @@ rebuild_registry(void)
 	budget_log();
 	debug_point("start-rebuilt");
 	job_commit_work();
-	request_set_ready();
+	start_set_ready();
 }
 
 /*
@@ -417,17 +418,17 @@ worker_turn(void)
 		if (ConfigReloadPending)
 			reload_settings();
 
-		if (!request_is_ready() || !work_once(&delay_ms))
+		if (!start_is_ready() || !work_once(&delay_ms))
 		{
 			if (registry_has_garbage())
 				delay_ms = Min(delay_ms, GARBAGE_SLEEP);
 			if (worker_index == 0 && lower_demand())
 				delay_ms = Min(delay_ms, DEMAND_INTERVAL);
-			if (worker_index == 0 && request_is_ready())
+			if (worker_index == 0 && start_is_ready())
 				budget_expire_snapshots(&delay_ms);
-			if (request_is_ready())
+			if (start_is_ready())
 				registry_stand_by(&delay_ms);
-			if (worker_index == 0 && request_is_ready() &&
+			if (worker_index == 0 && start_is_ready() &&
 				database_has_space(SPACE_RESERVE_BYTES, SPACE_RESERVE_FILES))
 				space_keep_reserve();
 			if (!rewind_is_pending())
@@ -485,7 +486,7 @@ testdb_worker_main(Datum main_arg)
 	request_worker_attach(worker_index, MyDatabaseId);
 
 	job_begin_turn();
-	if (worker_index == 0 && !request_is_ready())
+	if (worker_index == 0 && !start_is_ready())
 		rebuild_registry();
 	for (;;)
 		worker_turn();
