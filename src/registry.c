@@ -660,6 +660,23 @@ registry_is_unrestored(const char *name)
 }
 
 /*
+ * Record the name of a clone that may have been renamed, by which sessions
+ * that connect to it are recognized while it is to be restored.  Acquires and
+ * releases the registry lock and a mutex.
+ */
+void
+registry_set_name(Oid oid, const NameData *name)
+{
+	CloneEntry *entry = clone_acquire(oid, LW_EXCLUSIVE);
+
+	if (entry != NULL)
+	{
+		entry->clone.name = *name;
+		clone_release(entry);
+	}
+}
+
+/*
  * Make the clone new, which is CREATING, LEASED under the terms of the clone
  * old, which stays DROPPING.  Nothing happens if one of them has no entry.
  * Acquires and releases the registry lock.

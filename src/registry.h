@@ -269,6 +269,7 @@ extern void registry_finish_reset(const TestdbClone *clone);
 extern void registry_set_unrestored(Oid oid);
 extern bool registry_has_unrestored(void);
 extern bool registry_is_unrestored(const char *name);
+extern void registry_set_name(Oid oid, const NameData *name);
 extern void registry_replace(Oid old, const TestdbClone *new);
 extern uint64 registry_lease(Oid oid);
 extern void registry_remove_as(Oid oid, const char *by);

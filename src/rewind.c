@@ -944,6 +944,7 @@ restore_again(TestdbClone *clone)
 	DatabaseInfo template;
 	int			nprepared;
 	bool		begun = false;
+	bool		exists;
 
 	job_begin_work();
 	if (!database_lookup(clone->template_oid, &template))
@@ -952,8 +953,10 @@ restore_again(TestdbClone *clone)
 				 errmsg("template database \"%s\" does not exist",
 						NameStr(clone->template_name))));
 	list_catalogs();
-	if (!database_lock(clone->oid, &info) ||
-		!registry_lookup(clone->oid, clone) ||
+	exists = database_lock(clone->oid, &info);
+	if (exists)
+		registry_set_name(clone->oid, &info.name);
+	if (!exists || !registry_lookup(clone->oid, clone) ||
 		clone->state != CLONE_REWINDING || !clone->unrestored ||
 		snapshot_ensure(clone->template_oid, NameStr(template.name),
 						registry_lease(clone->template_oid),

@@ -689,16 +689,25 @@ serve_drop(const DropdbStmt *stmt)
 }
 
 /*
- * Report whether a command may be served in this context: as a statement of
- * its own, outside of a transaction block.  Elsewhere core raises an error.
+ * Report whether CREATE and DROP DATABASE can be executed in this context: as
+ * a statement of its own, outside of a transaction block.  Elsewhere core
+ * raises an error.
+ */
+static bool
+is_executable(ProcessUtilityContext context)
+{
+	return IsUnderPostmaster && context == PROCESS_UTILITY_TOPLEVEL &&
+		!IsTransactionBlock() && !IsSubTransaction() &&
+		!RecoveryInProgress() && !XactReadOnly && !IsInParallelMode();
+}
+
+/*
+ * Report whether a command may be served in this context.
  */
 static bool
 may_serve(ProcessUtilityContext context)
 {
-	return testdb_serve_create_database && IsUnderPostmaster &&
-		context == PROCESS_UTILITY_TOPLEVEL &&
-		!IsTransactionBlock() && !IsSubTransaction() &&
-		!RecoveryInProgress() && !XactReadOnly && !IsInParallelMode();
+	return testdb_serve_create_database && is_executable(context);
 }
 
 /*
@@ -758,16 +767,55 @@ clear_template(Oid oid)
 }
 
 /*
- * Just after the server's start, wait until worker 0 has rebuilt the registry,
- * for a limited time, if the statement depends on it: sessions in the workers'
- * database are let in before that.  A DROP DATABASE does even if no commands
- * are served, since it may drop a template.
+ * Return the name of the database whose files a statement copies, or NULL.
+ */
+static const char *
+get_copied_database(Node *stmt)
+{
+	ListCell   *lc;
+
+	if (IsA(stmt, CreatedbStmt))
+		return get_template_name((CreatedbStmt *) stmt);
+	if (!IsA(stmt, AlterDatabaseStmt))
+		return NULL;
+	foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
+		return ((AlterDatabaseStmt *) stmt)->dbname;
+	return NULL;
+}
+
+/*
+ * Wait until a statement can rely on the registry, and on the files of the
+ * database that it copies, whether commands are served or not:
+ *
+ *	- Just after the server's start, until worker 0 has rebuilt the registry,
+ *	  for a limited time.  Sessions in the workers' database are let in before.
+ *	- Until a clone is restored whose reset or rewind was interrupted, or is in
+ *	  progress.
+ *
+ * Errors: 57P03 if the clone is not restored within testdb.timeout;
+ * interrupts.
  */
 static void
-await_start(Node *stmt, ProcessUtilityContext context)
+await_state(Node *stmt, ProcessUtilityContext context)
 {
-	if (IsA(stmt, DropdbStmt) || (IsA(stmt, CreatedbStmt) && may_serve(context)))
-		start_let();
+	const char *copied = get_copied_database(stmt);
+	TimestampTz deadline;
+	RequestArgs args = {0};
+	TestdbClone clone;
+
+	if ((copied == NULL && !IsA(stmt, DropdbStmt)) || !is_executable(context))
+		return;
+	start_let();
+	if (copied == NULL)
+		return;
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
+	args.database = find_name(copied);
+	if (!registry_lookup(args.database, &clone) || clone.state != CLONE_REWINDING)
+		return;
+	args.lease = clone.lease;
+	namestrcpy(&args.database_name, copied);
+	(void) handout_await_rewind(&args, deadline);
 }
 
 /*
@@ -796,7 +844,7 @@ serve_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree
 	Node	   *stmt = pstmt->utilityStmt;
 	Oid			template = InvalidOid;
 
-	await_start(stmt, context);
+	await_state(stmt, context);
 	if (IsA(stmt, DropdbStmt))
 		template = find_dropped_template((DropdbStmt *) stmt);
 	if (!serve(stmt, context))

@@ -54,7 +54,7 @@ sub rows_in
 	return $rows;
 }
 
-my @names = qw(mine_drop mine_drop_all mine_keep mine_reset mine_rewind);
+my @names = qw(mine_drop mine_drop_all mine_keep mine_other mine_reset mine_rewind);
 for my $name (@names)
 {
 	run($admin, "SELECT testdb_clone('$template', '$name', label => '$name')");
@@ -102,9 +102,13 @@ run($_, q{SET testdb.timeout = '700ms'}) for $admin, $other;
 for my $case (
 	[ 'testdb_rewind', q{SELECT testdb_rewind('mine_rewind')}, '57P03' ],
 	[ 'testdb_keep', q{SELECT testdb_keep('mine_keep')}, '57P03' ],
+	[ 'CREATE DATABASE, served,', 'CREATE DATABASE mine_copy TEMPLATE mine_keep', '57P03' ],
+	[ 'ALTER DATABASE SET TABLESPACE', 'ALTER DATABASE mine_keep SET TABLESPACE pg_default', '57P03' ],
+	[ 'CREATE DATABASE', 'CREATE DATABASE mine_copy TEMPLATE mine_keep', '57P03' ],
 	[ 'testdb_reset', q{SELECT testdb_reset('mine_reset')}, '55006' ])
 {
 	my ($what, $statement, $sqlstate) = @$case;
+	run($other, 'SET testdb.serve_create_database = ' . ($what =~ /served/ ? 'on' : 'off'));
 	ok(!$other->do($statement), "$what has to wait");
 	is($other->sqlstate, $sqlstate, "$what says so") or diag $other->told;
 }
@@ -114,7 +118,7 @@ ok(!oid_of($admin, 'mine_drop'), 'which has gone');
 is(run($admin, q{SELECT testdb_drop_all(label => 'mine_drop_all')}), 1, 'so does testdb_drop_all');
 ok(!oid_of($admin, 'mine_drop_all'), 'which has gone, too');
 is( states(),
-	'mine_keep interrupted, mine_reset interrupted, mine_rewind interrupted',
+	'mine_keep interrupted, mine_other interrupted, mine_reset interrupted, mine_rewind interrupted',
 	'the others are still to be restored');
 
 # A drop that fails leaves it as it was.
@@ -127,6 +131,17 @@ is( states(),
 	$holder->close;
 	like(states(), qr/mine_reset interrupted/, 'and the clone waits as before');
 }
+
+# Who connects to one that has been renamed waits, too, once testdb has noticed.
+run($admin, 'ALTER DATABASE mine_other RENAME TO mine_renamed');
+my $child = in_child(
+	sub {
+		my $client;
+		poll(sub { $client = $node->connect_to('mine_renamed'); return !$client->error }) or die 'nobody is let in';
+		die 'another content' if $client->query('SELECT count(*) FROM t') != 1;
+	});
+ok(poll(sub { $node->pids_by_title(qr/mine_renamed .*(startup|authentication)/) }),
+	'a connection to a renamed one waits');
 
 # They wait, and get it when the template can be looked at.
 my %waits = (
@@ -151,9 +166,11 @@ for my $name (sort keys %waits)
 	is($waiting{$name}->message, '', "$waits{$name} succeeds");
 }
 run($admin, q{SELECT testdb_reset('mine_reset')});
-is(states(), 'mine_keep leased, mine_reset leased, mine_rewind leased', 'all are restored');
-is(rows_in($_), 1, "$_ has the template's content") for qw(mine_keep mine_reset mine_rewind);
-is(run($admin, 'SELECT testdb_drop_all()'), 3, 'and they can be dropped');
+waitpid $child, 0;
+is($?, 0, 'the one to the renamed gets in');
+is(states(), 'mine_keep leased, mine_renamed leased, mine_reset leased, mine_rewind leased', 'all are restored');
+is(rows_in($_), 1, "$_ has the template's content") for qw(mine_keep mine_renamed mine_reset mine_rewind);
+is(run($admin, 'SELECT testdb_drop_all()'), 4, 'and they can be dropped');
 
 # A rewind that fails after it has begun to restore the files, while the server runs and somebody is in the template: sessions wait
 # at the gate, the one that called it as well. They can be terminated nevertheless, and the server can be stopped.
