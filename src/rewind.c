@@ -346,12 +346,12 @@ take_request(void)
 		(rewind->slot = request_take(&rewind->args, true)) < 0)
 		return false;
 	rewind->started_at = GetCurrentTimestamp();
-	rewind->deadline = TimestampTzPlusMilliseconds(rewind->started_at,
-												   rewind->args.wait_ms);
 	npending++;
 	PG_TRY();
 	{
 		waits = prepare(rewind, &result);
+		rewind->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   rewind->args.wait_ms);
 		if (waits)
 			start(rewind);
 	}
@@ -408,7 +408,7 @@ give_up_waiting(Rewind *rewind)
 			 errhint("They were terminated, but did not exit within %d ms. See \"%s\".",
 					 testdb_lock_timeout, "testdb.lock_timeout") :
 			 errhint("A database is rewound when no session in it is in a transaction. testdb_rewind waited %d ms; see \"%s\", or call testdb_rewind with force.",
-					 testdb_rewind_timeout, "testdb.rewind_timeout")));
+					 rewind->args.wait_ms, "testdb.rewind_timeout")));
 }
 
 /*

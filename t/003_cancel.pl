@@ -37,11 +37,11 @@ my %ends = (
 		told => qr/^57P01: terminating connection/
 	},
 	'statement_timeout' => {
-		before => q{SET statement_timeout = '300ms'},
+		before => q{SET statement_timeout = '1s'},
 		told => qr/^57014: canceling statement due to statement timeout/
 	},
 	'testdb.timeout' => {
-		before => q{SET testdb.timeout = '300ms'},
+		before => q{SET testdb.timeout = '1s'},
 		told =>
 		  qr/^57014: canceling wait for a testdb worker due to timeout\n.*\n.*"testdb\.timeout" or "testdb\.workers"/
 	},

@@ -141,6 +141,7 @@ for my $method ('file_copy', 'native')
 		  . 'They were terminated, but did not exit within 200 ms. See "testdb.lock_timeout".',
 		'a session that does not end');
 	kill 'CONT', $client->pid;
+	$node->leave($client, $admin);
 	is(run($admin, "SELECT testdb_drop('$name')"), 't', 'the clone can be dropped when it has');
 	$node->set_conf('reload', 'testdb.lock_timeout' => '5s');
 	$node->is_restored($state, 'nothing is left of it');
@@ -202,7 +203,7 @@ run($admin, q{SET testdb.method = 'file_copy'});
 {
 	my $user = $node->connect_to($template);
 	run($user, q{BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'regress_testdb'});
-	$user->close;
+	$node->leave($user, $admin);
 	run($admin, 'SET testdb.template_timeout = 100');
 	$admin->do("SELECT testdb_clone('$template')");
 	like(

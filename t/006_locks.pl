@@ -52,7 +52,7 @@ my $own = qr/^40P01: deadlock detected
 This session waits for testdb worker $worker, which waits for a lock that this session's transaction holds\.
 Call testdb_clone and testdb_drop before the transaction changes databases, roles or tablespaces, or in a transaction of their own\.$/;
 my $others = qr/^55P03: testdb worker could not obtain a lock in time
-It waited 300 ms for a lock that another session holds\.( Process \d+ of user "\w+" \(application "testdb test"\) holds a lock on [^.]+\.)+
+It waited \d+ ms for a lock that another session holds\.( Process \d+ of user "\w+" \(application "testdb test"\) holds a lock on [^.]+\.)+
 Find the session that holds a lock .*"testdb\.lock_timeout"\.$/;
 
 # What one case needs at its beginning.
@@ -144,7 +144,7 @@ for my $method ('file_copy', 'native')
 		{
 			my $user = $node->connect_to('regression_clone');
 			is($user->query('SELECT 1'), 1, "$title: the clone can be used");
-			$user->close;
+			$node->leave($user, $admin);
 		}
 		run($client, $call);
 		is($client->told, 'no error', "$title: the call works when it has gone");
@@ -168,6 +168,8 @@ run($admin, 'ALTER DATABASE postgres RESET testdb.method');
 	$holder->result;
 	run($holder, 'ROLLBACK');
 
+	# Time to be seen waiting.
+	$node->set_conf('reload', 'testdb.lock_timeout' => '3s');
 	my $first = $node->connect_to('postgres');
 	run($client, 'BEGIN; LOCK TABLE pg_shdepend IN EXCLUSIVE MODE');
 	$first->send($clone);

@@ -215,7 +215,7 @@ for my $case (
 	my $name = clone($user);
 	run($user, "SELECT testdb_drop('$name')");
 	$user->close;
-	ok(poll(sub { $admin->do('DROP ROLE regress_user') }, 3), 'a role whose clones were all dropped can be dropped')
+	ok(poll(sub { $admin->do('DROP ROLE regress_user') }, 30), 'a role whose clones were all dropped can be dropped')
 	  or diag $admin->message;
 }
 

@@ -81,7 +81,7 @@ set_up();
 		my $oid = oid_of($admin, $name);
 		my $client = $node->session($name);
 		run($client, $statement);
-		$client->close;
+		$node->leave($client, $admin);
 		run($admin, "SELECT testdb_drop('$name')");
 		return $oid;
 	};

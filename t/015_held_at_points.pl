@@ -122,7 +122,7 @@ sub try_dropped
 	my $oid = oid_of($admin, 'regression_other');
 	$node->use_point("$point kill");
 	$admin->do('DROP DATABASE regression_other');
-	ok(poll(\&server_is_gone, 3), "$what: comes there") or $node->stop('immediate');
+	ok(poll(\&server_is_gone, 30), "$what: comes there") or $node->stop('immediate');
 	$node->set_point('');
 	start();
 	settle();

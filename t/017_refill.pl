@@ -71,7 +71,7 @@ for my $left ([ 0, 2 ], [ 0, 0 ])
 	poll(sub { is_idle($admin) }) or die 'not idle';
 	my $mark = -s $node->logfile;
 	run($admin, 'SELECT ' . join ', ', @calls);
-	ok(poll(sub { (() = slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/g) >= 2 }, 5),
+	ok(poll(sub { (() = slurp_file($node->logfile, $mark) =~ /debug point "clone-entered" was reached/g) >= 2 }, 30),
 		"$title spares are left: two workers create others");
 	$node->use_point('');
 }
@@ -89,7 +89,7 @@ for my $template ('regression_template', 'regression_other')
 	  if $template eq 'regression_template';
 }
 $node->use_point('');
-ok(poll(sub { spares($_) >= 2 }, 5), "half of the spares are left: $_ has all again")
+ok(poll(sub { spares($_) >= 2 }, 30), "half of the spares are left: $_ has all again")
   for 'regression_template', 'regression_other';
 
 # Another role's spares are of no help.
@@ -105,7 +105,7 @@ my $take_own = sub {
 	return run($role, q{SELECT testdb_clone('regression_template') FROM generate_series(1, } . $own->() . ')');
 };
 $take_own->();
-ok(poll($own, 5), q{a role's last spare is replaced, though another role has some});
+ok(poll($own, 30), q{a role's last spare is replaced, though another role has some});
 
 # Nor are another role's that are about to be restored, which one worker does, even if that role has asked for none since the start.
 my $others =
@@ -122,7 +122,7 @@ run($admin, "SELECT testdb_drop(name) FROM unnest(ARRAY[$others]) name");
 my $coming = q{SELECT count(*) FROM testdb_clones() WHERE state IN ('returned', 'restoring')};
 poll(sub { run($admin, $coming) == 4 }) or die 'nothing is to be restored';
 $take_own->();
-ok(poll($own, 5), q{the same, though another role's are to be restored});
+ok(poll($own, 30), q{the same, though another role's are to be restored});
 is(run($admin, $coming), 4, 'which they still are');
 $node->set_conf('reload', 'testdb.recycled' => 0);
 $node->use_point('');
@@ -140,7 +140,7 @@ for my $stopped ($node->worker_pids)
 	my $since = time;
 	poll(sub { time > $since + 0.5 || spares('regression_template') >= 2 }) or die 'the clock stands still';
 	run($admin, q{SELECT testdb_clone('regression_template')});
-	ok(poll(sub { spares('regression_template') }, 5), 'a worker is stopped: others create spares');
+	ok(poll(sub { spares('regression_template') }, 30), 'a worker is stopped: others create spares');
 	kill 'CONT', $stopped;
 	run($admin, 'SELECT testdb_drop(name) FROM testdb_clones');
 }

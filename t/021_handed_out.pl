@@ -59,8 +59,14 @@ for my $sync ('on', 'off')
 		is($admin->query("SELECT c.oid FROM testdb_clones() c JOIN pg_database USING (oid) WHERE datname = '$name'"),
 			$oid, 'it is still handed out');
 		ok($admin->do("SELECT testdb_drop('$name')"), 'and can be dropped') or diag $admin->message;
-		my $directories = join ' ', sort map { m{/(\d+)$} } glob $node->data_dir . '/base/*';
-		my $rows = join ' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM pg_database');
+		my ($directories, $rows);
+		poll(
+			sub {
+				$directories = join ' ', sort map { m{/(\d+)$} } glob $node->data_dir . '/base/*';
+				$rows = join ' ', sort map { $_->[0] } $admin->rows('SELECT oid FROM pg_database');
+				return $directories eq $rows;
+			},
+			30);
 		is($directories, $rows, 'no directory is left over');
 		remove_orphans($directories, $rows);
 	}

@@ -104,7 +104,7 @@ is(in_clone('SELECT sum(i) FROM t'), 1, 'the first clone');
 	run($idle, 'INSERT INTO t VALUES (10)');
 	is(in_clone('SELECT sum(i) FROM t'), 'error 55006', 'after a commit of one who stays, nothing older is handed out');
 	like($admin->message, qr/regression_template/, 'the error names the template');
-	$idle->close;
+	$node->leave($idle, $admin);
 	is(in_clone('SELECT sum(i) FROM t'), 11, 'when it has left, clones have what it committed');
 }
 
@@ -163,7 +163,9 @@ make_spares(3);
 	$_->send('INSERT INTO t VALUES (1)') for @writers;
 	$_->result                           for @writers;
 	$_->close                            for @writers;
+	run($admin, q{SET testdb.template_timeout = '20s'});
 	is(in_clone('SELECT sum(i) FROM t'), 1110, 'four writers that have just left');
+	run($admin, 'RESET testdb.template_timeout');
 }
 
 # Two-phase commit: it is committed by a session that itself writes nothing.
@@ -232,7 +234,7 @@ make_spares(1);
 	is($admin->sqlstate, '55006', 'is in use');
 	# It came before testdb knew the template: what it commits must be noticed all the same.
 	run($client, 'CREATE TABLE t AS SELECT 42 AS i');
-	$client->close;
+	$node->leave($client, $admin);
 	my $name = $admin->query("SELECT testdb_clone('regression_second')");
 	is($node->session($name)->query('SELECT i FROM t'), 42, 'and cloned when it has been left');
 	run($admin, "SELECT testdb_drop('$name')");

@@ -94,12 +94,12 @@ sub published
 	return split / /, <$in>;
 }
 
-# Changes the template until the time is over; how often.
+# Changes the template until the time is over, and often enough; how often.
 sub change
 {
 	my ($way, $end) = @_;
 	my $n = 0;
-	while (time < $end)
+	while (time < $end || ($n <= 2 * $seconds && time < $end + 60))
 	{
 		my $next = $newest[ $way->{shown} ] + 1;
 		my $client = $node->connect_to($template);

@@ -143,12 +143,12 @@ run($admin, q{ALTER ROLE regress_user SET testdb.idle_timeout = '1s'});
 {
 	my $client = $node->connect_to('postgres', user => 'regress_user');
 	my $used = clone(undef, $client);
+	my $user = $node->connect_to($used, user => 'regress_user');
 	my $kept = clone(undef, $client);
 	run($client, "SELECT testdb_keep('$kept')");
 	run($client, q{SET testdb.idle_timeout = 0});
 	my $never = clone(undef, $client);
 	run($client, q{RESET testdb.idle_timeout});
-	my $user = $node->connect_to($used, user => 'regress_user');
 
 	for my $round (1, 2)
 	{

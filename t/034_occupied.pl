@@ -110,7 +110,7 @@ for my $case (
 	$sitter->query($_) for @statements;
 	is(in_clone(), $added ? 'error 55006' : $rows, "$title, while the session stays");
 	is(in_clone(), $added ? 'error 55006' : $rows, "$title: and again");
-	$sitter->close;
+	$node->leave($sitter, $admin);
 	my $now = in_clone();
 	cmp_ok($now, $may_differ ? '>' : '==', $rows + ($may_differ ? 0 : $added), "$title, when it has left");
 	$rows = $now;
@@ -136,7 +136,7 @@ for my $statement (
 	my $sitter = $node->session($template);
 	run($sitter, $statement);
 	is(in_clone(), 'error 55006', "$statement, while the session stays");
-	$sitter->close;
+	$node->leave($sitter, $admin);
 	is(in_clone(), $rows, "$statement, when it has left");
 }
 
@@ -176,7 +176,7 @@ make_spares();
 	run($admin, "SELECT testdb_rewind('$names[0]')");
 	run($admin, "SELECT testdb_drop('$_')") for @names;
 
-	$sitter->close;
+	$node->leave($sitter, $admin);
 	is(in_clone(), $rows, 'nor when the session has left');
 }
 
@@ -246,7 +246,7 @@ for
 	$client->close;
 }
 is(in_clone(), 'error 55006', 'it is not when none does');
-$sitter->close;
+$node->leave($sitter, $admin);
 is(in_clone(), 1, 'and is taken anew when nobody is in the template');
 $node->stop;
 done_testing();

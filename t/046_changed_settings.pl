@@ -99,6 +99,7 @@ for my $deed (qw(testdb_drop testdb_reset testdb_rewind))
 	}
 
 	# What waits gets it when the change is committed, and it is gone then.
+	$node->set_conf('reload', 'testdb.lock_timeout' => '20s');
 	for my $case (@cases)
 	{
 		my ($title, $caller) = @{$case}{qw(title caller)};
@@ -121,6 +122,7 @@ for my $deed (qw(testdb_drop testdb_reset testdb_rewind))
 		is(differs($case->{oid}), '', "$case->{title}: nothing is left of it");
 	}
 	run($admin, "SELECT testdb_drop('$_->{name}')") for @cases;
+	$node->set_conf('reload', 'testdb.lock_timeout' => '500ms');
 }
 is(orphans(), '', 'no settings of databases that have gone');
 

@@ -21,7 +21,7 @@ my $node = TestdbCluster->new_server(
 wal_level = minimal
 max_wal_senders = 0
 max_prepared_transactions = 4
-testdb.rewind_timeout = 300ms
+testdb.rewind_timeout = 20s
 });
 my $admin = $node->session('postgres');
 
@@ -254,13 +254,15 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	my $busy = $node->session($clone, name => 'the busy one');
 	run($busy, 'BEGIN');
 	run($busy, q{INSERT INTO plain VALUES (5000, 'x')});
+	run($admin, q{SET testdb.rewind_timeout = '300ms'});
 	$admin->query("SELECT testdb_rewind('$clone')");
 	is($admin->sqlstate, '55006', 'a session in a transaction is an error in the end');
 	like(
 		$admin->error->{D},
 		qr/^Process @{[$busy->pid]} of user ".*" \(application "the busy one"\) has been idle in a transaction since /,
 		'which names it');
-	like($admin->error->{H}, qr/testdb\.rewind_timeout/, 'and the setting');
+	like($admin->error->{H}, qr/waited 300 ms; see "testdb\.rewind_timeout"/, 'and the setting');
+	run($admin, 'RESET testdb.rewind_timeout');
 	is(run($busy, 'SELECT count(*) FROM plain'), '3001', 'it goes on');
 	is(run($session, 'SELECT count(*) FROM plain'), '3000', 'and so do others');
 
@@ -324,9 +326,11 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 # Prepared transactions.
 {
 	run($session, $_) for 'BEGIN', 'DELETE FROM plain', q{PREPARE TRANSACTION 'regress'};
+	run($admin, q{SET testdb.rewind_timeout = '300ms'});
 	$admin->query("SELECT testdb_rewind('$clone')");
 	is($admin->sqlstate, '55006', 'a prepared transaction is in the way');
 	like($admin->error->{D}, qr/1 prepared transaction/, 'which the error says');
+	run($admin, 'RESET testdb.rewind_timeout');
 	is($admin->query("SELECT testdb_rewind('$clone', true)"), '', 'force rolls it back') or diag $admin->message;
 	is_like_template('a prepared transaction');
 	is($admin->query('SELECT count(*) FROM pg_prepared_xacts'), '0', 'it is gone');
@@ -374,8 +378,10 @@ is(run($session, 'SELECT pg_backend_pid()'), $pid, 'it is the same session still
 	my $writer = $node->session($clone);
 	run($writer, q{BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM plain; INSERT INTO plain VALUES (0, '')});
 	run($writer, 'COMMIT');
+	run($admin, q{SET testdb.rewind_timeout = '300ms'});
 	$admin->query("SELECT testdb_rewind('$clone')");
 	like($admin->sqlstate, qr/^550/, 'a serializable transaction of interest');
+	run($admin, 'RESET testdb.rewind_timeout');
 	run($reader, 'ROLLBACK');
 	is($admin->query("SELECT testdb_rewind('$clone')"), '', 'not after its end') or diag $admin->message;
 }

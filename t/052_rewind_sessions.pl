@@ -334,7 +334,7 @@ for my $kind ('reported', 'not reported', 'frozen again and again')
 	my $who = $node->session($clone);
 	$who->send_parse('SELECT nonsense');
 	wait_for('pid = ' . $who->pid . q{ AND state = 'active' AND wait_event = 'ClientRead'});
-	run($admin, 'SET testdb.rewind_timeout = 50');
+	run($admin, 'SET testdb.rewind_timeout = 5000');
 	ok(rewind(), 'after an error in a pipeline: not in the way') or diag $admin->message;
 	run($admin, 'RESET testdb.rewind_timeout');
 	$who->send_sync;

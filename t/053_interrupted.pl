@@ -35,7 +35,7 @@ run($admin, "CREATE DATABASE $template");
 {
 	my $client = $node->session($template);
 	run($client, 'CREATE TABLE t AS SELECT 1 AS i');
-	$client->close;
+	$node->leave($client, $admin);
 }
 
 # The states of these clones, in the view.
@@ -109,6 +109,7 @@ for my $case (
 {
 	my ($what, $statement, $sqlstate) = @$case;
 	run($other, 'SET testdb.serve_create_database = ' . ($what =~ /served/ ? 'on' : 'off'));
+	run($other, 'RESET testdb.timeout') if $what eq 'testdb_reset';
 	ok(!$other->do($statement), "$what has to wait");
 	is($other->sqlstate, $sqlstate, "$what says so") or diag $other->told;
 }

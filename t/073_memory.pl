@@ -54,7 +54,7 @@ my ($template) = split /\|/, run($admin, q{SELECT database FROM testdb_template_
 	my $inside = $node->session($template);
 	run($inside, q{CREATE TABLE t AS SELECT i, repeat(md5(i::text), 10) AS text FROM generate_series(1, 50000) AS i});
 	run($inside, 'CREATE TABLE one (i int)');
-	$inside->close;
+	$node->leave($inside, $admin);
 	run($admin, "SELECT testdb_template_finish('$template')");
 }
 my $oid = oid_of($admin, $template);

@@ -569,7 +569,7 @@ sub leave
 	my ($self, $client, $other) = @_;
 	my $pid = $client->pid;
 	$client->close;
-	poll(sub { ($other->query("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") // 0) == 0 })
+	poll(sub { ($other->query("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") // 0) == 0 && !kill(0, $pid) })
 	  or die "process $pid does not end";
 	return;
 }
@@ -806,17 +806,17 @@ round; and that each directory is that of a database.
 sub adds_up
 {
 	my ($self, $admin, $title) = @_;
-	my ($known, $found) = ('', '-');
+	my ($known, $found, $databases, $directories);
 	poll(
 		sub {
 			return 0 unless is_idle($admin);
 			$known = join ' ', sort { $a <=> $b } split /\n/, run($admin, 'SELECT oid FROM testdb_clones()');
 			$found = join ' ', sort { $a <=> $b } map { m{/(\d+)$} } glob($self->data_dir . '/pg_testdb/clones/*');
-			return $known eq $found;
+			$databases = run($admin, 'SELECT oid FROM pg_database ORDER BY oid');
+			$directories = join "\n", sort { $a <=> $b } map { m{/(\d+)$} } glob($self->data_dir . '/base/*');
+			return $known eq $found && $databases eq $directories;
 		},
-		15);
-	my $databases = run($admin, 'SELECT oid FROM pg_database ORDER BY oid');
-	my $directories = join "\n", sort { $a <=> $b } map { m{/(\d+)$} } glob($self->data_dir . '/base/*');
+		30);
 	return is($found, $known, "$title: leases and what is known add up") &
 	  is($directories, $databases, "$title: directories and databases add up");
 }

@@ -68,7 +68,7 @@ sub goes
 {
 	my ($name, $seconds) = @_;
 	return poll(sub { !exists_now($name) && !run($admin, "SELECT count(*) FROM testdb_clones WHERE name = '$name'") },
-		$seconds || 5);
+		$seconds || 30);
 }
 
 # A column of the view.
