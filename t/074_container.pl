@@ -64,15 +64,20 @@ for my $round (1 .. 3)
 	cmp_ok($clones_mb, '>=', @clones * int($size / 1048576), "round $round: they are counted");
 	cmp_ok($snapshots_mb, '>=', int($size / 1048576), "round $round: so is the snapshot");
 
-	# Reading them takes shared buffers that nobody has used yet. By the index, since a scan of the table would use few.
-	$node->safe_psql($_,
-		'SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT sum(length(t)) FROM big WHERE i > 0')
-	  for @clones;
+	# Reading them takes shared buffers that nobody has used yet. By the index, since a scan of the table would use few. A process
+	# that is still ending has the file open, so that its memory is not free when the clone has been dropped.
+	for my $clone (@clones)
+	{
+		my $reader = $node->session($clone);
+		run($reader, $_)
+		  for 'SET enable_seqscan = off', 'SET enable_bitmapscan = off', 'SELECT sum(length(t)) FROM big WHERE i > 0';
+		$node->leave($reader, $admin);
+	}
 
 	# A clone that exists is whole, and dropping makes room: two, since WAL is in memory as well, and grows meanwhile.
 	my $inside = $node->session($clones[-1]);
 	is(run($inside, 'SELECT count(*) FROM big'), 40000, "round $round: the last one is whole");
-	$inside->close;
+	$node->leave($inside, $admin);
 	run($admin, "SELECT testdb_drop('" . pop(@clones) . "')") for 1 .. 2;
 	push @clones, run($admin, q{SELECT testdb_clone('regression_template')});
 	is(run($admin, q{SELECT testdb_drop_all()}), scalar @clones, "round $round: all are dropped");
