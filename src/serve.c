@@ -40,6 +40,10 @@
  * removed before the command ends, and so is its snapshot, whether commands
  * are served or not.  If the session ends before that, the workers do it.
  *
+ * A clone whose reset or rewind was interrupted has the files of two states.
+ * Neither CREATE DATABASE nor ALTER DATABASE SET TABLESPACE copies it, served
+ * or not: they wait until it is restored.
+ *
  * Like core, DROP DATABASE waits for other sessions to exit for up to 5 s,
  * but checks more often.  Of two concurrent commands for the same name, one
  * succeeds, because of the worker's lock on the database, or the unique index
@@ -70,6 +74,7 @@
 #include "nodes/value.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "storage/procsignal.h"
 #include "tcop/utility.h"
@@ -779,9 +784,65 @@ get_copied_database(Node *stmt)
 	if (!IsA(stmt, AlterDatabaseStmt))
 		return NULL;
 	foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+	{
 		if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
-		return ((AlterDatabaseStmt *) stmt)->dbname;
+			return ((AlterDatabaseStmt *) stmt)->dbname;
+	}
 	return NULL;
+}
+
+/*
+ * Report whether the current user may execute a statement that copies this
+ * database, so that core will not reject it for lack of a privilege, or for a
+ * name that is in use.
+ */
+static bool
+may_copy(Node *stmt, const char *copied)
+{
+	SourceRow	source;
+
+	if (IsA(stmt, CreatedbStmt))
+		return may_create_databases() && read_source(copied, &source) &&
+			source.usable &&
+			!OidIsValid(get_database_oid(((CreatedbStmt *) stmt)->dbname, true));
+	return database_ownercheck_compat(get_database_oid(copied, true), GetUserId());
+}
+
+/*
+ * Report whether a clone's files are those of a restore that was interrupted,
+ * or is in progress.
+ */
+static bool
+is_torn(const TestdbClone *clone)
+{
+	return clone->state == CLONE_REWINDING || clone->unrestored;
+}
+
+/*
+ * If a statement copies a clone whose reset or rewind was interrupted, or that
+ * is being rewound, wait until it is restored.  Returns the clone's OID; or
+ * InvalidOid if what is copied is no clone, or must not be copied.
+ *
+ * Errors: 57P03 if it is not restored before the deadline; interrupts.
+ */
+static Oid
+await_restored(Node *stmt, const char *copied, TimestampTz deadline)
+{
+	RequestArgs args = {0};
+	TestdbClone clone;
+
+	args.database = find_name(copied);
+	if (!OidIsValid(args.database) || !registry_lookup(args.database, &clone) ||
+		!may_copy(stmt, copied))
+		return InvalidOid;
+	args.lease = clone.lease;
+	namestrcpy(&args.database_name, copied);
+	if (!is_torn(&clone) || handout_await_rewind(&args, deadline))
+		return args.database;
+
+	/* Its content is lost, with its template, and so it is being removed. */
+	wait_for_removal(args.database);
+	return InvalidOid;
 }
 
 /*
@@ -790,32 +851,52 @@ get_copied_database(Node *stmt)
  *
  *	- Just after the server's start, until worker 0 has rebuilt the registry,
  *	  for a limited time.  Sessions in the workers' database are let in before.
- *	- Until a clone is restored whose reset or rewind was interrupted, or is in
- *	  progress.
+ *	- As await_restored does.
  *
- * Errors: 57P03 if the clone is not restored within testdb.timeout;
- * interrupts.
+ * Errors: those of await_restored.
  */
 static void
 await_state(Node *stmt, ProcessUtilityContext context)
 {
 	const char *copied = get_copied_database(stmt);
-	TimestampTz deadline;
-	RequestArgs args = {0};
-	TestdbClone clone;
 
 	if ((copied == NULL && !IsA(stmt, DropdbStmt)) || !is_executable(context))
 		return;
 	start_let();
-	if (copied == NULL)
+	if (copied != NULL)
+		(void) await_restored(stmt, copied,
+							  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														  testdb_timeout));
+}
+
+/*
+ * Before core executes a statement that copies a clone: lock that, as core
+ * does next, when no reset or rewind has left its files torn, so that none
+ * does before core has the lock.  The lock is kept until the end of the
+ * transaction.
+ *
+ * Errors: those of await_restored, and of waiting for a lock, as in core.
+ */
+static void
+lock_copied(Node *stmt, ProcessUtilityContext context)
+{
+	const char *copied = get_copied_database(stmt);
+	LOCKMODE	mode = IsA(stmt, CreatedbStmt) ? ShareLock : AccessExclusiveLock;
+	TimestampTz deadline;
+	TestdbClone clone;
+	Oid			oid;
+
+	if (copied == NULL || !is_executable(context))
 		return;
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout);
-	args.database = find_name(copied);
-	if (!registry_lookup(args.database, &clone) || clone.state != CLONE_REWINDING)
-		return;
-	args.lease = clone.lease;
-	namestrcpy(&args.database_name, copied);
-	(void) handout_await_rewind(&args, deadline);
+	while (OidIsValid(oid = await_restored(stmt, copied, deadline)))
+	{
+		LockSharedObject(DatabaseRelationId, oid, 0, mode);
+		if (find_name(copied) == oid &&
+			(!registry_lookup(oid, &clone) || !is_torn(&clone)))
+			return;
+		UnlockSharedObject(DatabaseRelationId, oid, 0, mode);
+	}
 }
 
 /*
@@ -848,8 +929,11 @@ serve_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree
 	if (IsA(stmt, DropdbStmt))
 		template = find_dropped_template((DropdbStmt *) stmt);
 	if (!serve(stmt, context))
+	{
+		lock_copied(stmt, context);
 		(prev_process_utility ? prev_process_utility : standard_ProcessUtility)
 			(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	}
 	if (OidIsValid(template))
 		clear_template(template);
 }

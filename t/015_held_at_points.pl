@@ -238,6 +238,42 @@ sub try_checkpoint
 	return;
 }
 
+# CREATE DATABASE waits for the lock of a clone that is being reset when the worker ends: it must not copy what that leaves.
+sub try_copied
+{
+	my ($served) = @_;
+	my $what = "copy of a clone whose reset fails, serving $served";
+	my $name = clone();
+	write_to($name);
+	my $client = hold_at('restore-closed', "SELECT testdb_reset('$name')");
+	my $other = $node->connect_to('postgres');
+	run($other, "SET testdb.serve_create_database = $served");
+	$other->send("CREATE DATABASE regression_copy TEMPLATE $name");
+	ok( poll(
+			sub {
+				$admin->query(
+					q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = } . $other->pid);
+			}),
+		"$what: waits for the lock");
+	$node->set_point('');
+	run($admin,
+		q{SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+		WHERE backend_type = 'testdb worker' AND mode = 'AccessExclusiveLock' AND classid = 'pg_database'::regclass});
+	ok($client->result->{error}, "$what: the reset fails");
+	$node->reload;
+	$other->result;
+	is($other->message, '', "$what: succeeds");
+	is($node->in_database('regression_copy', q{SELECT to_regclass('own') IS NULL AND count(*) > 0 FROM base}),
+		't', "$what: has the clone's content when it was restored");
+	run($other, 'DROP DATABASE regression_copy');
+	$node->leave($_, $admin) for $client, $other;
+	is_right(
+		$what,
+		qr/FATAL:  terminating background worker "testdb worker"/,
+		qr/ERROR:  testdb worker ended before it had finished/);
+	return;
+}
+
 # A base backup is taken while a clone is being reset, so its lease says so, for ever on a standby: there WAL brings the files.
 sub try_backup
 {
@@ -267,6 +303,10 @@ new_cluster('held', "wal_level = minimal\nmax_wal_senders = 0");
 for my $case (@damaged)
 {
 	try_damaged(@$case) if wanted($case->[1]);
+}
+for my $served ('off', 'on')
+{
+	try_copied($served) if wanted('restore-closed');
 }
 for my $point ('template-dropped', 'template-cleared')
 {
