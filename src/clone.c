@@ -474,6 +474,7 @@ use_spare(const RequestArgs *args, const TestdbTemplate *template,
 		.template_oid = args->database,
 		.owner = args->role,
 		.row = template->row,
+		.row_is_known = true,
 		.ignore_unverified = true,
 		.waiting = true,
 		.terms = &args->terms

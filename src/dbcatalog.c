@@ -45,6 +45,7 @@
 #include "database.h"
 #include "dbcatalog.h"
 #include "registry.h"
+#include "sessions.h"
 #include "templates.h"
 
 /*
@@ -244,6 +245,19 @@ database_settings(Oid oid)
 	}
 	table_close(rel, AccessShareLock);
 	return sum;
+}
+
+/*
+ * Record that no prepared transaction can change a template's configuration
+ * parameters unnoticed any more, if there is none.
+ */
+void
+database_settle_settings(void)
+{
+	uint64		doubt = registry_settings_in_doubt();
+
+	if (doubt != 0 && database_count_prepared(NULL) == 0)
+		registry_settings_settled(doubt);
 }
 
 /*

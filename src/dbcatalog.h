@@ -35,6 +35,7 @@ extern uint64 database_dependencies(Oid oid);
 extern void database_sync_dependencies(Oid oid, Oid template_oid,
 									   uint64 fingerprint);
 extern uint64 database_settings(Oid oid);
+extern void database_settle_settings(void);
 extern void database_insert_row(Oid oid, const char *name, Oid owner,
 								Oid template_oid, RowAccess access);
 extern bool database_reset_row(Oid oid, const char *name, Oid owner,

@@ -124,7 +124,8 @@ registry_shmem_init(void)
 		pg_atomic_init_u32(&registry->uninstalled, 0);
 		pg_atomic_init_u64(&registry->settings_generation, 1);
 		/* There may be transactions that were prepared before. */
-		pg_atomic_init_u32(&registry->settings_prepared, 1);
+		pg_atomic_init_u64(&registry->settings_prepared, 1);
+		pg_atomic_init_u64(&registry->settings_settled, 0);
 		pg_atomic_init_u32(&registry->stuck, 0);
 		pg_atomic_init_u32(&registry->lease_removals, 0);
 		pg_atomic_init_u32(&registry->nwrites, 0);

@@ -203,6 +203,8 @@ typedef struct SpareWish
 	Oid			owner;
 	TemplateRow row;			/* the template's row, as just read by the
 								 * caller */
+	bool		row_is_known;	/* ignore row: snapshot_ensure has just
+								 * succeeded */
 	bool		ignore_unverified;	/* accept a template that is
 									 * BEHIND_UNVERIFIED */
 	bool		waiting;		/* the caller has waited for one */

@@ -80,8 +80,10 @@ typedef struct RegistrySharedState
 								 * raised by registry_take_expired */
 	pg_atomic_uint64 settings_generation;	/* incremented by each change of
 											 * pg_db_role_setting; no lock */
-	pg_atomic_uint32 settings_prepared; /* see registry_settings_in_doubt; no
-										 * lock */
+	pg_atomic_uint64 settings_prepared; /* number of transactions prepared
+										 * that changed it, roughly; no lock */
+	pg_atomic_uint64 settings_settled;	/* how many of them have ended for
+										 * sure; no lock */
 	pg_atomic_uint32 stuck;		/* see registry_set_stuck; no lock */
 	pg_atomic_uint32 lease_removals;	/* see registry_lease_removals; no
 										 * lock */

@@ -932,7 +932,6 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 				TestdbTemplate *template, int *nprepared)
 {
 	TemplateRow row;
-	uint32		doubt;
 	bool		behind;
 	bool		idle = false;
 
@@ -940,9 +939,7 @@ snapshot_ensure(Oid oid, const char *name, uint64 lease,
 	registry_check_installed();
 	AcceptInvalidationMessages();
 	snapshot_check_identity(oid, name, lease);
-	doubt = registry_settings_in_doubt();
-	if (doubt != 0 && database_count_prepared(NULL) == 0)
-		registry_settings_settled(doubt);
+	database_settle_settings();
 	if (!database_read_row(oid, &row))
 		elog(ERROR, "cache lookup failed for database %u", oid);
 	if (!read_entry(oid, template))

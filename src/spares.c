@@ -421,7 +421,8 @@ registry_take_spare(const SpareWish *wish, TestdbClone *clone, SpareRefill *refi
 	template = template_acquire(wish->template_oid, LW_EXCLUSIVE);
 	if (template == NULL)
 		return result;
-	behind = registry_behind(&template->template, &wish->row, NULL);
+	behind = registry_behind(&template->template,
+							 wish->row_is_known ? NULL : &wish->row, NULL);
 	if (wish->ignore_unverified)
 		behind &= ~BEHIND_UNVERIFIED;
 	if (behind == 0)

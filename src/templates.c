@@ -30,7 +30,7 @@ template_row_is_same(const TestdbTemplate *template, const TemplateRow *row)
 {
 	return template->settings_generation ==
 		pg_atomic_read_u64(&registry->settings_generation) &&
-		pg_atomic_read_u32(&registry->settings_prepared) == 0 &&
+		registry_settings_in_doubt() == 0 &&
 		template->row.xmin == row->xmin &&
 		ItemPointerEquals(unconstify(ItemPointerData *, &template->row.tid),
 						  unconstify(ItemPointerData *, &row->tid));
@@ -467,7 +467,7 @@ registry_settings_generation(void)
 void
 registry_settings_prepared(void)
 {
-	(void) pg_atomic_fetch_add_u32(&registry->settings_prepared, 1);
+	(void) pg_atomic_fetch_add_u64(&registry->settings_prepared, 1);
 }
 
 /*
@@ -475,10 +475,12 @@ registry_settings_prepared(void)
  * passed to registry_settings_settled, if there is no prepared transaction
  * after this call.  Takes no lock.
  */
-uint32
+uint64
 registry_settings_in_doubt(void)
 {
-	return pg_atomic_read_u32(&registry->settings_prepared);
+	uint64		prepared = pg_atomic_read_u64(&registry->settings_prepared);
+
+	return prepared == pg_atomic_read_u64(&registry->settings_settled) ? 0 : prepared;
 }
 
 /*
@@ -487,10 +489,14 @@ registry_settings_in_doubt(void)
  * pg_db_role_setting.  Takes no lock.
  */
 void
-registry_settings_settled(uint32 doubt)
+registry_settings_settled(uint64 doubt)
 {
+	uint64		settled = pg_atomic_read_u64(&registry->settings_settled);
+
 	registry_settings_changed();
-	(void) pg_atomic_compare_exchange_u32(&registry->settings_prepared, &doubt, 0);
+	while (settled < doubt &&
+		   !pg_atomic_compare_exchange_u64(&registry->settings_settled, &settled, doubt))
+		continue;
 }
 
 /*

@@ -47,8 +47,8 @@ extern void registry_template_changed(Oid oid);
 extern void registry_settings_changed(void);
 extern uint64 registry_settings_generation(void);
 extern void registry_settings_prepared(void);
-extern uint32 registry_settings_in_doubt(void);
-extern void registry_settings_settled(uint32 doubt);
+extern uint64 registry_settings_in_doubt(void);
+extern void registry_settings_settled(uint64 doubt);
 extern void registry_template_left(Oid oid);
 
 #endif							/* TESTDB_TEMPLATES_H */

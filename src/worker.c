@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "connect.h"
 #include "database.h"
+#include "dbcatalog.h"
 #include "debug.h"
 #include "drop.h"
 #include "expiry.h"
@@ -225,6 +226,7 @@ rebuild_registry(void)
 		if (restore_clone(lfirst_oid(lc), from_backup))
 		nlive++;
 	origin_record();
+	database_settle_settings();
 	if (oids != NIL)
 		ereport(LOG,
 				(errmsg_plural("testdb found %d database that it created earlier",

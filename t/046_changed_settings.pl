@@ -185,5 +185,23 @@ for my $when ('before the spares', 'before the start')
 	is($setting->(), $value, "settings prepared $when: in the first clone after the commit");
 }
 
+# While nobody knows what a prepared transaction of before the start has done, spares are handed out nevertheless.
+{
+	my $client = $node->session('postgres');
+	run($client, $_) for 'BEGIN', 'CREATE TABLE unrelated ()', q{PREPARE TRANSACTION 'regress unrelated'};
+	$node->leave($client, $admin);
+	$admin->close;
+	$node->restart;
+	$admin = $node->session('postgres');
+	run($admin, "SELECT testdb_template_set('$template', 3)");
+	run($admin, "SELECT testdb_prewarm('$template', 3)");
+	my $hits = run($admin, 'SELECT sum(hits) FROM testdb_stats');
+	my $name = run($admin, "SELECT testdb_clone('$template')");
+	is(run($admin, 'SELECT sum(hits) FROM testdb_stats'),
+		$hits + 1, 'a prepared transaction of before the start: a spare is used');
+	run($admin, "SELECT testdb_drop('$name')");
+	run($admin, q{ROLLBACK PREPARED 'regress unrelated'});
+}
+
 $node->stop;
 done_testing();
