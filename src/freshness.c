@@ -47,8 +47,8 @@
  * have changed, and the callback reports it before the commit and after it,
  * so that a session which reads them in between reads them again.  A
  * transaction that is prepared first and committed later by another session
- * is not seen then: as long as there may be such a transaction, the settings
- * are read each time.
+ * is not seen then: as long as there may be such a transaction, each request
+ * is executed by a worker, which reads the settings.
  *
  * The same hook notes that a template or clone is dropped, removes spares
  * that would prevent DROP ROLE, and gives up a spare that is altered or
@@ -103,6 +103,9 @@ static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 /* Is this session in a template, as of known_epoch? */
 static bool in_template = false;
 static uint32 known_epoch = 0;
+
+/* True if it was looked up whether this session is in a clone. */
+static bool looked_up = false;
 
 /* True if this session will mark its template as unverified at exit. */
 static bool exit_registered = false;
@@ -208,13 +211,12 @@ check_not_interrupted(void)
 
 /*
  * Determine what this session's database is, at its first transaction and
- * whenever a template has been entered or forgotten.  A clone is found at the
- * first, unless the registry is being rebuilt at that time.
+ * whenever a template has been entered or forgotten; whether it is a clone, at
+ * the first one when the registry has been rebuilt.
  */
 static void
 classify_database(void)
 {
-	static bool looked_up = false;
 	bool		first = known_epoch == 0;
 	bool		in_clone = false;
 	bool		ready = start_is_ready();
@@ -300,7 +302,7 @@ freshness_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 				break;
 			gate_learn();
 			connect_arrived();
-			if (known_epoch != registry_epoch())
+			if (known_epoch != registry_epoch() || (!looked_up && start_is_ready()))
 				classify_database();
 			if (settings_changed)
 			{
@@ -380,7 +382,11 @@ purge_role(Oid role)
 {
 	TimestampTz start;
 
-	/* Spares from before the server's start are removed, too, when known. */
+	/*
+	 * Spares from before the server's start are removed, too, when known.  If
+	 * worker 0 waits for a row that this session has locked, that ends with
+	 * its lock_timeout.
+	 */
 	start_let();
 	start = GetCurrentTimestamp();
 	wait_for_purge(role, start);

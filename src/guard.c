@@ -33,6 +33,7 @@
 #include "nodes/parsenodes.h"
 #include "nodes/value.h"
 #include "tcop/utility.h"
+#include "utils/timeout.h"
 
 /*
  * Port, without the headers of the libraries that the server was built with,
@@ -69,8 +70,12 @@ guard_client_authentication(Port *port, int status)
 	if (status == STATUS_OK && port->database_name != NULL &&
 		port->database_name[0] != '\0')
 	{
-		if (strcmp(port->database_name, testdb_database) != 0)
+		if (strcmp(port->database_name, testdb_database) != 0 && !start_is_ready())
+		{
+			/* The client is authenticated: authentication_timeout is over. */
+			disable_timeout(STATEMENT_TIMEOUT, false);
 			start_let();
+		}
 		connect_wait(port->database_name);
 	}
 	if (status == STATUS_OK && port->database_name != NULL &&

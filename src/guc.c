@@ -135,7 +135,7 @@ guc_define(void)
 							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("testdb.timeout",
-							"Sets the maximum time that a call of a testdb function may take, and that a connection waits for a reset of its database.",
+							"Sets the maximum time that a call of a testdb function may take, and that a connection waits for a reset of its database, or for a worker that is starting with the server.",
 							"After that, what the call requested is undone or finished in the background.",
 							&testdb_timeout,
 							60000, 1, INT_MAX,

@@ -115,7 +115,7 @@ testdb_clones(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (!RecoveryInProgress())
+	if (IsUnderPostmaster && !RecoveryInProgress())
 		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 
@@ -195,7 +195,7 @@ testdb_templates(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (!RecoveryInProgress())
+	if (IsUnderPostmaster && !RecoveryInProgress())
 		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 
@@ -259,7 +259,7 @@ testdb_stats(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (!RecoveryInProgress())
+	if (IsUnderPostmaster && !RecoveryInProgress())
 		start_await();
 	InitMaterializedSRF(fcinfo, 0);
 

@@ -25,6 +25,7 @@ wal_level = minimal
 max_wal_senders = 0
 testdb.workers = 2
 restart_after_crash = on
+authentication_timeout = 5s
 include_if_exists 'point.conf'
 });
 my $admin = $node->session('postgres');
