@@ -863,7 +863,9 @@ await_state(Node *stmt, ProcessUtilityContext context)
 	if ((copied == NULL && !IsA(stmt, DropdbStmt)) || !is_executable(context))
 		return;
 	start_let();
-	if (copied != NULL)
+
+	/* For one that is being rewound, lock_copied waits. */
+	if (copied != NULL && registry_has_unrestored())
 		(void) await_restored(stmt, copied,
 							  TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														  testdb_timeout));
