@@ -254,6 +254,7 @@ extern void registry_hold(Oid oid);
 extern void registry_disown(Oid oid);
 extern bool registry_owns(Oid oid, CloneState state);
 extern void registry_set_fallback(Oid oid, CloneState state);
+extern bool registry_is_torn(Oid oid);
 extern int	registry_release_all(void);
 
 /* clones */

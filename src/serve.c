@@ -885,7 +885,6 @@ lock_copied(Node *stmt, ProcessUtilityContext context)
 	const char *copied = get_copied_database(stmt);
 	LOCKMODE	mode = IsA(stmt, CreatedbStmt) ? ShareLock : AccessExclusiveLock;
 	TimestampTz deadline;
-	TestdbClone clone;
 	Oid			oid;
 
 	if (copied == NULL || !is_executable(context))
@@ -894,10 +893,13 @@ lock_copied(Node *stmt, ProcessUtilityContext context)
 	while (OidIsValid(oid = await_restored(stmt, copied, deadline)))
 	{
 		LockSharedObject(DatabaseRelationId, oid, 0, mode);
-		if (find_name(copied) == oid &&
-			(!registry_lookup(oid, &clone) || !is_torn(&clone)))
+		if (find_name(copied) == oid && !registry_is_torn(oid))
 			return;
 		UnlockSharedObject(DatabaseRelationId, oid, 0, mode);
+
+		/* A worker that ends releases its lock first, then the clone. */
+		pg_usleep(10000L);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 

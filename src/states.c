@@ -458,6 +458,25 @@ registry_set_fallback(Oid oid, CloneState state)
 }
 
 /*
+ * Report whether a clone's files are those of a restore that has not finished:
+ * it is to be repeated, or its worker has ended just now, or is at work.
+ * Acquires and releases the registry lock and a mutex.
+ */
+bool
+registry_is_torn(Oid oid)
+{
+	CloneEntry *entry = clone_acquire(oid, LW_SHARED);
+	bool		torn;
+
+	if (entry == NULL)
+		return false;
+	torn = entry->clone.state == CLONE_REWINDING || entry->clone.unrestored ||
+		(entry->clone.state == CLONE_DROPPING && entry->fallback == CLONE_REWINDING);
+	clone_release(entry);
+	return torn;
+}
+
+/*
  * Release all clones owned by this process; returns their number.  Acquires
  * and releases the registry lock and mutexes.
  */

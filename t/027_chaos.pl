@@ -47,7 +47,8 @@ testdb.workers = 3
 testdb.spares = 3
 testdb.rewind_timeout = 20s
 testdb.template_timeout = 20s
-});
+},
+	kills_postmaster => 1);
 my $admin = $node->session('postgres');
 my $superuser = run($admin, 'SELECT current_user');
 my @extensions = grep { has_contrib($_) } qw(hstore pg_trgm citext);

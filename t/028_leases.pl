@@ -36,7 +36,8 @@ max_worker_processes = 16
 restart_after_crash = off
 checkpoint_timeout = 30s
 testdb.spares = 6
-});
+},
+	kills_postmaster => 1);
 my $folder = $node->basedir;
 
 my $admin = $node->session('postgres');

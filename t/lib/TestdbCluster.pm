@@ -55,6 +55,7 @@ my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
 A server with testdb in its database postgres, started; settings are lines for its configuration, params are those of init(). No
 databases are made ahead unless they say so: then it is known which one is handed out next.
+kills_postmaster says that the test kills the postmaster while sessions are at work.
 
 Without TEMP_CONFIG there is nothing that loads testdb: see test/run.
 
@@ -64,6 +65,7 @@ sub new_server
 {
 	my ($class, $name, $settings, %params) = @_;
 	my $self = $class->new($name);
+	my $kills = delete $params{kills_postmaster};
 
 	$self->init(%params);
 	$self->append_conf(
@@ -75,6 +77,8 @@ shared_buffers = 32MB
 testdb.spares = 0
 $settings
 });
+	# With assertions core itself stops when the postmaster is killed while a session waits for its own asynchronous I/O.
+	$self->append_conf('postgresql.conf', 'io_method = sync') if $kills && $self->pg_version >= 18;
 	$self->start;
 	$self->in_database('postgres', 'CREATE EXTENSION testdb');
 	return $self;
