@@ -1010,8 +1010,7 @@ testdb_builds(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (!RecoveryInProgress())
-		start_await();
+	start_await_for_view();
 	InitMaterializedSRF(fcinfo, 0);
 
 	LWLockAcquire(builds->lock, LW_SHARED);

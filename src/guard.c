@@ -51,7 +51,6 @@
 #include "guard.h"
 #include "guc.h"
 #include "registry.h"
-#include "request.h"
 #include "spares.h"
 #include "start.h"
 

@@ -809,16 +809,6 @@ may_copy(Node *stmt, const char *copied)
 }
 
 /*
- * Report whether a clone's files are those of a restore that was interrupted,
- * or is in progress.
- */
-static bool
-is_torn(const TestdbClone *clone)
-{
-	return clone->state == CLONE_REWINDING || clone->unrestored;
-}
-
-/*
  * If a statement copies a clone whose reset or rewind was interrupted, or that
  * is being rewound, wait until it is restored.  Returns the clone's OID; or
  * InvalidOid if what is copied is no clone, or must not be copied.
@@ -837,7 +827,8 @@ await_restored(Node *stmt, const char *copied, TimestampTz deadline)
 		return InvalidOid;
 	args.lease = clone.lease;
 	namestrcpy(&args.database_name, copied);
-	if (!is_torn(&clone) || handout_await_rewind(&args, deadline))
+	if ((clone.state != CLONE_REWINDING && !clone.unrestored) ||
+		handout_await_rewind(&args, deadline))
 		return args.database;
 
 	/* Its content is lost, with its template, and so it is being removed. */

@@ -46,9 +46,9 @@ typedef struct StartSharedState
 	pg_atomic_uint32 ready;		/* 1: the registry has been rebuilt */
 	pg_atomic_uint64 first_at;	/* time of the first start_let; 0: none */
 	ConditionVariable cv;		/* processes wait here for ready */
-}			StartSharedState;
+} StartSharedState;
 
-static StartSharedState * start_state = NULL;
+static StartSharedState *start_state = NULL;
 
 /*
  * Reserve shared memory; from shmem_request_hook only.
@@ -238,4 +238,15 @@ start_await(void)
 {
 	if (!start_is_ready())
 		start_wait(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), testdb_timeout));
+}
+
+/*
+ * The same for a function that only shows what there is: returns at once in
+ * single-user mode and on a standby, where no worker rebuilds the registry.
+ */
+void
+start_await_for_view(void)
+{
+	if (IsUnderPostmaster && !RecoveryInProgress())
+		start_await();
 }

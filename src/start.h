@@ -22,6 +22,7 @@ extern void start_set_ready(void);
 extern void start_let(void);
 extern void start_wait(TimestampTz deadline);
 extern void start_await(void);
+extern void start_await_for_view(void);
 extern void start_ask_for_workers(void);
 extern void start_report_no_worker(void);
 

@@ -28,7 +28,6 @@
 #include "compat.h"
 #include "functions.h"
 #include "guc.h"
-#include "request.h"
 #include "start.h"
 #include "testdb.h"
 #include "uri.h"
@@ -341,8 +340,7 @@ testdb_uri(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_DATABASE),
 				 errmsg("database \"%s\" does not exist", name)));
-	if (!RecoveryInProgress())
-		start_await();
+	start_await_for_view();
 	(void) check_owned(oid, name);
 	if (testdb_uri_setting[0] == '\0')
 		ereport(ERROR,

@@ -115,8 +115,7 @@ testdb_clones(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (IsUnderPostmaster && !RecoveryInProgress())
-		start_await();
+	start_await_for_view();
 	InitMaterializedSRF(fcinfo, 0);
 
 	counts = count_sessions();
@@ -195,8 +194,7 @@ testdb_templates(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (IsUnderPostmaster && !RecoveryInProgress())
-		start_await();
+	start_await_for_view();
 	InitMaterializedSRF(fcinfo, 0);
 
 	templates = registry_list_templates(&n);
@@ -259,8 +257,7 @@ testdb_stats(PG_FUNCTION_ARGS)
 	int			n;
 
 	testdb_check_library();
-	if (IsUnderPostmaster && !RecoveryInProgress())
-		start_await();
+	start_await_for_view();
 	InitMaterializedSRF(fcinfo, 0);
 
 	templates = registry_list_templates(&n);

@@ -77,11 +77,26 @@ shared_buffers = 32MB
 testdb.spares = 0
 $settings
 });
-	# With assertions core itself stops when the postmaster is killed while a session waits for its own asynchronous I/O.
-	$self->append_conf('postgresql.conf', 'io_method = sync') if $kills && $self->pg_version >= 18;
+	$self->expect_kill if $kills;
 	$self->start;
 	$self->in_database('postgres', 'CREATE EXTENSION testdb');
 	return $self;
+}
+
+=pod
+
+=item $node->expect_kill
+
+Prepares the server, before its start, for that the postmaster is killed while sessions are at work: with assertions core itself
+stops when one of them then waits for its own asynchronous I/O.
+
+=cut
+
+sub expect_kill
+{
+	my ($self) = @_;
+	$self->append_conf('postgresql.conf', 'io_method = sync') if $self->pg_version >= 18;
+	return;
 }
 
 =pod
